@@ -1,0 +1,33 @@
+# make setup | test | test-all | demo | check | types | clean        PYTHON=python3.11 chooses the interpreter
+PYTHON ?= python3
+BIN := $(CURDIR)/.venv/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# ESPnet is slow to import without compiled files, whatever the caller's shell says.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: setup test test-all demo check types clean
+
+setup:
+	@$(PYTHON) tools/setup.py
+
+check: setup
+	$(BIN)/ruff check .
+	tools/shellcheck.sh
+
+types: setup
+	$(BIN)/mypy
+
+test: check
+	$(PYTEST) -m "not slow"
+
+test-all: check
+	$(PYTEST)
+
+demo: setup
+	cd egs2/mini_legonn/legonn1 && PATH="$(BIN):$$PATH" ./run.sh
+
+# Removes what set-up and tests made; recipes' data/, dump/ and exp/ hold hours of work and stay.
+clean:
+	rm -rf .venv .setup.lock build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

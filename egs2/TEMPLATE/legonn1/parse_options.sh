@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Command-line options of a recipe script, by Kaldi's rules. Source it after the variables got their defaults:
+#
+#   stage=1; skip_train=false; help_message="Usage: $0 [--stage N]"
+#   . parse_options.sh
+#
+# --foo-bar v and --foo_bar v set foo_bar=v, if the script defined foo_bar. A variable that is true or false accepts
+# only these. --config FILE sources FILE before all other options. --help prints $help_message. Options end at the
+# first argument that is none; it and the rest stay in "$@".
+# shellcheck disable=SC2154,SC1090
+
+_po_fail() {
+    echo "$0: $1" >&2
+    echo "$0: run with --help to see the options" >&2
+    exit 1
+}
+
+for ((_po_i = 1; _po_i <= $#; _po_i++)); do
+    if [ "${!_po_i}" = "--config" ]; then
+        _po_i=$((_po_i + 1))
+        [ "${_po_i}" -le $# ] || _po_fail "option --config needs a file"
+        [ -r "${!_po_i}" ] || _po_fail "--config ${!_po_i}: no such file"
+        case "${!_po_i}" in
+            */*) . "${!_po_i}" ;;
+            *) . "./${!_po_i}" ;; # a bare name would be looked up in PATH
+        esac
+    fi
+done
+
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --help | -h)
+            printf '%s\n' "${help_message:-$0: no help_message is set}"
+            exit 0
+            ;;
+        --config)
+            shift 2
+            continue
+            ;;
+        --*=*)
+            _po_fail "write '${1%%=*} ${1#*=}' instead of '$1'"
+            ;;
+        --*) ;;
+        *)
+            break
+            ;;
+    esac
+    _po_name="${1#--}"
+    _po_name="${_po_name//-/_}"
+    if ! [[ ${_po_name} =~ ^[A-Za-z_][A-Za-z0-9_]*$ ]] || [ -z "${!_po_name+x}" ]; then
+        _po_fail "unknown option $1"
+    fi
+    [ $# -ge 2 ] || _po_fail "option $1 needs a value"
+    case "${!_po_name}" in
+        true | false)
+            case "$2" in
+                true | false) ;;
+                *) _po_fail "option $1 accepts true or false, not '$2'" ;;
+            esac
+            ;;
+    esac
+    printf -v "${_po_name}" '%s' "$2"
+    shift 2
+done
+
+unset -v _po_i _po_name
+unset -f _po_fail
+true # the status of `.`, whatever the last test said

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Environment of a recipe; source it from the recipe's folder (egs2/<corpus>/legonn1). Works as link and as copy.
+# Your own additions go into local/path.sh, which is sourced last.
+
+MAIN_ROOT="$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../.." && pwd)"
+export MAIN_ROOT
+
+# An environment that is already active wins over the repository's own.
+if [ -z "${VIRTUAL_ENV:-}" ] && [ -f "${MAIN_ROOT}/.venv/bin/activate" ]; then
+    # shellcheck source=/dev/null
+    . "${MAIN_ROOT}/.venv/bin/activate"
+fi
+
+export PATH="${MAIN_ROOT}/egs2/TEMPLATE/legonn1:${PATH}"
+
+# Asked from another folder: Python finds a package in the current one even when it is not installed.
+if ! (cd / && python3 -c 'import importlib.util as u, sys; sys.exit(u.find_spec("espnet2_legonn") is None)'); then
+    export PYTHONPATH="${MAIN_ROOT}${PYTHONPATH:+:${PYTHONPATH}}"
+fi
+
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # jobs run in parallel; threads inside them would fight
+export PYTHONIOENCODING=UTF-8
+export LC_ALL=C # sort by bytes, as Kaldi's tables are sorted
+export NCCL_SOCKET_IFNAME="${NCCL_SOCKET_IFNAME:-^lo,docker,virbr,vmnet,vboxnet}"
+
+if [ -f local/path.sh ]; then
+    # shellcheck source=/dev/null
+    . local/path.sh
+fi

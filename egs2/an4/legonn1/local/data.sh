@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Stage 1: data/{train,valid,test} from AN4=DIR with utts.tsv (columns utt_id path speaker split text).
+set -euo pipefail
+. ./path.sh
+. ./db.sh
+python3 local/data.py --corpus "${AN4:?set AN4=DIR, the folder with utts.tsv and the audio}" --out data "$@"

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Multi30K: real translation into English. MULTI30K=DIR ./run.sh [--src_lang de|fr|cs]
+set -euo pipefail
+. ./path.sh
+src_lang=de
+for ((i = 1; i < $#; i++)); do
+    j=$((i + 1))
+    case "${!i}" in --src_lang | --src-lang) src_lang=${!j} ;; esac
+done
+test_sets="test2016_${src_lang}_en"
+if [ "${src_lang}" != cs ]; then test_sets+=" test2017_${src_lang}_en"; fi # there is no Czech test2017
+legonn.sh \
+    --input text --src_lang "${src_lang}" --local_data_opts "--src ${src_lang}" \
+    --train_set "train_${src_lang}_en" --valid_set "valid_${src_lang}_en" --test_sets "${test_sets}" \
+    --token_type bpe --nbpe 3000 --bpemode unigram --src_nbpe 4000 --src_bpemode unigram \
+    --legonn_config "conf/train_legonn_${src_lang}_en.yaml" --legonn_args "" \
+    --metrics "bleu" --inference_config conf/decode.yaml "$@"

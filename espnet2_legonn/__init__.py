@@ -1,0 +1,55 @@
+"""LegoNN for ESPnet2: encoder-decoder models built of modules that fit together (Dalmia et al., TASLP 2022).
+
+>>> from espnet2_legonn import LegoNN                        # doctest: +SKIP
+>>> plugged = LegoNN.from_pretrained("asr")[:-1] + LegoNN.from_pretrained("mt")[-1:]   # doctest: +SKIP
+>>> plugged("speech.wav")                                    # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from espnet2_legonn.api import LegoNN
+    from espnet2_legonn.errors import CheckpointError, ConfigError, DataError, InterfaceMismatch, LegoNNError
+    from espnet2_legonn.interface import Interface, Marginals, Vocabulary
+
+__version__ = "0.1.0"
+# Imported at first use: data preparation and scoring need no torch.
+_HOMES = {
+    "LegoNN": "api",
+    "CheckpointError": "errors",
+    "ConfigError": "errors",
+    "DataError": "errors",
+    "InterfaceMismatch": "errors",
+    "LegoNNError": "errors",
+    "Interface": "interface",
+    "Marginals": "interface",
+    "Vocabulary": "interface",
+}
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "Interface",
+    "InterfaceMismatch",
+    "LegoNN",
+    "LegoNNError",
+    "Marginals",
+    "Vocabulary",
+    "register",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"espnet2_legonn.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'espnet2_legonn' has no attribute {name!r}")
+
+
+def register() -> None:
+    """Add the LegoNN classes to the class choices of ESPnet's own tasks (imports ESPnet)."""
+    from espnet2_legonn.tasks.register import register as fill
+
+    fill()

@@ -1,0 +1,132 @@
+"""The class a user meets first: a chain that reads files, arrays and texts and answers in text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from typing_extensions import Self
+
+from espnet2_legonn import store
+from espnet2_legonn.chain import Chain
+from espnet2_legonn.errors import DataError
+from espnet2_legonn.inputs import Batch, check_waveform, collect, encode_text, pad, read_audio
+from espnet2_legonn.interface import Marginals
+from espnet2_legonn.modules.module import DecoderModule
+from espnet2_legonn.modules.speech_input import SpeechInput
+from espnet2_legonn.search.beam import BeamOptions, Hypothesis, beam_search
+
+
+class LegoNN(Chain):
+    """Modules that snap together: ``plugged = asr[:-1] + mt[-1:]``, then ``plugged("speech.wav")``."""
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, model_file: str | Path | None = None, device: str = "cpu") -> Self:
+        """A chain from a saved folder, a zip of one, or an ESPnet experiment folder; ready to decode."""
+        return store.from_pretrained(cls, path, model_file).to(device)  # type: ignore[return-value]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write config.yaml, weights.safetensors and vocabularies; the folder appears whole or not at all."""
+        return store.save(self, folder)
+
+    def load(self, path: str | Path) -> Self:
+        """Fill this chain from a weights file (.safetensors, .pth) or from a folder's weights; whole or an error."""
+        path = Path(path)
+        store.load_weights(self, store.find_weights(path, None) if path.is_dir() else path)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def batch(self, inputs: Any) -> Batch:
+        """One input or a list of them to a padded batch.
+
+        A speech chain takes file names and waveforms; a text chain takes strings and ids; a chain that begins with
+        an ingestor takes Marginals.
+
+        Raises:
+            DataError: every input that cannot be used.
+        """
+        if isinstance(inputs, Marginals):
+            return inputs.log_probs.to(self.device), inputs.lengths.to(self.device)
+        items = _as_list(inputs)
+        if self.input_kind == "speech":
+            assert isinstance(self.first.input, SpeechInput)
+            fs = int(self.first.input.features.mel.sample_rate)
+
+            def read(item: Any, place: str) -> np.ndarray:
+                return read_audio(item, fs) if isinstance(item, (str, Path)) else check_waveform(item, place)
+
+            return pad(collect(items, read), torch.float32, self.device)
+        vocab = self.first.ports[0].vocab
+        if self.input_kind != "tokens" or vocab is None:
+            raise DataError(f"{self.names[0]} reads {self.input_kind}: give Marginals, or put an encoder module before it")
+        return pad(collect(items, lambda item, place: encode_text(item, vocab, place)), torch.long, self.device)
+
+    def marginals(self, inputs: Any, module: str | int = -1) -> Marginals:
+        """Distributions of one interface: of the last one, or of the module of this name or number.
+
+        Raises:
+            DataError: the chain has no interface there.
+        """
+        found, _, _ = self.encode(*self.batch(inputs))
+        if not found:
+            raise DataError(f"no interface in this chain ({', '.join(self.names)}): its modules pass hidden states")
+        name = list(found)[module] if isinstance(module, int) else module
+        if name not in found:
+            raise DataError(f"no interface behind {module!r}; there are {', '.join(found)}")
+        return found[name]
+
+    def generate(self, inputs: Any, **options: Any) -> list[list[Hypothesis]]:
+        """Beam search for each input; options are those of BeamOptions.
+
+        Raises:
+            DataError: bad inputs, or a chain without a decoder module.
+        """
+        hypotheses, _ = self.decode_batch(*self.batch(inputs), BeamOptions(**options))
+        return hypotheses
+
+    def decode_batch(
+        self, x: torch.Tensor, lengths: torch.Tensor, options: BeamOptions
+    ) -> tuple[list[list[Hypothesis]], dict[str, Marginals]]:
+        """Hypotheses of a padded batch, and the marginals met on the way."""
+        found, x, lengths = self.encode(x, lengths)
+        if not isinstance(self.last, DecoderModule):
+            raise DataError(f"{self.names[-1]} is no decoder module; read this chain with marginals(...).greedy_texts()")
+        return beam_search(self.last, x, lengths, options), found
+
+    def text(self, ids: list[int]) -> str:
+        """Ids of the last module's vocabulary to text."""
+        vocab = self.last.ports[1].vocab
+        if vocab is None:
+            raise DataError(f"{self.names[-1]} writes hidden states, no text")
+        return vocab.decode(ids)
+
+    def forward(self, inputs: Any, **options: Any) -> Any:
+        """Text for one input, a list of texts for a list; without a decoder module, the greedy CTC text."""
+        if isinstance(self.last, DecoderModule):
+            texts = [self.text(best[0].ids) for best in self.generate(inputs, **options)]
+        else:
+            texts = self.marginals(inputs).greedy_texts()
+        return texts if _is_batch(inputs) else texts[0]
+
+
+def _is_batch(inputs: Any) -> bool:
+    if isinstance(inputs, Marginals):
+        return True
+    if isinstance(inputs, (np.ndarray, torch.Tensor)):
+        return inputs.ndim > 1
+    if isinstance(inputs, (list, tuple)):
+        return not (inputs and isinstance(inputs[0], (int, float)))
+    return False
+
+
+def _as_list(inputs: Any) -> Sequence[Any]:
+    items = list(inputs) if _is_batch(inputs) else [inputs]
+    if not items:
+        raise DataError("no inputs: the list is empty")
+    return items

@@ -1,0 +1,45 @@
+"""Average a moving window of checkpoints; the window with the best decoded validation score wins (paper IV-B).
+
+example: python -m espnet2_legonn.bin.legonn_average exp/legonn_x --data dump/raw/valid --metric bleu
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet2_legonn.errors import LegoNNError
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Write ``valid.decoded.ave.pth`` and print the windows tried."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("exp", type=Path, help="experiment folder with <n>epoch.pth")
+    add("--data", type=Path, required=True, help="data directory of the validation set")
+    add("--metric", choices=("wer", "per", "bleu"), default="bleu")
+    add("--window", type=int, default=10, help="checkpoints in a window")
+    add("--candidates", type=int, default=3, help="newest windows tried")
+    add("--stride", type=int, default=1, help="epochs between windows")
+    add("--limit", type=int, default=0, help="decode the first N utterances only (0: all)")
+    add("--beam_size", type=int, default=1)
+    args = parser.parse_args(cmd)
+    logging.basicConfig(level="INFO", format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
+    from espnet2_legonn.recipe.validation import choose_window
+
+    try:
+        path, tried = choose_window(
+            args.exp, args.data, args.metric, args.window, args.candidates, args.stride, args.limit, args.beam_size
+        )
+    except LegoNNError as error:
+        sys.exit(f"{type(error).__name__}:\n{error}")
+    for label, value in tried:
+        print(f"epochs {label}: {args.metric} {abs(value):.2f}")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

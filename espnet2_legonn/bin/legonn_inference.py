@@ -1,0 +1,106 @@
+"""Decode with a trained chain: ``python -m espnet2_legonn.bin.legonn_inference --help`` (ESPnet's option names)."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet2_legonn.errors import ConfigError, LegoNNError
+
+EXAMPLE = """example:
+  python -m espnet2_legonn.bin.legonn_inference --config conf/decode.yaml \\
+    --legonn_train_config exp/legonn_x/config.yaml --legonn_model_file exp/legonn_x/valid.decoded.ave.pth \\
+    --data_path_and_name_and_type dump/raw/test/wav.scp,speech,sound --output_dir exp/legonn_x/decode/test"""
+
+
+def boolean(value: str) -> bool:
+    """ESPnet's spelling of booleans."""
+    if value.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{value!r} is not true or false")
+    return value.lower() == "true"
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Options; those of the search may also stand in the YAML file given as --config."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--config", type=Path, help="YAML with options of this command")
+    add("--legonn_train_config", type=Path, help="config.yaml of an experiment or of a saved chain")
+    add("--legonn_model_file", type=Path, help="weights; by default the best that the folder has")
+    add("--data_path_and_name_and_type", action="append", default=[], help="FILE,speech,sound or FILE,src_text,text")
+    add("--key_file", type=Path, help="decode these utterances (first column)")
+    add("--output_dir", type=Path)
+    add("--ngpu", type=int, default=0)
+    add("--batch_size", type=int, default=32, help="utterances decoded together; the answers do not depend on it")
+    add("--beam_size", type=int, default=5)
+    add("--length_penalty", type=float, default=1.0, help="score = log-probability / length ** length_penalty")
+    add("--maxlenratio", type=float, default=0.0, help="> 0 times the slots, < 0 that many tokens, 0 automatic")
+    add("--minlenratio", type=float, default=0.0)
+    add("--nbest", type=int, default=1)
+    add("--log_level", default="INFO")
+    return parser
+
+
+def parse_args(cmd: Sequence[str] | None = None) -> argparse.Namespace:
+    """Command line over YAML over defaults.
+
+    Raises:
+        ConfigError: a key of the YAML file is no option, or a required option is missing.
+    """
+    from espnet2_legonn.config import _nearest, read_yaml
+
+    parser = get_parser()
+    args = parser.parse_args(cmd)
+    if args.config is not None:
+        options = read_yaml(args.config) or {}
+        unknown = [k for k in options if k not in vars(args)]
+        if unknown:
+            raise ConfigError(f"{args.config}: {k!r} is no option{_nearest(k, vars(args))}" for k in unknown)
+        parser.set_defaults(**options)
+        args = parser.parse_args(cmd)
+    missing = [n for n in ("legonn_train_config", "output_dir") if getattr(args, n) is None]
+    missing += [] if args.data_path_and_name_and_type else ["data_path_and_name_and_type"]
+    if missing:
+        raise ConfigError(f"required: {', '.join('--' + n for n in missing)}")
+    return args
+
+
+def inference(args: argparse.Namespace) -> Path:
+    """Decode and write ``<n>best_recog/`` and ``interfaces/<module>/`` into the output folder."""
+    from espnet2_legonn.api import LegoNN
+    from espnet2_legonn.data.tables import read_table
+    from espnet2_legonn.decode import INPUTS, decode_table, read_inputs
+    from espnet2_legonn.search.beam import BeamOptions
+
+    device = "cuda" if args.ngpu > 0 else "cpu"
+    chain = LegoNN.from_pretrained(args.legonn_train_config.parent, args.legonn_model_file, device)
+    options = BeamOptions(args.beam_size, args.length_penalty, args.maxlenratio, args.minlenratio, args.nbest)
+    wanted = INPUTS.get(chain.input_kind)
+    paths = {name: path for path, name, _ in (entry.split(",") for entry in args.data_path_and_name_and_type)}
+    if wanted not in paths:
+        raise ConfigError(f"{chain.names[0]} reads {wanted}, but the data are {', '.join(paths)}")
+    keys = None if args.key_file is None else list(read_table(args.key_file))
+    inputs = read_inputs(chain, Path(paths[wanted]), keys)
+    decoded = decode_table(chain, inputs, options, args.batch_size)
+    decoded.write(args.output_dir)
+    logging.info("%d utterances in %.1f s (%.1f a second)", len(inputs), decoded.seconds, len(inputs) / decoded.seconds)
+    return args.output_dir
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Parse, decode; faults of the user are printed without a traceback."""
+    try:
+        args = parse_args(cmd)
+        logging.basicConfig(level=args.log_level, format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
+        inference(args)
+    except LegoNNError as error:
+        sys.exit(f"{type(error).__name__}:\n{error}")
+
+
+if __name__ == "__main__":
+    main()

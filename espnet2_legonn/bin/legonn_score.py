@@ -1,0 +1,120 @@
+"""Scores text tables, compares two systems, and writes RESULTS.md. Needs neither torch nor espnet."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet2_legonn.errors import LegoNNError
+from espnet2_legonn.scoring.bleu import BleuReport, score_bleu
+from espnet2_legonn.scoring.results import render_results, write_results
+from espnet2_legonn.scoring.significance import compare
+from espnet2_legonn.scoring.tables import write_atomic, write_report
+from espnet2_legonn.scoring.wer import TOKENIZERS, ErrorReport, score_error_rate
+
+EXAMPLES = """examples:
+  legonn_score score --metric wer --ref data/test/text --hyp exp/x/dec/test/text --outdir exp/x/score_wer
+  legonn_score score --metric bleu --ref ref.0 ref.1 --hyp hyp --lowercase --outdir exp/x/score_bleu_lc
+  legonn_score compare --metric bleu --ref ref --hyp a --hyp_b b --margin 0.5 --outdir exp/compare_a_b
+  legonn_score results exp/legonn_a exp/legonn_b
+"""
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line; every subcommand has its own --help."""
+    parser = argparse.ArgumentParser(
+        prog="legonn_score",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    score = commands.add_parser("score", help="score one hypothesis table into OUTDIR/result.{txt,json}")
+    _add_inputs(score)
+    pair = commands.add_parser(
+        "compare", help="is system B (--hyp_b) different from, or as good as, A (--hyp)?"
+    )
+    _add_inputs(pair)
+    pair.add_argument("--hyp_b", required=True, metavar="FILE", help="hypotheses of system B")
+    pair.add_argument("--margin", type=float, help="also test equivalence within this many points")
+    results = commands.add_parser(
+        "results", help="write EXP_DIR/RESULTS.md from the result.json files below it"
+    )
+    results.add_argument(
+        "exp_dirs", nargs="+", metavar="EXP_DIR", help="experiment directories, exp/legonn_<tag>"
+    )
+    results.add_argument("--out", metavar="FILE", help="one file for all experiments instead of one in each")
+    return parser
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--metric", required=True, choices=[*TOKENIZERS, "bleu"])
+    parser.add_argument(
+        "--ref", required=True, nargs="+", metavar="FILE", help="reference text; several for bleu"
+    )
+    parser.add_argument(
+        "--hyp", required=True, metavar="FILE", help="hypothesis text, joined by utterance id"
+    )
+    parser.add_argument("--utt2spk", metavar="FILE", help="rows per speaker; the bootstrap draws speakers")
+    parser.add_argument("--lowercase", action="store_true", help="lower-case both sides")
+    parser.add_argument(
+        "--tokenize", default="13a", help="sacreBLEU tokenizer, `none` for tokenised text (bleu only)"
+    )
+    parser.add_argument(
+        "--missing",
+        choices=["error", "empty"],
+        default="error",
+        help="utterances without hypothesis: refuse, or count as empty and list them",
+    )
+    parser.add_argument("--outdir", required=True, metavar="DIR", help="gets result.txt and result.json")
+
+
+def _score(args: argparse.Namespace, hyp: str) -> ErrorReport | BleuReport:
+    if args.metric == "bleu":
+        report: ErrorReport | BleuReport = score_bleu(
+            args.ref, hyp, args.utt2spk, args.lowercase, args.tokenize, args.missing
+        )
+    else:
+        report = score_error_rate(args.ref[0], hyp, args.metric, args.utt2spk, args.lowercase, args.missing)
+    if report.absent:
+        print(f"warning: {len(report.absent)} utterance(s) absent from {hyp} count as empty", file=sys.stderr)
+    return report
+
+
+def main(cmd: Sequence[str] | None = None) -> int:
+    """Runs the command; 0 on success, 1 with the faults on stderr, 2 on wrong usage."""
+    parser = get_parser()
+    args = parser.parse_args(cmd)
+    if args.command != "results" and args.metric != "bleu" and len(args.ref) > 1:
+        parser.error(f"--metric {args.metric} takes one --ref, got {len(args.ref)}")
+    try:
+        if args.command == "results":
+            _write_results(args)
+        elif args.command == "score":
+            report = _score(args, args.hyp)
+            report.write(args.outdir)
+            print(f"{args.metric.upper()} = {report.value:.2f}, {report.interval.as_text()}")
+        else:
+            result = compare(_score(args, args.hyp).segments, _score(args, args.hyp_b).segments, args.margin)
+            write_report(args.outdir, result.as_text() + "\n", result.as_json())
+            print(result.as_text())
+    except LegoNNError as error:
+        print(f"legonn_score: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _write_results(args: argparse.Namespace) -> None:
+    if args.out is not None:
+        out = Path(args.out)
+        write_atomic(out, render_results(args.exp_dirs, out.parent))
+        print(out)
+        return
+    for exp_dir in args.exp_dirs:
+        print(write_results(exp_dir))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

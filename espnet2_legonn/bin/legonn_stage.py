@@ -1,0 +1,76 @@
+"""What legonn.sh calls for stages 10-13: ``python -m espnet2_legonn.bin.legonn_stage STAGE --help``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from espnet2_legonn.errors import LegoNNError
+
+
+def _stats(args: argparse.Namespace, extra: list[str]) -> None:
+    from espnet2_legonn.recipe import stages
+
+    stages.stats(args.config, args.train, args.valid, args.out, args.cmd, args.nj, extra)
+
+
+def _train(args: argparse.Namespace, extra: list[str]) -> None:
+    from espnet2_legonn.recipe import stages
+
+    dirs = (args.config, args.train, args.valid, args.stats_dir, args.out)
+    stages.train(*dirs, args.cmd, args.ngpu, args.num_nodes, extra)
+
+
+def _decode(args: argparse.Namespace, extra: list[str]) -> None:
+    from espnet2_legonn.recipe import stages
+
+    stages.decode(args.exp, args.model, args.data, args.out, args.cmd, args.nj, args.ngpu, extra)
+
+
+def _score(args: argparse.Namespace, extra: list[str]) -> None:
+    from espnet2_legonn.recipe import stages
+
+    if extra:
+        raise LegoNNError(f"score: unknown options {' '.join(extra)}")
+    for module, metric, value in stages.score(args.exp, args.data, args.decoded, args.metrics):
+        print(f"{args.data.name}: {module or 'final output'}: {metric.upper()} {value:.2f}")
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """One subcommand for each stage; unknown options go on to training or decoding."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    subs = parser.add_subparsers(required=True, metavar="STAGE")
+
+    def add(name: str, run: Callable[[argparse.Namespace, list[str]], None], *paths: str) -> argparse.ArgumentParser:
+        sub = subs.add_parser(name, allow_abbrev=False)
+        for path in paths:
+            sub.add_argument(f"--{path}", type=Path, required=True)
+        sub.set_defaults(run=run)
+        return sub
+
+    jobs = [add("stats", _stats, "config", "train", "valid", "out")]
+    jobs.append(add("train", _train, "config", "train", "valid", "stats_dir", "out"))
+    jobs[-1].add_argument("--num_nodes", type=int, default=1)
+    jobs.append(add("decode", _decode, "exp", "data", "out"))
+    jobs[-1].add_argument("--model", help="weights in the experiment folder")
+    for sub in jobs:
+        sub.add_argument("--cmd", default="run.pl")
+        sub.add_argument("--nj", type=int, default=1)
+        sub.add_argument("--ngpu", type=int, default=0)
+    add("score", _score, "exp", "data", "decoded").add_argument("--metrics", nargs="+", default=["wer"])
+    return parser
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Run one stage; faults of the user are printed without a traceback."""
+    args, extra = get_parser().parse_known_args(cmd)
+    try:
+        args.run(args, extra)
+    except LegoNNError as error:
+        sys.exit(f"{type(error).__name__}:\n{error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""From a checked description to modules: the only place where configuration meets constructors."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from espnet2_legonn.config import (
+    BeamConvConfig,
+    BodyConfig,
+    ChainConfig,
+    ModuleConfig,
+    SpeechConfig,
+    StatesConfig,
+    TokensConfig,
+    VocabConfig,
+    WEmbConfig,
+    parse_ratio,
+)
+from espnet2_legonn.errors import ConfigError
+from espnet2_legonn.interface import Vocabulary
+from espnet2_legonn.modules.ctc import CTCInterface
+from espnet2_legonn.modules.ingestor import BeamConvolution, Ingestor, WeightedEmbedding
+from espnet2_legonn.modules.length_control import LengthController
+from espnet2_legonn.modules.module import DecoderModule, EncoderModule, Input, Module, Port, StatesInput
+from espnet2_legonn.modules.speech_input import (
+    ConvSubsampling,
+    LogMel,
+    MaskPolicy,
+    Normalization,
+    SpecAugment,
+    SpeechInput,
+)
+from espnet2_legonn.modules.token_input import TokenInput
+from espnet2_legonn.modules.transformer import BlockSizes, CrossTransformer, TransformerEncoder
+
+
+def load_vocab(config: VocabConfig, base: Path | None = None) -> Vocabulary:
+    """A vocabulary from its description; relative files are looked up in ``base``."""
+    base = base or Path()
+    model = None if config.bpemodel is None else base / config.bpemodel
+    if isinstance(config.tokens, str):
+        return Vocabulary.from_files(
+            base / config.tokens, config.unit, model, config.language, config.normalization
+        )
+    if model is not None and not model.is_file():
+        raise ConfigError(f"{model}: no such sentencepiece model; stage 5 of the recipe makes it")
+    return Vocabulary(
+        tuple(str(t) for t in config.tokens),
+        config.unit,
+        config.language,
+        config.normalization,
+        model.read_bytes() if model else None,
+    )
+
+
+def _sizes(body: BodyConfig, num_blocks: int | None = None, attention_dropout: float | None = None) -> BlockSizes:
+    """Sizes of a stack of this module; dropouts that are not given follow ``dropout``."""
+    attention = body.attention_dropout if attention_dropout is None else attention_dropout
+    return BlockSizes(
+        body.num_blocks if num_blocks is None else num_blocks,
+        body.size,
+        body.heads,
+        body.linear_units,
+        body.dropout,
+        body.dropout if attention is None else attention,
+        body.dropout if body.activation_dropout is None else body.activation_dropout,
+    )
+
+
+def _speech(config: SpeechConfig, body: BodyConfig) -> SpeechInput:
+    augment = None if config.specaug is None else SpecAugment(MaskPolicy(**dataclasses.asdict(config.specaug)))
+    return SpeechInput(
+        LogMel(config.fs, config.n_mels),
+        Normalization(config.normalize, config.n_mels),
+        ConvSubsampling(config.n_mels, body.size, (config.channels[0], config.channels[1])),
+        augment,
+        body.dropout,
+    )
+
+
+def _ingestor(config: WEmbConfig | BeamConvConfig, name: str, vocab: Vocabulary, body: BodyConfig) -> Ingestor:
+    embed: WeightedEmbedding | BeamConvolution
+    if isinstance(config, WEmbConfig):
+        embed = WeightedEmbedding(len(vocab), body.size, config.receptive_field)
+    else:
+        if config.k > len(vocab):
+            raise ConfigError(
+                f"{name}.input.k: BeamConv keeps {config.k} tokens of each slot, vocabulary {config.vocab!r} "
+                f"has {len(vocab)}; choose k <= {len(vocab)}"
+            )
+        embed = BeamConvolution(len(vocab), body.size, config.receptive_field, config.k, config.embed_size)
+    return Ingestor(embed, _sizes(body, config.num_blocks, config.attention_dropout), config.collapse)
+
+
+def _input(config: ModuleConfig, vocabs: dict[str, Vocabulary]) -> tuple[Port, Input]:
+    spec, body = config.input, config.body
+    if isinstance(spec, SpeechConfig):
+        return Port("speech"), _speech(spec, body)
+    if isinstance(spec, TokensConfig):
+        vocab = vocabs[spec.vocab]
+        return Port("tokens", vocab), TokenInput(len(vocab), body.size, body.dropout)
+    if isinstance(spec, StatesConfig):
+        return Port("states", size=body.size), StatesInput()
+    return Port("marginals", vocabs[spec.vocab]), _ingestor(spec, config.name, vocabs[spec.vocab], body)
+
+
+def build_module(config: ModuleConfig, vocabs: dict[str, Vocabulary]) -> Module:
+    """One module with fresh weights.
+
+    Raises:
+        ConfigError: BeamConv's k exceeds the vocabulary, or the length ratio is still to be derived.
+    """
+    port, input = _input(config, vocabs)
+    body, control = config.body, config.length_control
+    if config.decodes:
+        text = Port("text", vocabs[config.output.vocab])
+        return DecoderModule(
+            (port, text),
+            input,
+            CrossTransformer(_sizes(body)),
+            body.size,
+            body.dropout,
+            config.output.label_smoothing,
+            config.output.tie,
+        )
+    controller = None
+    if control is not None:
+        if control.ratio is None:
+            raise ConfigError(
+                f"{config.name}.length_control: slots_per_token needs the data's lengths to become a ratio; "
+                "run stage 10 (statistics) first, or give ratio"
+            )
+        ratio = parse_ratio(control.ratio)
+        controller = LengthController(
+            _sizes(body, control.num_blocks), (ratio.numerator, ratio.denominator), control.max_length
+        )
+    if isinstance(config.output, StatesConfig):
+        out, interface, weight = Port("states", size=body.size), None, 0.0
+    else:
+        vocab = vocabs[config.output.vocab]
+        out, interface, weight = Port("marginals", vocab), CTCInterface(body.size, len(vocab)), config.output.ctc_weight
+    return EncoderModule(
+        (port, out), input, TransformerEncoder(_sizes(body)), controller, interface, weight
+    )
+
+
+def build_modules(config: ChainConfig, base: Path | None = None) -> tuple[list[Module], dict[str, Vocabulary]]:
+    """All modules of a description, and its vocabularies by name."""
+    vocabs: dict[str, Any] = {name: load_vocab(v, base) for name, v in config.vocabs.items()}
+    return [build_module(m, vocabs) for m in config.modules], vocabs

@@ -1,0 +1,292 @@
+"""A chain: modules in order, each output interface equal to the next input interface.
+
+::
+
+    speech -> [encoder module] -> P(phn) -> [encoder module] -> P(bpe) -> [decoder module] -> text
+                                  CTC loss                      CTC loss                      CE loss   (eq. 9)
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from typing_extensions import Self
+
+from espnet2_legonn.build import build_modules
+from espnet2_legonn.config import ChainConfig, ModuleConfig, parse, read_yaml
+from espnet2_legonn.errors import DataError, InterfaceMismatch
+from espnet2_legonn.interface import Marginals, Vocabulary, require_match
+from espnet2_legonn.modules.ctc import ctc_loss
+from espnet2_legonn.modules.ingestor import Ingestor
+from espnet2_legonn.modules.masks import valid_mask
+from espnet2_legonn.modules.module import DecoderModule, EncoderModule, Module, consumed, produced
+
+
+class Labels(NamedTuple):
+    """Target ids (B, L), padded with -1, and their lengths (B,)."""
+
+    ids: torch.Tensor
+    lengths: torch.Tensor
+
+
+@dataclass
+class ModuleLoss:
+    """What one module's loss adds to equation 9.
+
+    Args:
+        total: sum over the batch in nats (0-dim, with gradient), weight included.
+        tokens: number of target tokens it is a sum over (0-dim); the loss is ``total / tokens``.
+        stats: figures to log, each a (sum, count) pair of 0-dim tensors.
+    """
+
+    total: torch.Tensor
+    tokens: torch.Tensor
+    stats: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+
+
+class Chain(nn.Module):
+    """A sequence of modules: ``chain[:-1]``, ``chain[0]``, ``len(chain)`` and ``chain + other`` share the modules.
+
+    Args:
+        modules: in order.
+        configs: their descriptions, same order.
+        vocabs: vocabularies by the names that ``configs`` use.
+    """
+
+    def __init__(
+        self, modules: Sequence[Module], configs: Sequence[ModuleConfig], vocabs: dict[str, Vocabulary]
+    ) -> None:
+        super().__init__()
+        self.mods = nn.ModuleDict({config.name: module for config, module in zip(configs, modules)})
+        self.configs, self.vocabs = list(configs), dict(vocabs)
+        self.apply_freeze()
+
+    @classmethod
+    def from_config(cls, config: str | Path | dict[str, Any] | ChainConfig) -> Self:
+        """Fresh weights from a YAML file, plain data or a parsed description.
+
+        Raises:
+            ConfigError, DataError: everything that is wrong with it.
+        """
+        base = None
+        if isinstance(config, (str, Path)):
+            base, config = Path(config).parent, read_yaml(config)
+        if isinstance(config, dict):
+            config = parse({k: v for k, v in config.items() if k in ("vocabs", "modules")})
+        modules, vocabs = build_modules(config, base)
+        return cls(modules, config.modules, vocabs)
+
+    # -- a sequence ------------------------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> list[str]:
+        return [config.name for config in self.configs]
+
+    @property
+    def input_kind(self) -> str:
+        return self.first.ports[0].kind
+
+    @property
+    def first(self) -> Module:
+        return self.mods[self.names[0]]
+
+    @property
+    def last(self) -> Module:
+        return self.mods[self.names[-1]]
+
+    def __len__(self) -> int:
+        return len(self.configs)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self.mods.values())
+
+    def __getitem__(self, item: int | str | slice) -> Self:
+        """A shorter chain that shares its modules with this one."""
+        if isinstance(item, str):
+            if item not in self.mods:
+                raise KeyError(f"no module is called {item!r}; this chain has {', '.join(self.names)}")
+            item = self.names.index(item)
+        chosen = self.configs[item] if isinstance(item, slice) else [self.configs[item]]
+        if not chosen:
+            raise IndexError(f"no module left: this chain has {', '.join(self.names)}")
+        used = {v for c in chosen for v in (getattr(c.input, "vocab", None), getattr(c.output, "vocab", None))}
+        vocabs = {name: v for name, v in self.vocabs.items() if name in used}
+        return type(self)([self.mods[c.name] for c in chosen], chosen, vocabs)
+
+    def __add__(self, other: Chain) -> Self:
+        """Plug ``other`` behind this chain.
+
+        Raises:
+            InterfaceMismatch: with every reason. What only differs from training is a warning.
+        """
+        check_plug(self, other)
+        names = _merged_names(self.vocabs, other.vocabs)
+        vocabs = {**self.vocabs, **{names[n]: v for n, v in other.vocabs.items()}}
+        configs = list(self.configs)
+        for config in other.configs:
+            configs.append(_renamed(config, names, {c.name for c in configs}))
+        return type(self)([*self, *other], configs, vocabs)
+
+    # -- training --------------------------------------------------------------------------------------------------
+
+    def apply_freeze(self) -> None:
+        """Make parameters follow ``freeze`` of each description."""
+        for config, module in zip(self.configs, self):
+            if config.freeze:
+                module.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """As in torch; modules with ``freeze: eval`` stay in evaluation mode (no dropout)."""
+        super().train(mode)
+        for config, module in zip(self.configs, self):
+            if config.freeze == "eval":
+                module.eval()
+        return self
+
+    def losses(self, x: torch.Tensor, lengths: torch.Tensor, labels: dict[str, Labels]) -> dict[str, ModuleLoss]:
+        """Loss of each module: CTC at every inner interface, cross-entropy at the end (equation 9).
+
+        Args:
+            x: input of the first port: waveforms (B, samples), ids (B, T) or marginals (B, K, V).
+            lengths: (B,).
+            labels: targets by module name.
+
+        Raises:
+            DataError: labels of a module are missing.
+        """
+        missing = [n for n, m in self.mods.items() if n not in labels and m.ports[1].kind != "states"]
+        if missing:
+            raise DataError(f"no labels for module {', '.join(missing)}: give text, or text_<module>")
+        parts: dict[str, ModuleLoss] = {}
+        for i, (name, module) in enumerate(self.mods.items()):
+            if isinstance(module, DecoderModule):
+                parts[name] = _cross_entropy(module, x, lengths, labels[name])
+                break
+            no_gradient = all(c.freeze for c in self.configs[: i + 1])
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not no_gradient):
+                x, lengths = module(x, lengths)
+            if module.interface is not None:
+                parts[name] = _ctc(module, x, lengths, labels[name])
+                if i + 1 < len(self) and self.training:
+                    _observe(self.mods[self.names[i + 1]], lengths, labels[name].lengths)
+        return parts
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def encode(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[dict[str, Marginals], torch.Tensor, torch.Tensor]:
+        """Run the encoder modules.
+
+        Returns:
+            marginals of every interface by module name, and input (B, ...) and lengths (B,) of the decoder
+            (or the last output where there is none).
+        """
+        found: dict[str, Marginals] = {}
+        for name, module in self.mods.items():
+            if isinstance(module, DecoderModule):
+                break
+            x, lengths = module(x, lengths)
+            control = module.length_control
+            cut = 0 if control is None else int((lengths >= control.max_length).sum())
+            if control is not None and cut:
+                warnings.warn(
+                    f"{name}: {cut} of {len(lengths)} inputs reached the maximum of {control.max_length} slots; "
+                    "what lies beyond is lost, split the input or train with a larger max_length",
+                    stacklevel=2,
+                )
+            interface = produced(module)
+            if interface is not None:
+                found[name] = Marginals(x, lengths, interface)
+        return found, x, lengths
+
+
+def check_plug(left: Chain, right: Chain) -> None:
+    """May ``right`` read what ``left`` writes? Warnings for what only differs from training.
+
+    Raises:
+        InterfaceMismatch: with every reason.
+    """
+    writer, reader = left.last, right.first
+    where = f"{left.names[-1]} -> {right.names[0]}"
+    out, into = writer.ports[1], reader.ports[0]
+    if out.kind != into.kind:
+        raise InterfaceMismatch(f"{where}: {left.names[-1]} writes {out.kind}, {right.names[0]} reads {into.kind}")
+    if out.kind == "states":
+        if out.size != into.size:
+            raise InterfaceMismatch(f"{where}: states of width {out.size} are written, {into.size} are read")
+        warnings.warn(f"{where}: hidden states are no interface; only modules trained together understand them", stacklevel=3)
+        return
+    source, sink = produced(writer), consumed(reader)
+    assert source is not None and sink is not None
+    collapses = isinstance(reader.input, Ingestor) and reader.input.collapse_slots
+    for warning in require_match(source, sink, where, collapses):
+        warnings.warn(warning, stacklevel=3)
+
+
+def _merged_names(left: dict[str, Vocabulary], right: dict[str, Vocabulary]) -> dict[str, str]:
+    """Names in the sum for the vocabularies of ``right``: an equal one of ``left`` wins, clashes are renamed."""
+    taken, names = dict(left), {}
+    for name, vocab in right.items():
+        equal = [n for n, v in left.items() if v.sha256 == vocab.sha256 and v.unit == vocab.unit]
+        final, i = (equal[0] if equal else name), 2
+        while not equal and final in taken:
+            final, i = f"{name}_{i}", i + 1
+        names[name] = final
+        taken[final] = vocab
+    return names
+
+
+def _renamed(config: ModuleConfig, vocabs: dict[str, str], taken: set[str]) -> ModuleConfig:
+    """The description with the sum's vocabulary names and a name of its own."""
+    config = copy.deepcopy(config)
+    for side in (config.input, config.output):
+        if getattr(side, "vocab", None) in vocabs:
+            side.vocab = vocabs[side.vocab]
+    name, i = config.name, 2
+    while config.name in taken:
+        config.name, i = f"{name}_{i}", i + 1
+    return config
+
+
+def _observe(reader: Module, slots: torch.Tensor, tokens: torch.Tensor) -> None:
+    """Let a reader that learns note what it reads; a frozen one keeps the contract it was trained with."""
+    if isinstance(reader.input, Ingestor) and any(p.requires_grad for p in reader.parameters()):
+        reader.input.seen.update(slots, tokens)
+
+
+def _ctc(module: EncoderModule, log_probs: torch.Tensor, slots: torch.Tensor, labels: Labels) -> ModuleLoss:
+    assert module.interface is not None
+    if module.training and module.interface.ctc_lo.weight.requires_grad:
+        module.interface.seen.update(slots, labels.lengths)
+    nll, impossible = ctc_loss(log_probs, slots, *labels)
+    tokens = labels.lengths.masked_fill(impossible, 0).sum()
+    with torch.no_grad():
+        blanks = ((log_probs.argmax(-1) == 0) & valid_mask(slots, log_probs.shape[1])).sum()
+        stats = {
+            "ctc": (nll.detach().sum(), tokens),
+            "infeasible": (impossible.sum(), impossible.new_ones((), dtype=torch.long)),
+            "slots_per_token": (slots.sum(), labels.lengths.sum()),
+            "blank": (blanks, slots.sum()),
+        }
+    return ModuleLoss(module.ctc_weight * nll.sum(), tokens, stats)
+
+
+def _cross_entropy(module: DecoderModule, x: torch.Tensor, lengths: torch.Tensor, labels: Labels) -> ModuleLoss:
+    logits, targets = module(x, lengths, *labels)
+    flat, wanted = logits.float().flatten(0, 1), targets.flatten()
+    total = F.cross_entropy(flat, wanted, ignore_index=-1, label_smoothing=module.label_smoothing, reduction="sum")
+    with torch.no_grad():
+        tokens = (wanted >= 0).sum()
+        right = ((flat.argmax(-1) == wanted) & (wanted >= 0)).sum()
+    return ModuleLoss(total, tokens, {"ce": (total.detach(), tokens), "acc": (right, tokens)})
+
+

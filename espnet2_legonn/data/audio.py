@@ -1,0 +1,145 @@
+"""Reading audio named by wav.scp, checking it, choosing a channel, changing rate and speed."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+import soxr
+
+from espnet2_legonn.errors import DataError
+
+INT16 = 32768
+# Kaldi's extract-segments forgives segment ends this far beyond the recording (seconds).
+MAX_OVERSHOOT = 0.5
+_REMEDY = "for a format libsndfile lacks, let wav.scp run a decoder: `ffmpeg -v error -i FILE -f wav - |`"
+
+
+def is_pipe(spec: str) -> bool:
+    """True when a value of wav.scp is a command, which is the case only when it ends in `|`."""
+    return spec.rstrip().endswith("|")
+
+
+def read_audio(spec: str) -> tuple[np.ndarray, int]:
+    """Decode a whole recording: wav, flac, ogg, opus, mp3, sph (PCM), ... or the output of a command.
+
+    Args:
+        spec: a value of wav.scp. A trailing `|` makes it a shell command, as in Kaldi: run only wav.scp
+            files you trust.
+
+    Returns:
+        samples: float32, (samples, channels), full scale 1.0. rate: Hz.
+
+    Raises:
+        DataError: unreadable, a failing command, no samples, NaN or infinite samples. Does not name the
+            utterance.
+    """
+    source = io.BytesIO(_run(spec)) if is_pipe(spec) else _existing(spec)
+    try:
+        samples, rate = sf.read(source, dtype="float32", always_2d=True)
+    except sf.SoundFileError as error:
+        raise DataError(f"cannot decode '{spec}': {error}; {_REMEDY}") from error
+    if not len(samples):
+        raise DataError(f"'{spec}' has no samples")
+    if not np.isfinite(samples).all():
+        raise DataError(f"'{spec}' has {int((~np.isfinite(samples)).sum())} NaN or infinite samples")
+    return samples, rate
+
+
+def seconds(spec: str) -> float | None:
+    """Duration from the header, None for a command. DataError when the file is missing or not audio."""
+    if is_pipe(spec):
+        return None
+    try:
+        info = sf.info(_existing(spec))
+    except sf.SoundFileError as error:
+        raise DataError(f"cannot decode '{spec}': {error}; {_REMEDY}") from error
+    return info.frames / info.samplerate
+
+
+def _existing(spec: str) -> str:
+    if not Path(spec).is_file():
+        raise DataError(
+            f"'{spec}': no such file (paths in wav.scp are relative to the directory you run from)"
+        )
+    return spec
+
+
+def _run(spec: str) -> bytes:
+    command = spec.rstrip()[:-1]
+    done = subprocess.run(command, shell=True, capture_output=True, check=False)
+    if done.returncode or not done.stdout:
+        complaint = done.stderr.decode(errors="replace").strip()[-300:]
+        raise DataError(
+            f"command '{command.strip()}' gave {len(done.stdout)} bytes, exit {done.returncode}: {complaint}"
+        )
+    return done.stdout
+
+
+def to_mono(samples: np.ndarray, mono: str | None) -> np.ndarray:
+    """(samples, channels) to (samples,).
+
+    Args:
+        mono: None: only one channel is accepted; `mean`: average of the channels; `0`, `1`, ...: that
+            channel.
+
+    Raises:
+        DataError: several channels and no choice, or a channel that does not exist.
+    """
+    channels = samples.shape[1]
+    if channels == 1:
+        return samples[:, 0]
+    if mono is None:
+        raise DataError(f"has {channels} channels, 1 expected; choose with --mono mean or --mono 0")
+    if mono == "mean":
+        return samples.mean(axis=1)
+    if not mono.isdecimal() or int(mono) >= channels:
+        raise DataError(f"has {channels} channels, --mono {mono} asked; use mean or 0..{channels - 1}")
+    return samples[:, int(mono)]
+
+
+def cut(samples: np.ndarray, rate: int, start: float, end: float) -> np.ndarray:
+    """Samples from `start` to `end` seconds; end -1 means to the end, as does an end up to 0.5 s beyond it.
+
+    Raises:
+        DataError: the segment begins after the end, or ends more than 0.5 s beyond it.
+    """
+    total = len(samples) / rate
+    if start >= total or end > total + MAX_OVERSHOOT:
+        raise DataError(f"segment {start:g}-{end:g} s is beyond the recording's {total:.2f} s")
+    piece = samples[round(start * rate) : len(samples) if end == -1 else round(end * rate)]
+    if not len(piece):
+        raise DataError(f"segment {start:g}-{end:g} s has no samples at {rate} Hz")
+    return piece
+
+
+def change_rate(samples: np.ndarray, rate: int, fs: int, speed: float = 1.0) -> np.ndarray:
+    """Resample to `fs` Hz and play `speed` times as fast (tempo and pitch, as `sox speed`), in one pass.
+
+    The result has about len(samples) * fs / (rate * speed) samples.
+    """
+    if rate == fs and speed == 1:
+        return samples
+    return soxr.resample(samples, rate * speed, fs)
+
+
+def to_int16(samples: np.ndarray) -> tuple[np.ndarray, int]:
+    """16-bit samples and how many were clipped; the exact inverse of reading 16-bit audio as float32."""
+    # libsndfile scales by 32767 on writing but 32768 on reading, which would alter loud samples.
+    scaled = np.rint(samples * INT16)
+    clipped = int(((scaled > INT16 - 1) | (scaled < -INT16)).sum())
+    return np.clip(scaled, -INT16, INT16 - 1).astype(np.int16), clipped
+
+
+def parse_fs(text: str) -> int:
+    """`16000`, `16k`, `44.1k` -> Hz. DataError for anything else."""
+    try:
+        fs = float(text[:-1]) * 1000 if text.lower().endswith("k") else float(text)
+    except ValueError:
+        fs = 0.0
+    if not 1000 <= fs <= 384000 or fs != round(fs):
+        raise DataError(f"sampling rate '{text}': write Hz or kHz, e.g. 16000 or 16k")
+    return round(fs)

@@ -1,0 +1,172 @@
+"""New data directories from old ones: combine, subset, copy."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from espnet2_legonn.data.datadir import DataDir, restrict, write_datadir
+from espnet2_legonn.data.tables import is_text, table_kind
+from espnet2_legonn.errors import DataError
+
+Tables = dict[str, dict[str, str]]
+
+# Tables that a directory may lack because every utterance has the neutral value.
+_NEUTRAL: dict[str, Callable[[str], str]] = {"utt2uniq": lambda utt: utt, "utt2speed": lambda utt: "1.0"}
+
+
+def combine(sources: Sequence[Path | str], dest: Path | str) -> list[str]:
+    """Merge data directories with disjoint utterances into `dest`.
+
+    Only tables that all sources have are kept. When some have segments and some have not, whole recordings
+    become segments `0 -1` (-1: to the end, as in Kaldi).
+
+    Returns:
+        one line per thing left out or made, and the number of utterances.
+
+    Raises:
+        DataError: an utterance occurs in two sources, or one recording or speaker attribute has two values.
+    """
+    if not sources:
+        raise DataError("combine: name at least one source directory")
+    loaded = [DataDir(source).tables() for source in sources]
+    notes = _make_uniform(loaded)
+    merged, left_out = merge_tables(loaded, [str(source) for source in sources])
+    notes += [f"left out {name}: not in every source" for name in left_out]
+    write_datadir(dest, merged)
+    return [*notes, f"{len(merged.get('utt2spk', {}))} utterances in {dest}"]
+
+
+def _make_uniform(loaded: Sequence[Tables]) -> list[str]:
+    notes: list[str] = []
+    if any("segments" in tables for tables in loaded):
+        for tables in loaded:
+            if "segments" not in tables and "wav.scp" in tables:
+                tables["segments"] = {utt: f"{utt} 0 -1" for utt in tables["wav.scp"]}
+                notes.append(f"made segments for {len(tables['segments'])} whole recordings")
+    for name, neutral in _NEUTRAL.items():
+        if any(name in tables for tables in loaded):
+            for tables in loaded:
+                tables.setdefault(name, {utt: neutral(utt) for utt in tables.get("utt2spk", {})})
+    return notes
+
+
+def merge_tables(loaded: Sequence[Tables], labels: Sequence[str]) -> tuple[Tables, list[str]]:
+    """Union of the tables that all sources have, and the names of those that were left out."""
+    common = set.intersection(*(set(tables) for tables in loaded)) - {"spk2utt"}
+    left_out = sorted(set.union(*(set(tables) for tables in loaded)) - common - {"spk2utt"})
+    merged: Tables = {}
+    faults: list[str] = []
+    for name in sorted(common):
+        merged[name] = {}
+        for tables, label in zip(loaded, labels, strict=True):
+            for key, value in tables[name].items():
+                if key in merged[name] and (table_kind(name) == "utt" or merged[name][key] != value):
+                    faults.append(
+                        f"{label}/{name}: '{key}' is also in an earlier source; copy one with a prefix first"
+                    )
+                merged[name][key] = value
+    if faults:
+        raise DataError(faults)
+    return merged, left_out
+
+
+How = Literal["first", "last", "speakers", "utt_list", "spk_list"]
+
+
+def subset(source: Path | str, dest: Path | str, how: How, value: int | Path) -> int:
+    """Copy selected utterances; returns their number.
+
+    Args:
+        how: `first`/`last`: `value` utterances in sorted order; `speakers`: whole speakers, in an order
+            fixed by a hash of their names, until there are at least `value` utterances;
+            `utt_list`/`spk_list`: `value` is a file whose lines begin with an id.
+
+    Raises:
+        DataError: more utterances asked than there are, or a listed id does not exist.
+    """
+    tables = DataDir(source).tables()
+    utt2spk = tables.get("utt2spk")
+    if utt2spk is None:
+        raise DataError(f"{source}: utt2spk is missing; run `fix` first")
+    keep = (
+        _count(utt2spk, how, value, source) if isinstance(value, int) else _list(utt2spk, how, value, source)
+    )
+    write_datadir(dest, restrict(tables, keep))
+    return len(keep)
+
+
+def _count(utt2spk: Mapping[str, str], how: How, number: int, source: Path | str) -> list[str]:
+    utts = sorted(utt2spk)
+    if not 0 < number <= len(utts):
+        raise DataError(f"{source}: {number} utterances asked, there are {len(utts)}")
+    if how == "speakers":
+        return _whole_speakers(utt2spk, number)
+    return utts[:number] if how == "first" else utts[-number:]
+
+
+def _list(utt2spk: Mapping[str, str], how: How, path: Path, source: Path | str) -> list[str]:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    of_utt = {utt: utt for utt in utt2spk} if how == "utt_list" else utt2spk
+    known = set(of_utt.values())
+    lines = path.read_text(encoding="utf-8").split("\n")
+    wanted = {line.split()[0]: number for number, line in enumerate(lines, start=1) if line.strip()}
+    faults = [f"{path}:{n}: '{key}' is not in {source}" for key, n in wanted.items() if key not in known]
+    if faults:
+        raise DataError(faults)
+    return [utt for utt in utt2spk if of_utt[utt] in wanted]
+
+
+def _whole_speakers(utt2spk: Mapping[str, str], number: int) -> list[str]:
+    # Sorted order would take speakers of one part of the corpus; a hash spreads them and is the same
+    # everywhere.
+    order = sorted(set(utt2spk.values()), key=lambda spk: hashlib.sha256(spk.encode()).digest())
+    members: dict[str, list[str]] = {}
+    for utt, speaker in utt2spk.items():
+        members.setdefault(speaker, []).append(utt)
+    kept: list[str] = []
+    for speaker in order:
+        if len(kept) >= number:
+            break
+        kept += members[speaker]
+    return kept
+
+
+def copy(source: Path | str, dest: Path | str, *, utt_prefix: str = "", spk_prefix: str = "") -> int:
+    """Copy a data directory, renaming ids in all tables; returns its number of utterances."""
+    tables = rename(DataDir(source).tables(), utt_prefix, spk_prefix)
+    if utt_prefix and "utt2uniq" not in tables and "utt2spk" in tables:
+        tables["utt2uniq"] = {utt: utt.removeprefix(utt_prefix) for utt in tables["utt2spk"]}
+    write_datadir(dest, tables)
+    return len(tables.get("utt2spk", {}))
+
+
+def rename(tables: Mapping[str, Mapping[str, str]], utt_prefix: str, spk_prefix: str) -> Tables:
+    """Tables with prefixed ids; recordings take the prefix of utterances, so that copies can be combined."""
+    prefix = {"utt": utt_prefix, "reco": utt_prefix, "spk": spk_prefix}
+    renamed: Tables = {}
+    for name, table in tables.items():
+        kind = table_kind(name)
+        if kind is None or name == "spk2utt":
+            continue
+        value_prefix = spk_prefix if name == "utt2spk" else utt_prefix if name == "segments" else ""
+        renamed[name] = {prefix[kind] + key: value_prefix + value for key, value in table.items()}
+    return renamed
+
+
+def text_names(data: DataDir, names: Sequence[str] | None) -> list[str]:
+    """The text tables named, or all of the directory; DataError lists those that are missing."""
+    if not names:
+        return data.texts()
+    faults = [f"{data.path / name}: no such file" for name in names if not data.has(name)]
+    faults += [
+        f"{name}: not the name of a text table (text, text_phn, src_text, text.<case>.<lang>)"
+        for name in names
+        if not is_text(name)
+    ]
+    if faults:
+        raise DataError(faults)
+    return list(names)

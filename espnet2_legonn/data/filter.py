@@ -1,0 +1,172 @@
+"""Stage 4: remove utterances that are too long, too short, empty or badly aligned; nothing goes uncounted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from espnet2_legonn.data.datadir import DataDir, restrict, split_fields, write_datadir
+from espnet2_legonn.data.dirops import text_names
+from espnet2_legonn.errors import DataError
+
+Length = Callable[[str], int]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is kept; None: no limit. Bounds are inclusive.
+
+    min/max_wav_duration: seconds at `fs` Hz, from utt2num_samples. min/max_tokens: of every text table.
+    max_ratio: longer side / shorter side of `pair` (LegoNN, section IV-B: 1.5, at most 250 tokens;
+    appendix A-A: 1.5, at most 80).
+    """
+
+    fs: int | None = None
+    min_wav_duration: float | None = None
+    max_wav_duration: float | None = None
+    min_tokens: int | None = None
+    max_tokens: int | None = None
+    max_ratio: float | None = None
+    pair: tuple[str, str] | None = None
+
+
+@dataclass
+class FilterReport:
+    """How many utterances there were, how many stay, and how many left for which (first) reason."""
+
+    total: int = 0
+    kept: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        lines = [f"kept {self.kept} of {self.total} utterances"]
+        lines += [f"dropped {count}: {reason}" for reason, count in sorted(self.reasons.items())]
+        return "\n".join(lines)
+
+
+def words(text: str) -> int:
+    """Length in words."""
+    return len(text.split())
+
+
+def pieces(bpemodel: Path | str) -> Length:
+    """Length in units of a sentencepiece model, as the paper counts tokens."""
+    import sentencepiece
+
+    if not Path(bpemodel).is_file():
+        raise DataError(f"{bpemodel}: no such sentencepiece model")
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(bpemodel))
+    return lambda text: len(processor.encode(text))
+
+
+def filter_dir(
+    source: Path | str,
+    dest: Path | str,
+    limits: Limits,
+    *,
+    texts: Sequence[str] | None = None,
+    length: Length = words,
+) -> FilterReport:
+    """Write the utterances of `source` within `limits` and with non-empty texts to `dest`.
+
+    Args:
+        texts: text tables to look at; all when None.
+        length: tokens of a text.
+
+    Raises:
+        DataError: a table or option that a limit needs is missing, or nothing would be left.
+    """
+    data = DataDir(source)
+    tables = data.tables()
+    names = text_names(data, texts)
+    checks = _checks(source, tables, limits, names, length)
+    utts = sorted(tables.get("utt2spk") or tables.get("wav.scp") or (tables[names[0]] if names else {}))
+    report = FilterReport(total=len(utts))
+    keep: list[str] = []
+    for utt in utts:
+        reason = next((r for check in checks if (r := check(utt)) is not None), None)
+        if reason is None:
+            keep.append(utt)
+        else:
+            report.reasons[reason] += 1
+    report.kept = len(keep)
+    if not keep:
+        raise DataError([f"{source}: no utterance is within the limits", str(report)])
+    write_datadir(dest, restrict(tables, keep))
+    for name in ("feats_type", "audio_format"):
+        if data.has(name):
+            (Path(dest) / name).write_bytes((data.path / name).read_bytes())
+    return report
+
+
+Check = Callable[[str], "str | None"]
+
+
+def _checks(
+    source: Path | str,
+    tables: Mapping[str, Mapping[str, str]],
+    limits: Limits,
+    names: Sequence[str],
+    length: Length,
+) -> list[Check]:
+    checks: list[Check] = []
+    if limits.min_wav_duration is not None or limits.max_wav_duration is not None:
+        if limits.fs is None or "utt2num_samples" not in tables:
+            raise DataError(f"{source}: limits of duration need --fs and utt2num_samples (made by `format`)")
+        checks.append(_duration(tables["utt2num_samples"], limits))
+    checks += [_text(name, tables[name], limits, length) for name in names]
+    if limits.max_ratio is not None:
+        pair = limits.pair or ("src_text", "text")
+        missing = [name for name in pair if name not in tables]
+        if missing or limits.max_ratio < 1:
+            raise DataError(
+                f"{source}: --max_ratio must be >= 1 and needs a pair of texts; missing: {missing or 'none'}"
+            )
+        checks.append(_ratio(tables[pair[0]], tables[pair[1]], limits.max_ratio, length))
+    return checks
+
+
+def _duration(samples: Mapping[str, str], limits: Limits) -> Check:
+    def check(utt: str) -> str | None:
+        if utt not in samples:
+            return "not in utt2num_samples"
+        duration = int(split_fields(samples[utt])[0]) / (limits.fs or 1)
+        if limits.min_wav_duration is not None and duration < limits.min_wav_duration:
+            return f"shorter than {limits.min_wav_duration:g} s"
+        if limits.max_wav_duration is not None and duration > limits.max_wav_duration:
+            return f"longer than {limits.max_wav_duration:g} s"
+        return None
+
+    return check
+
+
+def _text(name: str, table: Mapping[str, str], limits: Limits, length: Length) -> Check:
+    bounded = limits.min_tokens is not None or limits.max_tokens is not None
+    # Phonemes and characters have their own scale: limits in words or pieces would not mean anything for
+    # them.
+    bounded = bounded and not name.startswith("text_")
+
+    def check(utt: str) -> str | None:
+        text = table.get(utt, "")
+        if not text.split():
+            return f"empty {name}"
+        if not bounded:
+            return None
+        tokens = length(text)
+        if limits.min_tokens is not None and tokens < limits.min_tokens:
+            return f"{name} shorter than {limits.min_tokens} tokens"
+        if limits.max_tokens is not None and tokens > limits.max_tokens:
+            return f"{name} longer than {limits.max_tokens} tokens"
+        return None
+
+    return check
+
+
+def _ratio(left: Mapping[str, str], right: Mapping[str, str], limit: float, length: Length) -> Check:
+    def check(utt: str) -> str | None:
+        a, b = length(left.get(utt, "")), length(right.get(utt, ""))
+        return f"length ratio above {limit:g}" if max(a, b) > limit * min(a, b) else None
+
+    return check

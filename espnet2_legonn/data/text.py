@@ -1,0 +1,85 @@
+"""Named text normalisations. Their names are recorded in interfaces: never change what a name means.
+
+tc      true case: Unicode NFC, control and zero-width characters removed, white space collapsed.
+lc      tc, lower-cased.
+lc.rm   lc, punctuation and symbols replaced by blanks, apostrophes within words kept (as ').
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from espnet2_legonn.data.tables import atomic_text, read_table, write_table
+from espnet2_legonn.errors import DataError
+
+NORMALIZATIONS = ("tc", "lc", "lc.rm")
+
+# Soft hyphen, zero-width space/non-joiner/joiner, direction marks, word joiner, byte-order mark: invisible,
+# split vocabularies.
+_INVISIBLE = dict.fromkeys(
+    [0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2065), 0xFEFF]
+)
+_APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4`\u2032\uff07", "'"))
+_INNER_APOSTROPHE = re.compile(r"(?<=[^\W\d_])'(?=[^\W\d_])")
+_KEPT = "\ue000"  # private use: stands for an apostrophe that stays
+
+
+def normalize(text: str, name: str) -> str:
+    """Apply the normalisation called `name` ("tc", "lc", "lc.rm"); idempotent.
+
+    Raises:
+        DataError: unknown name.
+    """
+    if name not in NORMALIZATIONS:
+        raise DataError(f"unknown text normalisation '{name}'; choose one of {', '.join(NORMALIZATIONS)}")
+    text = unicodedata.normalize("NFC", text).translate(_INVISIBLE)
+    text = "".join(" " if unicodedata.category(c) == "Cc" else c for c in text)
+    if name != "tc":
+        # Lower-casing can decompose (capital I with dot), hence NFC again.
+        text = unicodedata.normalize("NFC", text.lower())
+    if name == "lc.rm":
+        text = _INNER_APOSTROPHE.sub(_KEPT, text.translate(_APOSTROPHES))
+        text = "".join(" " if unicodedata.category(c)[0] in "PS" else c for c in text).replace(_KEPT, "'")
+    return " ".join(text.split())
+
+
+def normalize_table(source: Path | str, dest: Path | str, name: str) -> tuple[int, list[str]]:
+    """Normalise the values of a table; returns the number of lines and the ids whose text became empty."""
+    table = {key: normalize(value, name) for key, value in read_table(source).items()}
+    write_table(dest, table)
+    return len(table), [key for key, value in table.items() if not value]
+
+
+def normalize_lines(source: Path | str, dest: Path | str, name: str) -> tuple[int, int]:
+    """Normalise plain text; returns the lines and how many became empty (they stay, for alignment)."""
+    count = empty = 0
+    with atomic_text(dest) as stream:
+        for line in plain_lines(source):
+            text = normalize(line, name)
+            stream.write(text + "\n")
+            count += 1
+            empty += not text
+    return count, empty
+
+
+def plain_lines(path: Path | str) -> Iterator[str]:
+    """Lines of a UTF-8 file, cut at newlines only. DataError names a missing file or a line not in UTF-8."""
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    with open(path, "rb") as stream:
+        for number, raw in enumerate(stream, start=1):
+            try:
+                yield raw.decode("utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"{path}:{number}: not UTF-8 (byte {error.start + 1}); convert the file with iconv"
+                ) from error
+
+
+def corpus(path: Path | str, *, plain: bool = False) -> Iterable[str]:
+    """The texts of a table (without ids), or of a plain file."""
+    return plain_lines(path) if plain else read_table(path).values()

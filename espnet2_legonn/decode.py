@@ -1,0 +1,131 @@
+"""Decode a list of utterances in batches and write what ESPnet's recipes expect."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from espnet2_legonn.api import LegoNN
+from espnet2_legonn.data.tables import read_table, write_table
+from espnet2_legonn.errors import DataError
+from espnet2_legonn.interface import Marginals, Vocabulary
+from espnet2_legonn.modules.module import DecoderModule
+from espnet2_legonn.search.beam import BeamOptions
+
+INPUTS = {"speech": "speech", "tokens": "src_text"}
+
+
+@dataclass
+class Tables:
+    """Answers by utterance, one table for each file of ESPnet's output folders."""
+
+    text: dict[str, str] = field(default_factory=dict)
+    token: dict[str, str] = field(default_factory=dict)
+    token_int: dict[str, str] = field(default_factory=dict)
+    score: dict[str, str] = field(default_factory=dict)
+
+    def add(self, uid: str, ids: list[int], score: float, vocab: Vocabulary) -> None:
+        """One answer."""
+        self.text[uid] = vocab.decode(ids)
+        self.token[uid] = " ".join(vocab.tokens[i] for i in ids)
+        self.token_int[uid] = " ".join(map(str, ids))
+        self.score[uid] = f"{score:.6f}"
+
+    def write(self, folder: Path) -> None:
+        """text, token, token_int and score, sorted by utterance."""
+        for name in ("text", "token", "token_int", "score"):
+            write_table(folder / name, getattr(self, name))
+
+
+@dataclass
+class Decoded:
+    """n-best answers (index 0 is the best) and greedy answers of every interface, by module name."""
+
+    nbest: list[Tables]
+    interfaces: dict[str, Tables]
+    seconds: float = 0.0
+
+    def write(self, folder: Path) -> None:
+        """``<n>best_recog/`` and ``interfaces/<module>/`` below ``folder``."""
+        for i, tables in enumerate(self.nbest, 1):
+            tables.write(folder / f"{i}best_recog")
+        for module, tables in self.interfaces.items():
+            tables.write(folder / "interfaces" / module)
+
+
+def read_inputs(chain: LegoNN, path: Path, keys: Sequence[str] | None = None) -> dict[str, str]:
+    """Utterance ids and what to decode: audio files from ``wav.scp``, or source text.
+
+    Raises:
+        DataError: the file is missing, or has not all of ``keys``.
+    """
+    table = read_table(path)
+    if keys is None:
+        return table
+    missing = [key for key in keys if key not in table]
+    if missing:
+        raise DataError(f"{path}: no line for {', '.join(missing[:5])}" + (" ..." if len(missing) > 5 else ""))
+    return {key: table[key] for key in keys}
+
+
+def _cost(chain: LegoNN) -> Callable[[str], float]:
+    if chain.input_kind == "speech":
+        import soundfile
+
+        return lambda path: soundfile.info(path).frames if Path(path).is_file() else 0.0
+    return len
+
+
+def decode_table(chain: LegoNN, inputs: dict[str, str], options: BeamOptions, batch_size: int = 32) -> Decoded:
+    """Decode all inputs, those of similar length together.
+
+    Args:
+        chain: in evaluation mode; without a decoder module the last interface's greedy text is the answer.
+        inputs: utterance id to audio file or source text.
+        options: of the search.
+        batch_size: utterances at once; it does not change the answers.
+
+    Raises:
+        DataError: inputs that cannot be read, by utterance.
+    """
+    cost = _cost(chain)
+    order = sorted(inputs, key=lambda uid: cost(inputs[uid]))
+    decodes = isinstance(chain.last, DecoderModule)
+    result = Decoded([Tables() for _ in range(options.nbest if decodes else 1)], {})
+    start = time.perf_counter()
+    progress = tqdm(total=len(order), unit="utt", desc="decode", file=sys.stderr, mininterval=5.0)
+    for begin in range(0, len(order), batch_size):
+        uids = order[begin : begin + batch_size]
+        try:
+            batch = chain.batch([inputs[uid] for uid in uids])
+        except DataError as error:
+            raise DataError([f"utterances {uids[0]} ... {uids[-1]}: {fault}" for fault in error.faults]) from None
+        if decodes:
+            answers, found = chain.decode_batch(*batch, options)
+            vocab = chain.last.ports[1].vocab
+            assert vocab is not None
+            for uid, hypotheses in zip(uids, answers):
+                for tables, hypothesis in zip(result.nbest, hypotheses):
+                    tables.add(uid, hypothesis.ids, hypothesis.score, vocab)
+        else:
+            found, _, _ = chain.encode(*batch)
+        for module, marginals in found.items():
+            _add_greedy(result.interfaces.setdefault(module, Tables()), uids, marginals)
+        progress.update(len(uids))
+    progress.close()
+    if not decodes:
+        result.nbest = [result.interfaces[list(result.interfaces)[-1]]]
+    result.seconds = time.perf_counter() - start
+    return result
+
+
+def _add_greedy(tables: Tables, uids: Sequence[str], marginals: Marginals) -> None:
+    best = marginals.log_probs.max(-1).values
+    for i, (uid, ids) in enumerate(zip(uids, marginals.greedy_ids())):
+        score = float(best[i, : int(marginals.lengths[i])].sum())
+        tables.add(uid, ids, score, marginals.interface.vocab)

@@ -1,0 +1,165 @@
+"""Stages 10-13: statistics, training, decoding, scoring.
+
+Every function writes a ``run.sh`` that repeats it into the folder it fills, as ESPnet's recipes do (legonn.sh passes
+it), and leaves finished results alone only where ESPnet does.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet2_legonn import store
+from espnet2_legonn.config import ChainConfig, parse, read_yaml
+from espnet2_legonn.data.tables import read_table, write_table
+from espnet2_legonn.errors import ConfigError, DataError
+from espnet2_legonn.recipe.jobs import module, run, split_keys
+
+TRAIN = "espnet2_legonn.bin.legonn_train"
+KINDS = {"speech": ("wav.scp", "speech", "sound"), "tokens": ("src_text", "src_text", "text")}
+
+
+def chain_config(path: Path) -> ChainConfig:
+    """The chain of a training config or of an experiment.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    data = read_yaml(path)
+    if not isinstance(data, dict) or "modules" not in data:
+        raise ConfigError(f"{path}: describes no chain (no 'modules')")
+    return parse({"vocabs": data.get("vocabs"), "modules": data["modules"]})
+
+
+def data_triples(config: ChainConfig, data: Path, targets: bool = True) -> list[str]:
+    """``file,name,type`` of a data directory for this chain.
+
+    Raises:
+        DataError: a file that the chain needs is missing.
+    """
+    kind = config.modules[0].input.type
+    if kind not in KINDS:
+        raise ConfigError(f"{config.modules[0].name}: a recipe begins with speech or tokens, not with {kind}")
+    wanted = [KINDS[kind]]
+    units = {config.vocabs[m.output.vocab].unit for m in config.modules if hasattr(m.output, "vocab")}
+    if targets and units - {"phn"}:
+        wanted.append(("text", "text", "text"))
+    if targets and "phn" in units:
+        wanted.append(("text_phn", "text_phn", "text"))
+    missing = [str(data / name) for name, _, _ in wanted if not (data / name).is_file()]
+    if missing:
+        raise DataError(f"{m}: this chain needs it; run the stages that make it" for m in missing)
+    return [f"{data / file},{name},{type_}" for file, name, type_ in wanted]
+
+
+def shape_names(config: ChainConfig) -> list[str]:
+    """Shape files that batches are cut by: the input and the last target."""
+    return [f"{KINDS[config.modules[0].input.type][1]}_shape", f"text_{_last_target(config)}_shape"]
+
+
+def _last_target(config: ChainConfig) -> str:
+    return [m.name for m in config.modules if hasattr(m.output, "vocab")][-1]
+
+
+def _data_options(config: ChainConfig, train: Path, valid: Path) -> list[str]:
+    options = []
+    for phase, data in (("train", train), ("valid", valid)):
+        for triple in data_triples(config, data):
+            options += [f"--{phase}_data_path_and_name_and_type", triple]
+    return options
+
+
+def stats(config_file: Path, train: Path, valid: Path, out: Path, cmd: str, nj: int, extra: Sequence[str] = ()) -> None:
+    """Stage 10: lengths of everything and statistics of features."""
+    config = chain_config(config_file)
+    logs = out / "logdir"
+    shutil.rmtree(logs, ignore_errors=True)
+    numbers = []
+    for phase, data in (("train", train), ("valid", valid)):
+        numbers.append(split_keys(data / KINDS[config.modules[0].input.type][0], nj, logs / phase))
+    jobs = min(numbers)
+    for phase, data in (("train", train), ("valid", valid)):
+        split_keys(data / KINDS[config.modules[0].input.type][0], jobs, logs / phase)
+    command = module(TRAIN, "--collect_stats", "true", "--config", config_file, *_data_options(config, train, valid))
+    command += ["--train_shape_file", f"{logs}/train/keys.JOB.scp", "--valid_shape_file", f"{logs}/valid/keys.JOB.scp"]
+    command += ["--output_dir", f"{logs}/stats.JOB", "--ngpu", "0", *extra]
+    run(cmd, logs / "stats.JOB.log", command, jobs)
+    folders = [o for i in range(jobs) for o in ("--input_dir", f"{logs}/stats.{i + 1}")]
+    skip = [] if config.modules[0].input.type == "speech" else ["--skip_sum_stats"]
+    run(cmd, logs / "aggregate.log", module("espnet2.bin.aggregate_stats_dirs", *skip, *folders, "--output_dir", out))
+
+
+def train(
+    config_file: Path, train_dir: Path, valid: Path, stats_dir: Path, exp: Path, cmd: str, ngpu: int = 0,
+    num_nodes: int = 1, extra: Sequence[str] = (),
+) -> None:
+    """Stage 11: training, resumed where it stopped."""
+    config = chain_config(config_file)
+    shapes = []
+    for phase in ("train", "valid"):
+        for name in shape_names(config):
+            shapes += [f"--{phase}_shape_file", str(stats_dir / phase / name)]
+    command = module("espnet2.bin.launch", "--cmd", f"{cmd} --name {exp}/train.log", "--log", f"{exp}/train.log")
+    command += ["--ngpu", str(ngpu), "--num_nodes", str(num_nodes), "--init_file_prefix", f"{exp}/.dist_init_"]
+    command += ["--multiprocessing_distributed", "true", "--"]
+    command += module(TRAIN, "--config", config_file, *_data_options(config, train_dir, valid), *shapes)
+    command += ["--resume", "true", "--output_dir", str(exp), *extra]
+    exp.mkdir(parents=True, exist_ok=True)
+    _call(command, exp)
+
+
+def _call(command: Sequence[str], exp: Path) -> None:
+    if subprocess.call(list(command)):
+        raise ConfigError(f"training failed; its log is {exp}/train.log")
+
+
+def decode(
+    exp: Path, model: str | None, data: Path, out: Path, cmd: str, nj: int, ngpu: int = 0, extra: Sequence[str] = ()
+) -> None:
+    """Stage 12: decode a data directory and every interface on the way."""
+    config = chain_config(exp / store.CONFIG)
+    file = data / KINDS[config.modules[0].input.type][0]
+    logs = out / "logdir"
+    shutil.rmtree(logs, ignore_errors=True)
+    jobs = split_keys(file, nj, logs)
+    weights = ["--legonn_model_file", model] if model else []
+    command = module("espnet2_legonn.bin.legonn_inference", "--legonn_train_config", exp / store.CONFIG, *weights)
+    command += ["--data_path_and_name_and_type", data_triples(config, data, targets=False)[0]]
+    command += ["--key_file", f"{logs}/keys.JOB.scp", "--output_dir", f"{logs}/output.JOB", "--ngpu", str(ngpu), *extra]
+    run(cmd, logs / "legonn_inference.JOB.log", command, jobs, ngpu)
+    parts = [logs / f"output.{i + 1}" for i in range(jobs)]
+    for folder in sorted(p.relative_to(parts[0]) for p in [*parts[0].glob("*best_recog"), *parts[0].glob("interfaces/*")]):
+        target = out if folder.name == "1best_recog" else out / folder
+        for name in ("text", "token", "token_int", "score"):
+            merged: dict[str, str] = {}
+            for part in parts:
+                merged.update(read_table(part / folder / name))
+            write_table(target / name, merged)
+
+
+def score(exp: Path, data: Path, decoded: Path, metrics: Sequence[str]) -> list[tuple[str, str, float]]:
+    """Stage 13: score the final output and every interface (Table IX); (module, metric, value) of each."""
+    from espnet2_legonn.bin.legonn_score import main as score_main
+
+    config = chain_config(exp / store.CONFIG)
+    units = {m.name: config.vocabs[m.output.vocab].unit for m in config.modules if hasattr(m.output, "vocab")}
+    last = _last_target(config)
+    found = []
+    speakers = ["--utt2spk", str(data / "utt2spk")] if (data / "utt2spk").is_file() else []
+    for name, folder in [(last, decoded)] + [(m, decoded / "interfaces" / m) for m in units]:
+        if not (folder / "text").is_file():
+            continue
+        phonemes = units[name] == "phn"
+        reference = data / ("text_phn" if phonemes else "text")
+        if not reference.is_file():
+            continue  # a donor's phonemes need not be known for this data
+        for metric in ["per"] if phonemes else metrics:
+            out = folder / f"score_{metric}"
+            options = ["--metric", metric, "--ref", str(reference), "--hyp", str(folder / "text"), "--outdir", str(out)]
+            if score_main(["score", *options, *speakers]):
+                raise DataError(f"{folder}: scoring failed, see above")
+            found.append((name if folder != decoded else "", metric, float(json.loads((out / "result.json").read_text())["value"])))
+    return found

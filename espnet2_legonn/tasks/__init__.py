@@ -1,0 +1,1 @@
+"""ESPnet side: the task, and registration with the stock tasks."""

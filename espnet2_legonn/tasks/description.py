@@ -1,0 +1,128 @@
+"""From ESPnet's arguments to a self-contained description of a chain.
+
+``config.yaml`` is written after ``build_model``, so what is resolved here (token lists inlined, sentencepiece models
+copied beside it, length ratios derived from the data) makes it reload by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import filecmp
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from espnet2_legonn.config import ChainConfig, ModuleConfig, SpeechConfig, TokensConfig, override, parse
+from espnet2_legonn.errors import ConfigError, DataError
+
+VOCAB_FOLDER = "vocabs"
+
+
+def resolve(args: argparse.Namespace) -> tuple[ChainConfig, Path]:
+    """Checked description of the chain, and the folder its files are relative to; ``args`` is updated.
+
+    Raises:
+        ConfigError, DataError: everything that is wrong.
+    """
+    if not getattr(args, "modules", None):
+        raise ConfigError("no modules: the training config describes the chain under 'modules'; see conf/reference.yaml")
+    data = {"vocabs": args.vocabs or {}, "modules": args.modules}
+    if getattr(args, "modules_conf", None):
+        data = override(data, args.modules_conf)
+        args.modules_conf = {}
+    base = Path(getattr(args, "output_dir", None) or ".")
+    parse(data)  # report faults of the description before touching files
+    data["vocabs"] = {name: _self_contained(name, vocab, base) for name, vocab in data["vocabs"].items()}
+    config = parse(data)
+    _derive_ratios(args, config, data)
+    args.vocabs, args.modules = data["vocabs"], data["modules"]
+    return config, base
+
+
+def _self_contained(name: str, vocab: dict[str, Any], base: Path) -> dict[str, Any]:
+    vocab = dict(vocab)
+    if isinstance(vocab["tokens"], str):
+        path = Path(vocab["tokens"])
+        if not path.is_file():
+            raise DataError(f"vocabs.{name}.tokens: {path} does not exist; stage 5 of the recipe makes it")
+        vocab["tokens"] = [t for t in path.read_text(encoding="utf-8").split("\n") if t]
+    model = vocab.get("bpemodel")
+    kept = f"{VOCAB_FOLDER}/{name}.model"
+    if model and model != kept:
+        if not Path(model).is_file():
+            raise DataError(f"vocabs.{name}.bpemodel: {model} does not exist; stage 5 of the recipe makes it")
+        target = base / kept
+        if not (target.is_file() and filecmp.cmp(model, target, shallow=False)):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f".{target.name}.{os.getpid()}")
+            shutil.copyfile(model, temporary)
+            os.replace(temporary, target)
+        vocab["bpemodel"] = kept
+    return vocab
+
+
+def stats_folder(args: argparse.Namespace) -> Path | None:
+    """Where stage 10 put the statistics of the training data."""
+    shapes = getattr(args, "train_shape_file", None) or []
+    return Path(shapes[0]).parent if shapes else None
+
+
+def total_length(path: Path) -> int:
+    """Sum of the first dimension over an ESPnet shape file.
+
+    Raises:
+        DataError: the file is missing or a line is no shape.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such shape file; stage 10 makes it")
+    total = 0
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            total += int(line.split()[1].split(",")[0])
+        except (IndexError, ValueError):
+            raise DataError(f"{path}:{number}: not a shape: {line!r}") from None
+    return total
+
+
+def _derive_ratios(args: argparse.Namespace, config: ChainConfig, data: dict[str, Any]) -> None:
+    """Turn ``slots_per_token`` into ``ratio`` by the lengths of the training data (DESIGN: two slots per token)."""
+    folder = None if getattr(args, "collect_stats", False) else stats_folder(args)
+    steps: float | None = None
+    for index, module in enumerate(config.modules):
+        control = module.length_control
+        if control is None or module.decodes:
+            continue
+        if control.ratio is None:
+            if folder is None and getattr(args, "collect_stats", False):
+                control.ratio = 1  # statistics need no slots; nothing is written back
+                continue
+            if folder is None:
+                raise ConfigError(
+                    f"{module.name}.length_control: slots_per_token needs --train_shape_file of stage 10, or give ratio"
+                )
+            if steps is None:
+                steps = _input_steps(config.modules, index, folder)
+            slots = (control.slots_per_token or 0) * total_length(folder / f"text_{module.name}_shape")
+            control.ratio = f"{slots / steps:.4f}"
+            data["modules"][index]["length_control"]["ratio"] = control.ratio
+            steps = slots
+        elif steps is not None:
+            steps *= float(control.ratio)
+
+
+def _input_steps(modules: list[ModuleConfig], index: int, folder: Path) -> float:
+    """Input steps of a module over the training data, when no module before it derives its ratio."""
+    first = modules[0].input
+    if isinstance(first, SpeechConfig):
+        # one step is four frames of 10 ms
+        steps = total_length(folder / "speech_shape") / (first.fs * 0.04)
+    elif isinstance(first, TokensConfig):
+        path = folder / "src_text_shape"
+        steps = total_length(path) + sum(1 for _ in path.open(encoding="utf-8"))
+    else:
+        raise ConfigError(f"{modules[0].name}: slots_per_token works for speech and token input; give ratio")
+    for module in modules[:index]:
+        if module.length_control is not None and module.length_control.ratio is not None:
+            steps *= float(module.length_control.ratio)
+    return steps

@@ -1,0 +1,188 @@
+"""The LegoNN task: one ESPnet task for chains of any number of modules, from speech or from text."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import logging
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Dict, List, Optional, Tuple, Union
+
+import numpy as np
+import torch
+import yaml
+
+from espnet2_legonn import store
+from espnet2_legonn._compat import load
+from espnet2_legonn.api import LegoNN
+from espnet2_legonn.build import build_modules, load_vocab
+from espnet2_legonn.errors import ConfigError
+from espnet2_legonn.interface import Vocabulary
+from espnet2_legonn.modules.speech_input import SpeechInput
+from espnet2_legonn.tasks.description import resolve, stats_folder
+from espnet2_legonn.train.model import INPUT_NAMES, LegoNNModel
+from espnet2_legonn.train.optimizers import parameter_groups
+from espnet2_legonn.train.preprocessor import Preprocessor
+from espnet2_legonn.train.schedulers import add_schedulers
+from espnet2_legonn.train.trainer import LegoNNTrainer
+
+_abs_task = load("espnet2.tasks.abs_task")
+_collate = load("espnet2.train.collate_fn")
+AMP = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class LegoNNTask(_abs_task.AbsTask):  # type: ignore[misc, name-defined]
+    """``vocabs`` and ``modules`` of the training config make the chain; all else is ESPnet's."""
+
+    num_optimizers = 1
+    class_choices_list: list = []
+    trainer = LegoNNTrainer
+
+    @classmethod
+    def get_parser(cls) -> argparse.ArgumentParser:
+        """ESPnet's parser with this task's options."""
+        add_schedulers()
+        return super().get_parser()
+
+    @classmethod
+    def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Options of this task, and defaults that suit it."""
+        nested = load("espnet2.utils.nested_dict_action").NestedDictAction
+        group = parser.add_argument_group("LegoNN")
+        group.add_argument("--vocabs", type=yaml.safe_load, default=None, help="vocabularies by name (in the config)")
+        group.add_argument("--modules", type=yaml.safe_load, default=None, help="list of modules (in the config)")
+        group.add_argument(
+            "--modules_conf",
+            action=nested,
+            default=dict(),
+            help="changes by module name: --modules_conf decoder.body.num_blocks=3",
+        )
+        group.add_argument(
+            "--amp_dtype", choices=list(AMP), default="none", help="autocast on CPU and GPU; bf16 is about 1.4 times faster"
+        )
+        parser.set_defaults(
+            num_att_plot=0,
+            use_matplotlib=importlib.util.find_spec("matplotlib") is not None,
+            use_tensorboard=importlib.util.find_spec("tensorboard") is not None,
+            # The last N epochs stay, for moving-window averaging; the best by accuracy is linked.
+            best_model_criterion=[("train", "total_count", "max"), ("valid", "acc", "max")],
+            optim="adamw",
+            grad_clip=5.0,
+        )
+
+    @classmethod
+    def check_required_command_args(cls, args: argparse.Namespace) -> None:
+        """ESPnet-EZ asks every task for a token list; here vocabularies are part of the chain."""
+        args.required = [name for name in args.required if hasattr(args, name) and name != "token_list"]
+        super().check_required_command_args(args)
+
+    @classmethod
+    def build_collate_fn(
+        cls, args: argparse.Namespace, train: bool
+    ) -> Callable[
+        [Collection[Tuple[str, Dict[str, np.ndarray]]]],
+        Tuple[List[str], Dict[str, torch.Tensor]],
+    ]:
+        """Pad waveforms with 0 and ids with -1."""
+        return _collate.CommonCollateFn(float_pad_value=0.0, int_pad_value=-1)
+
+    @classmethod
+    def build_preprocess_fn(
+        cls, args: argparse.Namespace, train: bool
+    ) -> Optional[Callable[[str, Dict[str, np.array]], Dict[str, np.ndarray]]]:
+        """Tokenisation for every interface."""
+        config, base = resolve(args)
+        vocabs = {name: load_vocab(v, base) for name, v in config.vocabs.items()}
+        first = getattr(config.modules[0].input, "vocab", None)
+        targets: dict[str, tuple[str, Vocabulary]] = {}
+        for module in config.modules:
+            name = getattr(module.output, "vocab", None)
+            if name is not None:
+                targets[module.name] = (name, vocabs[name])
+        return Preprocessor(vocabs[first] if first else None, targets)
+
+    @classmethod
+    def required_data_names(cls, train: bool = True, inference: bool = False) -> Tuple[str, ...]:
+        """Checked in check_task_requirements: the names depend on the chain."""
+        return ()
+
+    @classmethod
+    def optional_data_names(cls, train: bool = True, inference: bool = False) -> Tuple[str, ...]:
+        """Inputs and the plain text; ``text_...`` of any kind is allowed besides."""
+        return "speech", "src_text", "text"
+
+    @classmethod
+    def check_task_requirements(
+        cls, dataset: object, allow_variable_data_keys: bool, train: bool, inference: bool = False
+    ) -> None:
+        """Are the data what some chain could use?
+
+        Raises:
+            ConfigError: an input or text is missing, or a name means nothing here.
+        """
+        names = tuple(dataset.names())  # type: ignore[attr-defined]
+        faults = []
+        if not {"speech", "src_text"} & set(names):
+            faults.append(f"data: neither speech nor src_text among {', '.join(names)}")
+        if train and not any(n.startswith("text") for n in names):
+            faults.append(f"data: no text (or text_<module>) among {', '.join(names)}")
+        for name in names:
+            known = name in cls.optional_data_names() or name.startswith("text_")
+            if not known and not allow_variable_data_keys:
+                faults.append(f"data: {name!r} is not speech, src_text, text or text_...; or --allow_variable_data_keys true")
+        if faults:
+            raise ConfigError(faults)
+
+    @classmethod
+    def build_model(cls, args: argparse.Namespace) -> LegoNNModel:
+        """The chain of ``args``, for training: with ``init`` and statistics of the features."""
+        config, base = resolve(args)
+        modules, vocabs = build_modules(config, base)
+        chain = LegoNN(modules, config.modules, vocabs)
+        if chain.input_kind not in INPUT_NAMES:
+            raise ConfigError(f"{chain.names[0]}: a chain is trained from speech or tokens, not from {chain.input_kind}")
+        if not getattr(args, "collect_stats", False):
+            _load_feature_stats(chain, stats_folder(args))
+            for line in store.init_modules(chain):
+                logging.info("init: %s", line)
+            chain.apply_freeze()
+        return LegoNNModel(chain, AMP[getattr(args, "amp_dtype", "none")])
+
+    @classmethod
+    def build_optimizers(cls, args: argparse.Namespace, model: torch.nn.Module) -> List[torch.optim.Optimizer]:
+        """One optimizer; each module's rate is scaled by its ``lr_scale``, frozen modules are left out."""
+        optimizer = _abs_task.optim_classes.get(args.optim)
+        if optimizer is None:
+            raise ConfigError(f"optim: {args.optim!r} is not one of {', '.join(_abs_task.optim_classes)}")
+        conf = dict(args.optim_conf)
+        return [optimizer(parameter_groups(model.chain, conf, args.exclude_weight_decay), **conf)]
+
+    @classmethod
+    def build_model_from_file(
+        cls,
+        config_file: Optional[Union[Path, str]] = None,
+        model_file: Optional[Union[Path, str]] = None,
+        device: str = "cpu",
+    ) -> Tuple[LegoNNModel, argparse.Namespace]:
+        """A trained chain; strict, without pickled objects.
+
+        Raises:
+            CheckpointError: tensors are missing or left over, by module.
+        """
+        if config_file is None and model_file is None:
+            raise ConfigError("give config_file, model_file or both")
+        folder = Path(config_file if config_file is not None else model_file).parent  # type: ignore[arg-type]
+        chain = LegoNN.from_pretrained(folder, model_file)
+        with (folder / store.CONFIG).open(encoding="utf-8") as f:
+            args = argparse.Namespace(**yaml.safe_load(f))
+        return LegoNNModel(chain).to(device), args
+
+
+def _load_feature_stats(chain: LegoNN, folder: Path | None) -> None:
+    first = chain.first.input
+    if not isinstance(first, SpeechInput) or first.normalization.kind != "global" or chain.configs[0].init:
+        return
+    if folder is None:
+        raise ConfigError(f"{chain.names[0]}.input.normalize: global needs --train_shape_file of stage 10")
+    first.normalization.load_stats(folder / "feats_stats.npz")

@@ -1,0 +1,1 @@
+"""ESPnet side: the model that ESPnet trains, its trainer, preprocessing, schedules and averaging."""

@@ -1,0 +1,67 @@
+"""ESPnet's trainer where it is right, corrected where it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+
+from espnet2_legonn._compat import load, patched, safe_checkpoints
+from espnet2_legonn.train.averaging import average_nbest_models
+
+_stock = load("espnet2.train.trainer")
+
+
+class _Counted:
+    """An iterable that counts what it handed out; ``len`` as the original."""
+
+    def __init__(self, iterable: Iterable[Any]) -> None:
+        self.iterable, self.count = iterable, 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in self.iterable:
+            self.count += 1
+            yield item
+
+    def __len__(self) -> int:
+        return len(self.iterable)  # type: ignore[arg-type]
+
+
+class LegoNNTrainer(_stock.Trainer):  # type: ignore[misc, name-defined]
+    """Differences to ESPnet's trainer, each measured there:
+
+    - checkpoints are written to a temporary name and renamed, so a killed job can always resume;
+    - batches left over from gradient accumulation at the end of an epoch make an update of their own, instead of
+      leaking into the next epoch: so a resumed training equals one that was not interrupted;
+    - averaging does not add into its own cache.
+    """
+
+    @classmethod
+    def run(cls, **kwargs: Any) -> None:
+        """As ESPnet's ``Trainer.run``."""
+        with safe_checkpoints(), patched(_stock, average_nbest_models=average_nbest_models):
+            super().run(**kwargs)
+
+    @classmethod
+    def train_one_epoch(cls, **kwargs: Any) -> bool:
+        """As ESPnet's, and the update that it leaves out."""
+        counted = _Counted(kwargs.pop("iterator"))
+        options = kwargs["options"]
+        invalid = super().train_one_epoch(iterator=counted, **kwargs)
+        if counted.count % options.accum_grad and kwargs.get("scaler") is None:
+            invalid = not _leftover_step(kwargs["model"], kwargs["optimizers"], kwargs["schedulers"], options) and invalid
+        return invalid
+
+
+def _leftover_step(model: torch.nn.Module, optimizers: Any, schedulers: Any, options: Any) -> bool:
+    """One update with the gradients at hand; False if they are not finite."""
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), options.grad_clip, options.grad_clip_type)
+    finite = bool(torch.isfinite(torch.as_tensor(norm)))
+    for optimizer, scheduler in zip(optimizers, schedulers):
+        if finite:
+            optimizer.step()
+            if isinstance(scheduler, _stock.AbsBatchStepScheduler):
+                scheduler.step()
+        optimizer.zero_grad()
+    return finite

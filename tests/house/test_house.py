@@ -1,0 +1,351 @@
+"""The house rules as tests over the whole tree: sizes, one-way imports, a light package, nothing private."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "espnet2_legonn"
+
+MAX_FILE_LINES = 500
+MAX_FUNCTION_LINES = 60
+MAX_CONSTRUCTOR_PARAMETERS = 12
+MAX_IMPORT_RATIO = 1.35
+
+# Rooms in building order: a room imports rooms above its own line only. A new room needs a line here.
+ROOMS = (
+    "errors",
+    "interface",
+    "config",
+    "modules",
+    "build",
+    "chain",
+    "data",
+    "scoring",
+    "inputs",
+    "search",
+    "store",
+    "api",
+    "inference",
+    "__init__",
+    "_compat",
+    "train",
+    "tasks",
+    "bin",
+)
+ESPNET_ROOMS = {"_compat", "train", "tasks", "bin"}
+# register() is the one door from the front of the house to ESPnet; it imports inside the function.
+LAZY_DOORS = {("__init__", "tasks")}
+
+# Importing the package must not load these: slow, not needed, or able to open the network.
+HEAVY = {
+    "espnet", "espnet2", "espnetez", "librosa", "torchaudio",
+    "aiohttp", "huggingface_hub", "requests", "urllib3",
+}  # fmt: skip
+
+SKIPPED_FOLDERS = {
+    ".git", ".venv", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache", "__pycache__",
+    "build", "dist", "exp", "dump", "downloads", "tensorboard",
+}  # fmt: skip
+TEXT_SUFFIXES = {".py", ".sh", ".md", ".toml", ".cff", ".txt", ".yaml", ".yml", ".cfg", ".json", ""}
+
+# In pieces, so that this file passes its own test.
+PRIVATE = re.compile(
+    r"(?<![\w.$}/-])/(?:wo" + r"rk|ro" + r"ot)(?=[/\s\"'`:)]|$)"  # this project's build machine
+    r"|\.\./sha" + r"red\b"
+)
+REGISTRY = re.compile(
+    r"py" + r"pi\.(?:org|python\.org)|python" + r"hosted\.org"
+    r"|download\.py" + r"torch\.org|conda\.ana" + r"conda\.org"
+)
+
+
+FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+class Definition(NamedTuple):
+    """One class or function with the file it stands in."""
+
+    path: Path
+    node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+    @property
+    def place(self) -> str:
+        """`file:line: name`, as an editor opens it."""
+        return f"{self.path.relative_to(ROOT)}:{self.node.lineno}: {self.node.name}"
+
+
+def walk_files() -> Iterator[Path]:
+    """Every file of the tree that belongs to the project, not to a run of it."""
+    for folder, folders, names in os.walk(ROOT):
+        here = Path(folder).relative_to(ROOT)
+        in_recipe = len(here.parts) == 3 and here.parts[0] == "egs2"
+        folders[:] = sorted(
+            name
+            for name in folders
+            if name not in SKIPPED_FOLDERS
+            and not name.endswith(".egg-info")
+            and not (in_recipe and name == "data")
+        )
+        yield from (Path(folder) / name for name in sorted(names))
+
+
+FILES = tuple(walk_files())
+PYTHON = tuple(path for path in FILES if path.suffix == ".py")
+SHELL = tuple(path for path in FILES if path.suffix == ".sh")
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in PYTHON}
+HOUSE = {path: tree for path, tree in TREES.items() if path.is_relative_to(PACKAGE)}
+
+
+def definitions(trees: dict[Path, ast.Module]) -> list[Definition]:
+    """All classes and functions, nested ones too."""
+    nodes = ((path, node) for path, tree in trees.items() for node in ast.walk(tree))
+    return [Definition(path, node) for path, node in nodes if isinstance(node, ast.ClassDef | FUNCTIONS)]
+
+
+def room_of(path: Path) -> str:
+    """Top-level room of a file of the package: its folder, or its own name."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_modules(path: Path, tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of everything a file imports, at any depth; `from a import b` gives `a.b`."""
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            base = ".".join(part for part in (above, node.module) if part)
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+
+
+def imported_room(name: str) -> str | None:
+    """Room that a dotted name of our package lies in; None for other packages."""
+    parts = name.split(".")
+    if parts[0] != PACKAGE.name:
+        return None
+    room = parts[1] if len(parts) > 1 else "__init__"
+    exists = room in ROOMS or (PACKAGE / room).is_dir() or (PACKAGE / f"{room}.py").is_file()
+    return room if exists else "__init__"
+
+
+def wrong_imports(path: Path, tree: ast.Module) -> list[str]:
+    """What one file of the package imports against the rules."""
+    room, faults = room_of(path), []
+    for line, name in imported_modules(path, tree):
+        place, target, top = f"{path.relative_to(ROOT)}:{line}: ", imported_room(name), name.split(".")[0]
+        if top in ("espnet", "espnet2", "espnetez") and room not in ESPNET_ROOMS:
+            faults.append(f"{place}{name}: only {sorted(ESPNET_ROOMS)} may import ESPnet")
+        elif target in (None, room) or (room, target) in LAZY_DOORS:
+            continue
+        elif target not in ROOMS:
+            faults.append(f"{place}{target} has no line in ROOMS")
+        elif ROOMS.index(target) > ROOMS.index(room):
+            faults.append(f"{place}{room} is built before {target}, so it may not import it")
+    return faults
+
+
+def test_files_are_short() -> None:
+    sources = PYTHON + SHELL
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for path in sources
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MAX_FILE_LINES
+    }
+    assert len(sources) >= 30, "the walk over the tree lost its way"
+    assert not long, f"files over {MAX_FILE_LINES} lines: {long}"
+
+
+def test_functions_are_short() -> None:
+    functions = [d for d in definitions(TREES) if not isinstance(d.node, ast.ClassDef)]
+    long = [
+        f"{d.place} ({lines} lines)"
+        for d in functions
+        if (lines := (d.node.end_lineno or 0) - d.node.lineno + 1) > MAX_FUNCTION_LINES
+    ]
+    assert len(functions) >= 150
+    assert not long, "functions over 60 lines:\n" + "\n".join(long)
+
+
+def constructor_parameters(node: ast.ClassDef) -> int:
+    """Parameters of __init__ less self, or the fields of a dataclass or NamedTuple that has none."""
+    for item in node.body:
+        if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+            arguments = item.args
+            return len(arguments.posonlyargs) + len(arguments.args) + len(arguments.kwonlyargs) - 1
+    made = {ast.unparse(d).split("(")[0].split(".")[-1] for d in node.decorator_list}
+    made |= {ast.unparse(base).split(".")[-1] for base in node.bases}
+    if not made & {"dataclass", "NamedTuple"}:
+        return 0
+    fields = [item for item in node.body if isinstance(item, ast.AnnAssign)]
+    return sum(not re.search(r"\bClassVar\b|\binit=False", ast.unparse(field)) for field in fields)
+
+
+def test_constructors_take_few_parameters() -> None:
+    classes = [d for d in definitions(HOUSE) if isinstance(d.node, ast.ClassDef)]
+    counts = {d.place: constructor_parameters(d.node) for d in classes}  # type: ignore[arg-type]
+    assert len(classes) >= 30 and max(counts.values()) >= 3
+    assert not (wide := {k: n for k, n in counts.items() if n > MAX_CONSTRUCTOR_PARAMETERS}), wide
+
+
+@functools.cache
+def documented_methods() -> dict[str, set[str]]:
+    """Class name -> its methods that have a docstring of their own."""
+    found: dict[str, set[str]] = {}
+    for node in (d.node for d in definitions(HOUSE) if isinstance(d.node, ast.ClassDef)):
+        methods = (item for item in node.body if isinstance(item, FUNCTIONS))
+        found[node.name] = {method.name for method in methods if ast.get_docstring(method)}
+    return found
+
+
+def without_docstring(definition: Definition, inherited: set[str]) -> Iterator[Definition]:
+    """A public class or function and its public methods, where they say nothing.
+
+    Left alone: properties, which read as attributes and are their class's to explain, and methods that a base
+    class of ours has documented (`inherited`).
+    """
+    node = definition.node
+    decorators = {ast.unparse(decorator) for decorator in node.decorator_list}
+    if node.name.startswith("_") or decorators & {"property", "cached_property"} or node.name in inherited:
+        return
+    if not ast.get_docstring(node):
+        yield definition
+    if isinstance(node, ast.ClassDef):
+        documented = documented_methods()
+        from_bases = set().union(*(documented.get(ast.unparse(base), set()) for base in node.bases))
+        for item in node.body:
+            if isinstance(item, FUNCTIONS):
+                yield from without_docstring(Definition(definition.path, item), from_bases)
+
+
+def test_public_names_have_docstrings() -> None:
+    public = {p: tree for p, tree in HOUSE.items() if p.name == "__init__.py" or not p.name.startswith("_")}
+    silent = (path for path, tree in public.items() if tree.body and not ast.get_docstring(tree))
+    bare = [f"{path.relative_to(ROOT)}:1" for path in silent]
+    nodes = ((path, node) for path, tree in public.items() for node in tree.body)
+    tops = [Definition(path, node) for path, node in nodes if isinstance(node, ast.ClassDef | FUNCTIONS)]
+    bare += [found.place for top in tops for found in without_docstring(top, set())]
+    assert len(public) >= 20 and len(tops) >= 100
+    assert not bare, "public names without a docstring:\n" + "\n".join(bare)
+
+
+def test_imports_point_one_way() -> None:
+    faults = [fault for path, tree in HOUSE.items() for fault in wrong_imports(path, tree)]
+    unknown = sorted({room_of(path) for path in HOUSE} - set(ROOMS))
+    assert len(HOUSE) >= 20 and sum(1 for p, t in HOUSE.items() for _ in imported_modules(p, t)) >= 100
+    assert not unknown, f"give these rooms a line in ROOMS: {unknown}"
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize(
+    ("room", "line", "fault"),
+    [
+        ("modules/x.py", "import espnet2.tasks.asr", "may import ESPnet"),
+        ("modules/x.py", "from espnet2_legonn.chain import Chain", "modules is built before chain"),
+        ("interface.py", "from espnet2_legonn import modules", "interface is built before modules"),
+        ("search/x.py", "def f():\n    from ..tasks import register", "search is built before tasks"),
+    ],
+)
+def test_a_wrong_import_is_found(room: str, line: str, fault: str) -> None:
+    assert fault in "".join(wrong_imports(PACKAGE / room, ast.parse(line)))
+
+
+def run_python(code: str) -> str:
+    """Standard output of a fresh interpreter that keeps compiled files, as a user's does."""
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
+
+
+def test_importing_the_package_is_light() -> None:
+    code = "import espnet2_legonn, json, sys; print(json.dumps(sorted(sys.modules)))"
+    loaded = set(json.loads(run_python(code)))
+    assert len(loaded) > 500 and "torch" in loaded and "espnet2_legonn" in loaded
+    assert not (heavy := sorted(HEAVY & loaded)), f"`import espnet2_legonn` loads {heavy}"
+
+
+def test_importing_the_package_costs_what_torch_costs() -> None:
+    """Processor time, best of three in turn: wall time would measure the tests running next door."""
+    best = {"torch": float("inf"), "espnet2_legonn": float("inf")}
+    run_python("import espnet2_legonn")  # compiles
+    for _ in range(3):
+        for name in best:
+            spent = float(run_python(f"import time, {name}; print(time.process_time())"))
+            best[name] = min(best[name], spent)
+    ratio = best["espnet2_legonn"] / best["torch"]
+    assert ratio <= MAX_IMPORT_RATIO, f"{ratio:.2f} times `import torch` ({best})"
+
+
+def test_no_private_path_and_no_registry_host() -> None:
+    visited, found = 0, []
+    for path in FILES:
+        if path.suffix not in TEXT_SUFFIXES:
+            continue
+        visited += 1
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            if PRIVATE.search(line) or REGISTRY.search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}")
+    assert visited >= 40
+    assert not found, "private paths or registry hosts:\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "text", ["cd /wo" + "rk/main", 'open("/ro' + 'ot/x")', "see ../sha" + "red/x", "https://py" + "pi.org"]
+)
+def test_a_private_path_is_found(text: str) -> None:
+    assert PRIVATE.search(text) or REGISTRY.search(text)
+
+
+@pytest.mark.parametrize("text", ["$dir/work/x", "the root of /rootless", "a/work/b", "git rev-parse --root"])
+def test_other_paths_are_left_alone(text: str) -> None:
+    assert not PRIVATE.search(text) and not REGISTRY.search(text)
+
+
+def holds_tests(tree: ast.Module) -> bool:
+    """Whether pytest would find tests in this module if it looked."""
+    return any(
+        (isinstance(node, FUNCTIONS) and node.name.startswith("test_"))
+        or (isinstance(node, ast.ClassDef) and node.name.startswith("Test"))
+        for node in tree.body
+    )
+
+
+def test_every_test_file_is_collected(request: pytest.FixtureRequest, collected_files: set[Path]) -> None:
+    files = {path for path, tree in TREES.items() if holds_tests(tree)}
+    named = {p for p in files if p.is_relative_to(ROOT / "tests") and p.name.startswith("test_")}
+    stray = sorted(str(p.relative_to(ROOT)) for p in files - named)
+    empty = [str(p.relative_to(ROOT)) for p in PYTHON if p.name.startswith("test_") and p not in files]
+    assert Path(__file__).resolve() in files
+    assert not stray, f"tests outside tests/**/test_*.py, which nobody runs: {stray}"
+    assert not empty, f"test files without tests: {empty}"
+    asked = [Path(a.split("::")[0]).resolve() for a in request.config.args if not a.startswith("-")]
+    if not any(a in (ROOT, ROOT / "tests") for a in asked) or request.config.option.keyword:
+        pytest.skip("only a part of the tests was asked for")
+    missed = sorted(str(p.relative_to(ROOT)) for p in files - collected_files)
+    assert not missed, f"not collected: {missed}"
+
+
+def test_shell_scripts_pass_shellcheck() -> None:
+    env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", ROOT / "tools" / "shellcheck.sh"], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = re.search(r"shellcheck: (\d+) scripts pass", done.stdout)
+    assert said and int(said.group(1)) >= len(SHELL) + 1, "a script was not checked (.ci/run counts too)"
+
+
+def test_commands_can_be_run() -> None:
+    commands = [ROOT / ".ci" / "run", *(ROOT / "tools").iterdir(), *(p for p in FILES if p.name == "run.sh")]
+    stuck = [str(p.relative_to(ROOT)) for p in commands if p.is_file() and not os.access(p, os.X_OK)]
+    assert len(commands) >= 3 and not stuck, f"chmod +x {stuck}"
