@@ -64,7 +64,9 @@ class LegoNN(Chain):
             return pad(collect(items, read), torch.float32, self.device)
         vocab = self.first.ports[0].vocab
         if self.input_kind != "tokens" or vocab is None:
-            raise DataError(f"{self.names[0]} reads {self.input_kind}: give Marginals, or put an encoder module before it")
+            raise DataError(
+                f"{self.names[0]} reads {self.input_kind}: give Marginals, or put an encoder module before it"
+            )
         return pad(collect(items, lambda item, place: encode_text(item, vocab, place)), torch.long, self.device)
 
     def marginals(self, inputs: Any, module: str | int = -1) -> Marginals:
@@ -96,7 +98,9 @@ class LegoNN(Chain):
         """Hypotheses of a padded batch, and the marginals met on the way."""
         found, x, lengths = self.encode(x, lengths)
         if not isinstance(self.last, DecoderModule):
-            raise DataError(f"{self.names[-1]} is no decoder module; read this chain with marginals(...).greedy_texts()")
+            raise DataError(
+                f"{self.names[-1]} is no decoder module; read this chain with marginals(...).greedy_texts()"
+            )
         return beam_search(self.last, x, lengths, options), found
 
     def text(self, ids: list[int]) -> str:

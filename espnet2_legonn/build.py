@@ -41,9 +41,7 @@ def load_vocab(config: VocabConfig, base: Path | None = None) -> Vocabulary:
     base = base or Path()
     model = None if config.bpemodel is None else base / config.bpemodel
     if isinstance(config.tokens, str):
-        return Vocabulary.from_files(
-            base / config.tokens, config.unit, model, config.language, config.normalization
-        )
+        return Vocabulary.from_files(base / config.tokens, config.unit, model, config.language, config.normalization)
     if model is not None and not model.is_file():
         raise ConfigError(f"{model}: no such sentencepiece model; stage 5 of the recipe makes it")
     return Vocabulary(
@@ -134,16 +132,14 @@ def build_module(config: ModuleConfig, vocabs: dict[str, Vocabulary]) -> Module:
             )
         ratio = parse_ratio(control.ratio)
         controller = LengthController(
-            _sizes(body, control.num_blocks), (ratio.numerator, ratio.denominator), control.max_length
+            _sizes(body, control.num_blocks), (ratio.numerator, ratio.denominator), control.max_length, control.aligned
         )
     if isinstance(config.output, StatesConfig):
         out, interface, weight = Port("states", size=body.size), None, 0.0
     else:
         vocab = vocabs[config.output.vocab]
         out, interface, weight = Port("marginals", vocab), CTCInterface(body.size, len(vocab)), config.output.ctc_weight
-    return EncoderModule(
-        (port, out), input, TransformerEncoder(_sizes(body)), controller, interface, weight
-    )
+    return EncoderModule((port, out), input, TransformerEncoder(_sizes(body)), controller, interface, weight)
 
 
 def build_modules(config: ChainConfig, base: Path | None = None) -> tuple[list[Module], dict[str, Vocabulary]]:

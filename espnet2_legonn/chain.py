@@ -44,7 +44,7 @@ class ModuleLoss:
     Args:
         total: sum over the batch in nats (0-dim, with gradient), weight included.
         tokens: number of target tokens it is a sum over (0-dim); the loss is ``total / tokens``.
-        stats: figures to log, each a (sum, count) pair of 0-dim tensors.
+        stats: figures to log, each a (sum, count) pair of 0-dim tensors; a count of 0 marks a plain number.
     """
 
     total: torch.Tensor
@@ -67,6 +67,8 @@ class Chain(nn.Module):
         super().__init__()
         self.mods = nn.ModuleDict({config.name: module for config, module in zip(configs, modules)})
         self.configs, self.vocabs = list(configs), dict(vocabs)
+        # Shared modules keep their mode: a slice or a sum of evaluated chains is evaluated.
+        self.training = self.mods.training = any(module.training for module in modules)
         self.apply_freeze()
 
     @classmethod
@@ -142,7 +144,8 @@ class Chain(nn.Module):
         for config, module in zip(self.configs, self):
             if config.freeze:
                 module.requires_grad_(False)
-        self.train(self.training)
+            if config.freeze == "eval":
+                module.eval()
 
     def train(self, mode: bool = True) -> Self:
         """As in torch; modules with ``freeze: eval`` stay in evaluation mode (no dropout)."""
@@ -223,7 +226,9 @@ def check_plug(left: Chain, right: Chain) -> None:
     if out.kind == "states":
         if out.size != into.size:
             raise InterfaceMismatch(f"{where}: states of width {out.size} are written, {into.size} are read")
-        warnings.warn(f"{where}: hidden states are no interface; only modules trained together understand them", stacklevel=3)
+        warnings.warn(
+            f"{where}: hidden states are no interface; only modules trained together understand them", stacklevel=3
+        )
         return
     source, sink = produced(writer), consumed(reader)
     assert source is not None and sink is not None
@@ -273,7 +278,7 @@ def _ctc(module: EncoderModule, log_probs: torch.Tensor, slots: torch.Tensor, la
         blanks = ((log_probs.argmax(-1) == 0) & valid_mask(slots, log_probs.shape[1])).sum()
         stats = {
             "ctc": (nll.detach().sum(), tokens),
-            "infeasible": (impossible.sum(), impossible.new_ones((), dtype=torch.long)),
+            "infeasible": (impossible.sum(), torch.zeros_like(tokens)),
             "slots_per_token": (slots.sum(), labels.lengths.sum()),
             "blank": (blanks, slots.sum()),
         }
@@ -282,11 +287,10 @@ def _ctc(module: EncoderModule, log_probs: torch.Tensor, slots: torch.Tensor, la
 
 def _cross_entropy(module: DecoderModule, x: torch.Tensor, lengths: torch.Tensor, labels: Labels) -> ModuleLoss:
     logits, targets = module(x, lengths, *labels)
-    flat, wanted = logits.float().flatten(0, 1), targets.flatten()
+    flat = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, 1)
+    wanted = targets.flatten()
     total = F.cross_entropy(flat, wanted, ignore_index=-1, label_smoothing=module.label_smoothing, reduction="sum")
     with torch.no_grad():
         tokens = (wanted >= 0).sum()
         right = ((flat.argmax(-1) == wanted) & (wanted >= 0)).sum()
     return ModuleLoss(total, tokens, {"ce": (total.detach(), tokens), "acc": (right, tokens)})
-
-

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from torch import nn
 
 from espnet2_legonn.errors import ConfigError
 
@@ -114,10 +115,14 @@ class BodyConfig:
 
 @dataclass
 class LengthControlConfig:
-    """Output length controller: ``ratio`` (slots per input step) or ``slots_per_token`` (ratio from the data)."""
+    """Output length controller: ``ratio`` (slots per input step) or ``slots_per_token`` (ratio from the data).
+
+    ``aligned``: positions of queries in input steps (see LengthController), not in slots as in the paper.
+    """
 
     max_length: int
     num_blocks: int = 6
+    aligned: bool = False
     ratio: str | float | None = None
     slots_per_token: float | None = None
 
@@ -180,7 +185,10 @@ def parse_ratio(value: str | float | int) -> Fraction:
     if len(parts) > 2 or any(part <= 0 for part in parts):
         raise ValueError(value)
     ratio = parts[0] / parts[1] if len(parts) == 2 else parts[0]
-    return ratio.limit_denominator(10000)
+    ratio = ratio.limit_denominator(10000)
+    if not ratio:
+        raise ValueError(value)
+    return ratio
 
 
 class _Reader:
@@ -198,7 +206,7 @@ class _Reader:
             return self.fault(where, f"must be a mapping with type: {' | '.join(table)}, found {value!r}")
         kind = value.get("type", default)
         if kind not in table:
-            return self.fault(where, f"type {kind!r} is not one of {', '.join(table)}{_nearest(kind, table)}")
+            return self.fault(where, f"type {kind!r} is not one of {', '.join(table)}{nearest(kind, table)}")
         return self.build(table[kind], value, where)
 
     def build(self, cls: type, value: Any, where: str) -> Any:
@@ -208,7 +216,7 @@ class _Reader:
         hints, fields = typing.get_type_hints(cls), {f.name: f for f in dataclasses.fields(cls)}
         for key in value:
             if key not in fields:
-                self.fault(where, f"unknown key {key!r}{_nearest(key, fields)}; known: {', '.join(fields)}")
+                self.fault(where, f"unknown key {key!r}{nearest(key, fields)}; known: {', '.join(fields)}")
         given = {}
         for name, spec in fields.items():
             if name in value:
@@ -222,7 +230,11 @@ class _Reader:
         """Check one value against its type; YAML 1.1 reads ``1e-3`` as a string, which is cured here."""
         if hint is Any:
             return value
-        options = typing.get_args(hint) if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union else (hint,)
+        options = (
+            typing.get_args(hint)
+            if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+            else (hint,)
+        )
         if value is None and type(None) in options:
             return None
         for option in options:
@@ -247,7 +259,8 @@ class _Reader:
         return self.fault(where, f"must be {names}, found {value!r}")
 
 
-def _nearest(word: Any, known: Any) -> str:
+def nearest(word: Any, known: Any) -> str:
+    """`` (did you mean 'x'?)`` for a mistyped word, or nothing."""
     close = difflib.get_close_matches(str(word), list(known), 1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
@@ -262,7 +275,7 @@ def parse(data: Any) -> ChainConfig:
     if not isinstance(data, dict) or "modules" not in data:
         raise ConfigError("a chain is a mapping with 'vocabs' and 'modules'; see conf/reference.yaml")
     for key in sorted(set(data) - {"vocabs", "modules"}):
-        reader.fault(key, f"unknown key{_nearest(key, ('vocabs', 'modules'))}")
+        reader.fault(key, f"unknown key{nearest(key, ('vocabs', 'modules'))}")
     vocabs = {}
     raw = data.get("vocabs") or {}
     if not isinstance(raw, dict):
@@ -300,6 +313,8 @@ def validate(config: ChainConfig) -> list[str]:
     faults = []
     names = [m.name for m in config.modules]
     for name in names:
+        if hasattr(nn.ModuleDict, name):
+            faults.append(f"{name}: is a word of PyTorch's; choose another name")
         if not NAME.fullmatch(name):
             faults.append(f"{name}: a module's name is letters, digits and '_', beginning with a letter")
     if len(set(names)) != len(names):
@@ -316,7 +331,7 @@ def _validate_module(config: ChainConfig, module: ModuleConfig, first: bool, las
     for side in ("input", "output"):
         vocab = getattr(getattr(module, side), "vocab", None)
         if vocab is not None and vocab not in config.vocabs:
-            faults.append(f"{name}.{side}.vocab: {vocab!r} is not in vocabs{_nearest(vocab, config.vocabs)}")
+            faults.append(f"{name}.{side}.vocab: {vocab!r} is not in vocabs{nearest(vocab, config.vocabs)}")
     if body.type not in ("transformer", "transformer_decoder"):
         faults.append(f"{name}.body.type: {body.type!r} is not transformer or transformer_decoder")
     if body.size % body.heads or body.size % 2:
@@ -326,7 +341,9 @@ def _validate_module(config: ChainConfig, module: ModuleConfig, first: bool, las
     if module.decodes and not last:
         faults.append(f"{name}: a decoder module ends a chain, but {name} is followed by another module")
     if module.decodes and control is not None:
-        faults.append(f"{name}.length_control: a decoder module has no slots to control; put it into the encoder module")
+        faults.append(
+            f"{name}.length_control: a decoder module has no slots to control; put it into the encoder module"
+        )
     if module.decodes and isinstance(module.output, StatesConfig):
         faults.append(f"{name}.output: a decoder module writes tokens, not states")
     if module.decodes and isinstance(module.input, (SpeechConfig, TokensConfig)):
@@ -351,7 +368,9 @@ def _validate_control(name: str, control: LengthControlConfig) -> list[str]:
         try:
             parse_ratio(control.ratio)
         except (ValueError, ZeroDivisionError):
-            return [f"{name}.length_control.ratio: {control.ratio!r} is not a positive number or quotient such as 1/1.2"]
+            return [
+                f"{name}.length_control.ratio: {control.ratio!r} is not a positive number or quotient such as 1/1.2"
+            ]
     return []
 
 
@@ -376,7 +395,7 @@ def override(data: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """
     data = copy.deepcopy(data)
     by_name = {m.get("name"): m for m in data["modules"]}
-    unknown = [f"modules_conf: no module is called {n!r}{_nearest(n, by_name)}" for n in changes if n not in by_name]
+    unknown = [f"modules_conf: no module is called {n!r}{nearest(n, by_name)}" for n in changes if n not in by_name]
     if unknown:
         raise ConfigError(unknown)
     for name, change in changes.items():

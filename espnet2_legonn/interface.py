@@ -54,7 +54,9 @@ class Vocabulary:
         if self.unit not in UNITS:
             faults.append(f"vocabulary: unit {self.unit!r} is not one of {', '.join(UNITS)}")
         if len(self.tokens) < 4:
-            faults.append(f"vocabulary: {len(self.tokens)} tokens; need {BLANK}, {UNK}, {SOS_EOS} and at least one more")
+            faults.append(
+                f"vocabulary: {len(self.tokens)} tokens; need {BLANK}, {UNK}, {SOS_EOS} and at least one more"
+            )
         else:
             for place, wanted in ((0, BLANK), (1, UNK), (len(self.tokens) - 1, SOS_EOS)):
                 if self.tokens[place] != wanted:
@@ -118,6 +120,7 @@ class Vocabulary:
 
     @functools.cached_property
     def ids(self) -> dict[str, int]:
+        """Ids by token."""
         return {token: i for i, token in enumerate(self.tokens)}
 
     @functools.cached_property
@@ -206,7 +209,9 @@ def compare(producer: Interface, consumer: Interface, collapse: bool = False) ->
     if left.bpemodel and right.bpemodel and left.bpemodel != right.bpemodel:
         findings.append(Finding(False, "sentencepiece models differ: the same text may be split in another way"))
     if not producer.grounded:
-        findings.append(Finding(False, "the producer was trained without CTC: its slots have no meaning to others (Table X)"))
+        findings.append(
+            Finding(False, "the producer was trained without CTC: its slots have no meaning to others (Table X)")
+        )
     findings += _compare_lengths(producer, consumer, collapse)
     return findings
 
@@ -261,6 +266,7 @@ class Marginals:
 
     def __getitem__(self, index: int) -> Marginals:
         """One item, without its padding, still with a batch dimension of 1."""
+        index = range(len(self))[index]
         length = int(self.lengths[index])
         return Marginals(self.log_probs[index : index + 1, :length], self.lengths[index : index + 1], self.interface)
 

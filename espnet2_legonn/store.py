@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from espnet2_legonn.build import build_modules
 from espnet2_legonn.chain import Chain
-from espnet2_legonn.config import plain, read_yaml
 from espnet2_legonn.config import parse as parse_config
+from espnet2_legonn.config import plain, read_yaml
 from espnet2_legonn.errors import CheckpointError, ConfigError
 from espnet2_legonn.modules.seen import Seen
 
@@ -149,7 +149,9 @@ def find_weights(folder: Path, model_file: str | Path | None) -> Path:
     for name in (WEIGHTS, *CHECKPOINTS):
         if (folder / name).is_file():
             return folder / name
-    raise CheckpointError(f"{folder}: no {WEIGHTS} and none of {', '.join(CHECKPOINTS)}; name the weights with model_file")
+    raise CheckpointError(
+        f"{folder}: no {WEIGHTS} and none of {', '.join(CHECKPOINTS)}; name the weights with model_file"
+    )
 
 
 def from_pretrained(cls: type[Chain], path: str | Path, model_file: str | Path | None = None) -> Chain:

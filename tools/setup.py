@@ -225,7 +225,7 @@ def explain(title: str, said: list[str]) -> str:
 def compile_all() -> None:
     """Bytecode for the libraries on all cores (pip's own compiling uses one), their tests left out."""
     started = time.monotonic()
-    command = [PYTHON, "-m", "compileall", "-q", "-j", "0", "-x", r"/tests?/", VENV / "lib"]
+    command = [str(PYTHON), "-m", "compileall", "-q", "-j", "0", "-x", r"/tests?/", str(VENV / "lib")]
     # Some libraries carry templates and Python 2 files that do not compile; nobody imports those.
     subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _show("4/4 compile", "done", started, 0.0, final=True)

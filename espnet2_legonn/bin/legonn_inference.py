@@ -52,15 +52,17 @@ def parse_args(cmd: Sequence[str] | None = None) -> argparse.Namespace:
     Raises:
         ConfigError: a key of the YAML file is no option, or a required option is missing.
     """
-    from espnet2_legonn.config import _nearest, read_yaml
+    from espnet2_legonn.config import nearest, read_yaml
 
     parser = get_parser()
     args = parser.parse_args(cmd)
     if args.config is not None:
         options = read_yaml(args.config) or {}
+        if not isinstance(options, dict):
+            raise ConfigError(f"{args.config}: must be a mapping of options")
         unknown = [k for k in options if k not in vars(args)]
         if unknown:
-            raise ConfigError(f"{args.config}: {k!r} is no option{_nearest(k, vars(args))}" for k in unknown)
+            raise ConfigError(f"{args.config}: {k!r} is no option{nearest(k, vars(args))}" for k in unknown)
         parser.set_defaults(**options)
         args = parser.parse_args(cmd)
     missing = [n for n in ("legonn_train_config", "output_dir") if getattr(args, n) is None]
@@ -81,7 +83,11 @@ def inference(args: argparse.Namespace) -> Path:
     chain = LegoNN.from_pretrained(args.legonn_train_config.parent, args.legonn_model_file, device)
     options = BeamOptions(args.beam_size, args.length_penalty, args.maxlenratio, args.minlenratio, args.nbest)
     wanted = INPUTS.get(chain.input_kind)
-    paths = {name: path for path, name, _ in (entry.split(",") for entry in args.data_path_and_name_and_type)}
+    triples = [entry.split(",") for entry in args.data_path_and_name_and_type]
+    wrong = [",".join(t) for t in triples if len(t) != 3]
+    if wrong:
+        raise ConfigError(f"--data_path_and_name_and_type {t}: must be FILE,NAME,TYPE" for t in wrong)
+    paths = {name: path for path, name, _ in triples}
     if wanted not in paths:
         raise ConfigError(f"{chain.names[0]} reads {wanted}, but the data are {', '.join(paths)}")
     keys = None if args.key_file is None else list(read_table(args.key_file))
@@ -96,7 +102,9 @@ def main(cmd: Sequence[str] | None = None) -> None:
     """Parse, decode; faults of the user are printed without a traceback."""
     try:
         args = parse_args(cmd)
-        logging.basicConfig(level=args.log_level, format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
+        logging.basicConfig(
+            level=args.log_level, format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s"
+        )
         inference(args)
     except LegoNNError as error:
         sys.exit(f"{type(error).__name__}:\n{error}")

@@ -33,35 +33,23 @@ def get_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     score = commands.add_parser("score", help="score one hypothesis table into OUTDIR/result.{txt,json}")
     _add_inputs(score)
-    pair = commands.add_parser(
-        "compare", help="is system B (--hyp_b) different from, or as good as, A (--hyp)?"
-    )
+    pair = commands.add_parser("compare", help="is system B (--hyp_b) different from, or as good as, A (--hyp)?")
     _add_inputs(pair)
     pair.add_argument("--hyp_b", required=True, metavar="FILE", help="hypotheses of system B")
     pair.add_argument("--margin", type=float, help="also test equivalence within this many points")
-    results = commands.add_parser(
-        "results", help="write EXP_DIR/RESULTS.md from the result.json files below it"
-    )
-    results.add_argument(
-        "exp_dirs", nargs="+", metavar="EXP_DIR", help="experiment directories, exp/legonn_<tag>"
-    )
+    results = commands.add_parser("results", help="write EXP_DIR/RESULTS.md from the result.json files below it")
+    results.add_argument("exp_dirs", nargs="+", metavar="EXP_DIR", help="experiment directories, exp/legonn_<tag>")
     results.add_argument("--out", metavar="FILE", help="one file for all experiments instead of one in each")
     return parser
 
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", required=True, choices=[*TOKENIZERS, "bleu"])
-    parser.add_argument(
-        "--ref", required=True, nargs="+", metavar="FILE", help="reference text; several for bleu"
-    )
-    parser.add_argument(
-        "--hyp", required=True, metavar="FILE", help="hypothesis text, joined by utterance id"
-    )
+    parser.add_argument("--ref", required=True, nargs="+", metavar="FILE", help="reference text; several for bleu")
+    parser.add_argument("--hyp", required=True, metavar="FILE", help="hypothesis text, joined by utterance id")
     parser.add_argument("--utt2spk", metavar="FILE", help="rows per speaker; the bootstrap draws speakers")
     parser.add_argument("--lowercase", action="store_true", help="lower-case both sides")
-    parser.add_argument(
-        "--tokenize", default="13a", help="sacreBLEU tokenizer, `none` for tokenised text (bleu only)"
-    )
+    parser.add_argument("--tokenize", default="13a", help="sacreBLEU tokenizer, `none` for tokenised text (bleu only)")
     parser.add_argument(
         "--missing",
         choices=["error", "empty"],

@@ -62,9 +62,7 @@ def seconds(spec: str) -> float | None:
 
 def _existing(spec: str) -> str:
     if not Path(spec).is_file():
-        raise DataError(
-            f"'{spec}': no such file (paths in wav.scp are relative to the directory you run from)"
-        )
+        raise DataError(f"'{spec}': no such file (paths in wav.scp are relative to the directory you run from)")
     return spec
 
 

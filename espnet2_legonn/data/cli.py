@@ -140,12 +140,8 @@ def _add_directories(subs: argparse._SubParsersAction) -> None:
     p.add_argument("--no_wav", action="store_true", help="no wav.scp (or source text) is needed")
     p.add_argument("--no_spk_sort", action="store_true", help="speakers may sort differently from utterances")
     p.add_argument("--allow_empty_text", action="store_true", help="utterances may have no words")
-    p.add_argument(
-        "--audio", action="store_true", help="open the audio files: missing ones, segments beyond the end"
-    )
-    p = _add(
-        subs, "fix", _fix, "Sort, drop faulty lines, keep utterances all tables have; old files in .backup."
-    )
+    p.add_argument("--audio", action="store_true", help="open the audio files: missing ones, segments beyond the end")
+    p = _add(subs, "fix", _fix, "Sort, drop faulty lines, keep utterances all tables have; old files in .backup.")
     p.add_argument("dir", type=Path)
     p.add_argument("--allow_empty_text", action="store_true", help="keep utterances without words")
     p = _add(subs, "combine", _combine, "Merge data directories with different utterances.")
@@ -159,9 +155,7 @@ def _add_directories(subs: argparse._SubParsersAction) -> None:
     how.add_argument("--last", type=int, metavar="N", help="the last N utterances")
     how.add_argument("--speakers", type=int, metavar="N", help="whole speakers until there are N utterances")
     how.add_argument("--utt_list", type=Path, metavar="FILE", help="utterances listed in FILE")
-    how.add_argument(
-        "--spk_list", type=Path, metavar="FILE", help="utterances of the speakers listed in FILE"
-    )
+    how.add_argument("--spk_list", type=Path, metavar="FILE", help="utterances of the speakers listed in FILE")
     p = _add(subs, "copy", _copy, "Copy a data directory, prefixing ids.")
     p.add_argument("source", type=Path)
     p.add_argument("dest", type=Path)
@@ -173,9 +167,7 @@ def _add_audio(subs: argparse._SubParsersAction) -> None:
     p = _add(subs, "perturb", _perturb, "Stage 2: copies at other speeds, made when formatting.")
     p.add_argument("source", type=Path)
     p.add_argument("dest", type=Path)
-    p.add_argument(
-        "--factors", nargs="+", default=["0.9", "1.0", "1.1"], help="speeds (default: 0.9 1.0 1.1)"
-    )
+    p.add_argument("--factors", nargs="+", default=["0.9", "1.0", "1.1"], help="speeds (default: 0.9 1.0 1.1)")
     p = _add(subs, "format", _format, "Stage 3: cut, resample and write one file per utterance; resumes.")
     p.add_argument("source", type=Path)
     p.add_argument("dest", type=Path)
@@ -197,9 +189,7 @@ def _add_audio(subs: argparse._SubParsersAction) -> None:
     p.add_argument("--min_tokens", type=int, help="of every text (words, or pieces with --bpemodel)")
     p.add_argument("--max_tokens", type=int, help="of every text (the paper's translation data: 250)")
     p.add_argument("--max_ratio", type=float, help="longer / shorter side (the paper: 1.5)")
-    p.add_argument(
-        "--pair", nargs=2, metavar=("SRC", "TGT"), help="tables of the ratio (default: src_text text)"
-    )
+    p.add_argument("--pair", nargs=2, metavar=("SRC", "TGT"), help="tables of the ratio (default: src_text text)")
     p.add_argument("--texts", nargs="+", metavar="NAME", help="text tables to check (default: all)")
     p.add_argument("--bpemodel", type=Path, help="count its pieces instead of words")
 
@@ -232,16 +222,12 @@ def _add_text(subs: argparse._SubParsersAction) -> None:
     p.add_argument("--backend", default="auto", choices=list(phonemes.BACKENDS))
     p.add_argument("--lexicon", type=Path, help="word and phonemes per line")
     p.add_argument("--strip_stress", action="store_true", help="AH0 -> AH")
-    p.add_argument(
-        "--word_boundary", default="none", help="symbol between words, e.g. '<wb>' (default: none)"
-    )
+    p.add_argument("--word_boundary", default="none", help="symbol between words, e.g. '<wb>' (default: none)")
     p = _add(subs, "normalize", _normalize, "Apply a named text normalisation.")
     p.add_argument("--case", required=True, choices=list(text.NORMALIZATIONS))
     p.add_argument("--input", type=Path, required=True)
     p.add_argument("--output", type=Path, required=True, help="may be the input")
-    p.add_argument(
-        "--plain", action="store_true", help="lines have no utterance ids; empty lines stay, for alignment"
-    )
+    p.add_argument("--plain", action="store_true", help="lines have no utterance ids; empty lines stay, for alignment")
 
 
 def get_parser() -> argparse.ArgumentParser:

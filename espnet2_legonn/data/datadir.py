@@ -137,9 +137,7 @@ def row_fault(name: str, value: str) -> str | None:
     if name == "segments":
         start, end = _number(fields[1]), _number(fields[2])
         if not (start >= 0 and (end > start or end == -1)):
-            return (
-                f"segment '{fields[1]}' to '{fields[2]}' s; 0 <= start < end is needed (end -1: to the end)"
-            )
+            return f"segment '{fields[1]}' to '{fields[2]}' s; 0 <= start < end is needed (end -1: to the end)"
     return None
 
 
@@ -184,13 +182,9 @@ def fix(path: Path | str, *, allow_empty_text: bool = False) -> FixReport:
     report = FixReport()
     tables = {name: _clean_rows(data.path / name, report, allow_empty_text) for name in data.names()}
     if "utt2spk" not in tables:
-        source = next(
-            (n for n in ("segments", "text", "src_text", "wav.scp", *data.texts()) if n in tables), None
-        )
+        source = next((n for n in ("segments", "text", "src_text", "wav.scp", *data.texts()) if n in tables), None)
         if source is None:
-            raise DataError(
-                f"{data.path}: no utt2spk, text or wav.scp in this directory; is it a data directory?"
-            )
+            raise DataError(f"{data.path}: no utt2spk, text or wav.scp in this directory; is it a data directory?")
         tables["utt2spk"] = {utt: utt for utt in tables[source]}
         report.repairs.append(f"made utt2spk from {source}, each utterance its own speaker")
     keep = _intersect(tables, report)
@@ -309,13 +303,9 @@ class _Validator:
                 f"{self.path}: utt2spk is missing; `fix` can make one with each utterance its own speaker"
             )
         if text and not any(not n.startswith("src_") for n in texts):
-            self.faults.append(
-                f"{self.path}: no text (or text.<case>.<lang>); add it or validate with --no_text"
-            )
+            self.faults.append(f"{self.path}: no text (or text.<case>.<lang>); add it or validate with --no_text")
         if wav and "wav.scp" not in self.rows and len(texts) < 2:
-            self.faults.append(
-                f"{self.path}: neither wav.scp nor src_text; add one or validate with --no_wav"
-            )
+            self.faults.append(f"{self.path}: neither wav.scp nor src_text; add one or validate with --no_wav")
         for name, rows in self.rows.items():
             if not rows:
                 self.faults.append(f"{self.path / name}: empty file")
@@ -327,9 +317,7 @@ class _Validator:
             last = ""
             for row in rows:
                 if row.key in seen:
-                    self._fault(
-                        name, row.line, f"'{row.key}' repeats line {seen[row.key]}; ids must be unique"
-                    )
+                    self._fault(name, row.line, f"'{row.key}' repeats line {seen[row.key]}; ids must be unique")
                 elif row.key < last:
                     self._fault(
                         name,
@@ -345,15 +333,11 @@ class _Validator:
 
     def _text(self, name: str, row: Row, allow_empty_text: bool) -> None:
         if not row.value and not allow_empty_text:
-            self._fault(
-                name, row.line, f"'{row.key}' has empty text; `fix` drops it, --allow_empty_text accepts it"
-            )
+            self._fault(name, row.line, f"'{row.key}' has empty text; `fix` drops it, --allow_empty_text accepts it")
         odd = sorted({c for c in row.value if c not in " \t" and (c.isspace() or not c.isprintable())})
         if odd:
             codes = " ".join(f"U+{ord(c):04X}" for c in odd)
-            self._fault(
-                name, row.line, f"'{row.key}' has unprintable or unusual white space {codes}; run `normalize`"
-            )
+            self._fault(name, row.line, f"'{row.key}' has unprintable or unusual white space {codes}; run `normalize`")
 
     def utterance_sets(self) -> None:
         """Every table with utterances must have those of utt2spk, no more and no fewer."""
@@ -386,13 +370,9 @@ class _Validator:
         expected = spk2utt({row.key: row.value for row in self.rows["utt2spk"]})
         for row in self.rows["spk2utt"]:
             if sorted(split_fields(row.value)) != split_fields(expected.get(row.key, "")):
-                self._fault(
-                    "spk2utt", row.line, f"'{row.key}' does not agree with utt2spk; `fix` rebuilds it"
-                )
+                self._fault("spk2utt", row.line, f"'{row.key}' does not agree with utt2spk; `fix` rebuilds it")
         for speaker in sorted(set(expected) - self._keys("spk2utt")):
-            self.faults.append(
-                f"{self.path / 'spk2utt'}: speaker '{speaker}' of utt2spk is missing; `fix` rebuilds it"
-            )
+            self.faults.append(f"{self.path / 'spk2utt'}: speaker '{speaker}' of utt2spk is missing; `fix` rebuilds it")
 
     def segments(self, durations: Callable[[str], float | None] | None) -> None:
         """Recordings of segments exist, and segments end within them when the duration is known."""

@@ -64,9 +64,7 @@ def merge_tables(loaded: Sequence[Tables], labels: Sequence[str]) -> tuple[Table
         for tables, label in zip(loaded, labels, strict=True):
             for key, value in tables[name].items():
                 if key in merged[name] and (table_kind(name) == "utt" or merged[name][key] != value):
-                    faults.append(
-                        f"{label}/{name}: '{key}' is also in an earlier source; copy one with a prefix first"
-                    )
+                    faults.append(f"{label}/{name}: '{key}' is also in an earlier source; copy one with a prefix first")
                 merged[name][key] = value
     if faults:
         raise DataError(faults)
@@ -91,9 +89,7 @@ def subset(source: Path | str, dest: Path | str, how: How, value: int | Path) ->
     utt2spk = tables.get("utt2spk")
     if utt2spk is None:
         raise DataError(f"{source}: utt2spk is missing; run `fix` first")
-    keep = (
-        _count(utt2spk, how, value, source) if isinstance(value, int) else _list(utt2spk, how, value, source)
-    )
+    keep = _count(utt2spk, how, value, source) if isinstance(value, int) else _list(utt2spk, how, value, source)
     write_datadir(dest, restrict(tables, keep))
     return len(keep)
 

@@ -86,9 +86,7 @@ class FormatReport:
 
     def __str__(self) -> str:
         rates = ", ".join(f"{count} at {rate} Hz" for rate, count in sorted(self.source_rates.items()))
-        lines = [
-            f"wrote {self.written}, kept {self.kept} from before, {self.hours:.2f} h; source audio: {rates}"
-        ]
+        lines = [f"wrote {self.written}, kept {self.kept} from before, {self.hours:.2f} h; source audio: {rates}"]
         if self.clipped:
             lines.append(f"{self.clipped} utterances had samples beyond full scale, clipped")
         if self.bad:
@@ -147,9 +145,7 @@ def _plan(source: Path, dest: Path, tables: dict[str, dict[str, str]], options: 
     for utt, value in segments.items():
         fields = split_fields(value)
         if len(fields) != 3 or fields[0] not in wavs or "/" in utt or utt in (".", ".."):
-            faults.append(
-                f"{source}: '{utt}' has a faulty segment or id, or no recording in wav.scp; run `validate`"
-            )
+            faults.append(f"{source}: '{utt}' has a faulty segment or id, or no recording in wav.scp; run `validate`")
             continue
         spec = wavs[fields[0]]
         stamp = stamps.setdefault(spec, _stamp(spec))

@@ -35,14 +35,10 @@ def perturb(source: Path | str, dest: Path | str, factors: Sequence[str]) -> int
         faults.append(f"speed factors repeat: {' '.join(factors)}")
     tables = DataDir(source).tables()
     faults += [
-        f"{Path(source) / name}: needed for speed perturbation"
-        for name in ("wav.scp", "utt2spk")
-        if name not in tables
+        f"{Path(source) / name}: needed for speed perturbation" for name in ("wav.scp", "utt2spk") if name not in tables
     ]
     if any(float(speed) != 1 for speed in tables.get("utt2speed", {}).values()):
-        faults.append(
-            f"{Path(source) / 'utt2speed'}: this directory is already perturbed; start from the original"
-        )
+        faults.append(f"{Path(source) / 'utt2speed'}: this directory is already perturbed; start from the original")
     if faults:
         raise DataError(faults)
     for name in _STALE:

@@ -140,18 +140,14 @@ def _load_g2p_en() -> tuple[Any, Callable[[str], str]]:
     try:
         import nltk
     except ImportError as error:
-        raise DataError(
-            "backend g2p_en: install the packages g2p_en and nltk, or use --backend lexicon"
-        ) from error
+        raise DataError("backend g2p_en: install the packages g2p_en and nltk, or use --backend lexicon") from error
     download = nltk.download
     # g2p_en downloads at import when data are missing: never at run time.
     nltk.download = lambda *args, **kwargs: False
     try:
         from g2p_en import g2p as module
     except ImportError as error:
-        raise DataError(
-            f"backend g2p_en: install the package g2p_en, or use --backend lexicon ({error})"
-        ) from error
+        raise DataError(f"backend g2p_en: install the package g2p_en, or use --backend lexicon ({error})") from error
     finally:
         nltk.download = download
     reader = module.cmudict
@@ -239,13 +235,9 @@ class PhonemeReport:
         if self.oov:
             examples = ", ".join(f"{word} ({count})" for word, count in self.oov.most_common(10))
             rate = 100 * self.oov.total() / max(self.words, 1)
-            lines.append(
-                f"OOV as <unk>: {self.oov.total()} words ({rate:.3f} %), {len(self.oov)} forms: {examples}"
-            )
+            lines.append(f"OOV as <unk>: {self.oov.total()} words ({rate:.3f} %), {len(self.oov)} forms: {examples}")
         if self.empty:
-            lines.append(
-                f"{len(self.empty)} utterances without phonemes (see `filter`): {', '.join(self.empty[:5])}"
-            )
+            lines.append(f"{len(self.empty)} utterances without phonemes (see `filter`): {', '.join(self.empty[:5])}")
         return "\n".join(lines)
 
 
@@ -257,9 +249,7 @@ class Phonemizer:
         word_boundary: symbol between words, e.g. `<wb>`; None: no symbol.
     """
 
-    def __init__(
-        self, backend: Backend, *, strip_stress: bool = False, word_boundary: str | None = None
-    ) -> None:
+    def __init__(self, backend: Backend, *, strip_stress: bool = False, word_boundary: str | None = None) -> None:
         self._backend = backend
         self._strip = strip_stress
         self._boundary = word_boundary
@@ -273,9 +263,7 @@ class Phonemizer:
                 phones.append(self._boundary)
             if found is None:
                 report.oov[word] += 1
-            phones += (
-                (UNK,) if found is None else (_STRESS.sub("", p) for p in found) if self._strip else found
-            )
+            phones += (UNK,) if found is None else (_STRESS.sub("", p) for p in found) if self._strip else found
         report.words += len(words)
         report.phonemes += len(phones)
         return phones
@@ -296,8 +284,6 @@ def phonemize_table(source: Path | str, dest: Path | str, phonemizer: Phonemizer
     """
     table, report = phonemizer.table(read_table(source))
     if report.words and report.oov.total() == report.words:
-        raise DataError(
-            f"{source}: none of {report.words} words has a pronunciation; is the lexicon of this language?"
-        )
+        raise DataError(f"{source}: none of {report.words} words has a pronunciation; is the lexicon of this language?")
     write_table(dest, table)
     return report

@@ -19,9 +19,7 @@ NORMALIZATIONS = ("tc", "lc", "lc.rm")
 
 # Soft hyphen, zero-width space/non-joiner/joiner, direction marks, word joiner, byte-order mark: invisible,
 # split vocabularies.
-_INVISIBLE = dict.fromkeys(
-    [0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2065), 0xFEFF]
-)
+_INVISIBLE = dict.fromkeys([0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2065), 0xFEFF])
 _APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4`\u2032\uff07", "'"))
 _INNER_APOSTROPHE = re.compile(r"(?<=[^\W\d_])'(?=[^\W\d_])")
 _KEPT = "\ue000"  # private use: stands for an apostrophe that stays

@@ -101,9 +101,7 @@ def make_bpe(
     out = Path(out_dir)
     with atomic_path(out / "bpe.model") as temporary:
         temporary.write_bytes(
-            _train(
-                lines, vocab_size, model_type, character_coverage, user_defined_symbols, input_sentence_size
-            )
+            _train(lines, vocab_size, model_type, character_coverage, user_defined_symbols, input_sentence_size)
         )
     import sentencepiece
 
@@ -196,9 +194,7 @@ def _make_counted(
     # <unk> may stand in text_phn for a word without pronunciation: it is a special token already.
     counts.pop(UNK, None)
     faults = [
-        f"token '{token}' occurs in the texts; it is reserved, rename it"
-        for token in _SPECIAL
-        if token in counts
+        f"token '{token}' occurs in the texts; it is reserved, rename it" for token in _SPECIAL if token in counts
     ]
     if faults:
         raise DataError(faults)

@@ -17,6 +17,7 @@ class KVCache:
         self.keys, self.values = keys, values
 
     def append(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Add positions (N, heads, 1, D/heads); all so far are returned."""
         if self.keys is not None and self.values is not None:
             keys, values = torch.cat([self.keys, keys], 2), torch.cat([self.values, values], 2)
         self.keys, self.values = keys, values

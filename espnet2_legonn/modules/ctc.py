@@ -16,7 +16,8 @@ def infeasible(labels: torch.Tensor, label_lengths: torch.Tensor, slots: torch.T
     Args:
         labels: (B, L) ids, padding after ``label_lengths`` may be anything.
     """
-    repeats = (labels[:, 1:] == labels[:, :-1]) & valid_mask(label_lengths - 1, labels.shape[1] - 1)
+    pairs = max(labels.shape[1] - 1, 0)
+    repeats = (labels[:, 1:] == labels[:, :pairs]) & valid_mask(label_lengths - 1, pairs)
     return label_lengths + repeats.sum(1) > slots
 
 

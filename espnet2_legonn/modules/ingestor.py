@@ -90,7 +90,9 @@ def collapse(log_probs: torch.Tensor, lengths: torch.Tensor, blank: int = 0) -> 
     place = place.masked_fill(~kept, longest)  # dropped slots pile up in one more slot, cut off below
     counts = torch.zeros_like(log_probs[:, :1, 0]).expand(-1, longest + 1).scatter_add(1, place, kept.to(log_probs))
     sums = log_probs.new_zeros(len(log_probs), longest + 1, log_probs.shape[2])
-    sums = sums.scatter_add(1, place.unsqueeze(-1).expand_as(log_probs), log_probs.exp().masked_fill(~kept[..., None], 0.0))
+    sums = sums.scatter_add(
+        1, place.unsqueeze(-1).expand_as(log_probs), log_probs.exp().masked_fill(~kept[..., None], 0.0)
+    )
     means = sums[:, :longest] / counts[:, :longest, None].clamp(min=1)
     return means.clamp(min=torch.finfo(means.dtype).tiny).log(), new_lengths
 
@@ -104,7 +106,9 @@ class Ingestor(nn.Module):
         collapse_slots: merge runs of slots first.
     """
 
-    def __init__(self, embed: WeightedEmbedding | BeamConvolution, sizes: BlockSizes, collapse_slots: bool = False) -> None:
+    def __init__(
+        self, embed: WeightedEmbedding | BeamConvolution, sizes: BlockSizes, collapse_slots: bool = False
+    ) -> None:
         super().__init__()
         self.embed = embed
         self.collapse_slots = collapse_slots

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from espnet2_legonn.modules.masks import zero_padding
-from espnet2_legonn.modules.position import SinusoidalPositions
+from espnet2_legonn.modules.position import sinusoids
 from espnet2_legonn.modules.transformer import BlockSizes, CrossTransformer
 
 
@@ -28,12 +28,18 @@ class LengthController(nn.Module):
         sizes: blocks of the controller.
         ratio: K/T as (numerator, denominator), relative to this module's own input steps.
         max_length: most slots ever made; the size of the learned table.
+        aligned: slot k gets the sinusoid of the input step it lies at, k * T/K, instead of that of k (the paper).
+            A query then finds its place by equal positions; otherwise attention must first learn to rescale time,
+            which a sinusoid at another rate does not allow linearly.
     """
 
-    def __init__(self, sizes: BlockSizes, ratio: tuple[int, int], max_length: int) -> None:
+    sinusoids: torch.Tensor
+
+    def __init__(self, sizes: BlockSizes, ratio: tuple[int, int], max_length: int, aligned: bool = False) -> None:
         super().__init__()
         self.ratio, self.max_length = ratio, max_length
-        self.sinusoidal = SinusoidalPositions(sizes.size)
+        rate = ratio[1] / ratio[0] if aligned else 1.0
+        self.register_buffer("sinusoids", sinusoids(torch.arange(max_length) * rate, sizes.size), persistent=False)
         self.learned = nn.Embedding(max_length, sizes.size)
         nn.init.normal_(self.learned.weight, std=sizes.size**-0.5)
         self.blocks = CrossTransformer(sizes)
@@ -46,7 +52,7 @@ class LengthController(nn.Module):
         """(B, T, D), (B,) -> (B, K, D), (B,)."""
         # K comes from the padded length, a number the host knows: no synchronisation.
         size = int(slots_for(torch.tensor(x.shape[1]), *self.ratio, self.max_length))
-        queries = self.sinusoidal(size) + self.learned.weight[:size]  # eq. 12
+        queries = self.sinusoids[:size] + self.learned.weight[:size]  # eq. 12
         slots = self.slots(lengths)
         y = self.blocks(queries.to(x.dtype).expand(x.shape[0], -1, -1), x, lengths, slots)
         return zero_padding(y, slots), slots

@@ -168,7 +168,8 @@ class DecoderModule(nn.Module):
         y = self._embed(tokens.unsqueeze(1), state.length)
         state.length += 1
         y = self.body.step(y, state.own, state.source, state.source_mask)
-        return self.output(y).squeeze(1).float().log_softmax(-1)
+        logits = self.output(y).squeeze(1)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
 
 
 Module = EncoderModule | DecoderModule

@@ -8,6 +8,13 @@ import torch
 from torch import nn
 
 
+def sinusoids(positions: torch.Tensor, size: int) -> torch.Tensor:
+    """(length,) positions, whole or not, to (length, D): sine and cosine in turn, D / 2 rates."""
+    rate = torch.exp(torch.arange(0, size, 2, dtype=torch.float32) * (-math.log(10000.0) / size))
+    angles = positions.float().unsqueeze(1) * rate
+    return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)
+
+
 class SinusoidalPositions(nn.Module):
     """Table of sinusoidal positions; grows on demand.
 
@@ -21,12 +28,7 @@ class SinusoidalPositions(nn.Module):
         self.register_buffer("table", self._make(512), persistent=False)
 
     def _make(self, length: int) -> torch.Tensor:
-        position = torch.arange(length, dtype=torch.float32).unsqueeze(1)
-        rate = torch.exp(torch.arange(0, self.size, 2, dtype=torch.float32) * (-math.log(10000.0) / self.size))
-        table = torch.zeros(length, self.size)
-        table[:, 0::2] = torch.sin(position * rate)
-        table[:, 1::2] = torch.cos(position * rate)
-        return table
+        return sinusoids(torch.arange(length), self.size)
 
     def forward(self, length: int, start: int = 0) -> torch.Tensor:
         """(length, D) rows ``start`` ... ``start + length - 1``."""

@@ -44,6 +44,7 @@ class LogMel(nn.Module):
     def forward(self, waveform: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, samples) in -1 ... 1, (B,) -> (B, frames, n_mels), (B,)."""
         with torch.no_grad(), torch.autocast(waveform.device.type, enabled=False):
+            waveform = zero_padding(waveform, lengths)  # a frame shorter than its window reads zeros
             waveform = F.pad(waveform.float(), (0, max(0, self.mel.n_fft - waveform.shape[1])))
             features = self.mel(waveform).clamp(min=1e-10).log().transpose(1, 2)
         return features, self.frames(lengths)
@@ -71,8 +72,10 @@ class Normalization(nn.Module):
         """Read ESPnet's ``feats_stats.npz`` (count, sum, sum_square) into the buffers.
 
         Raises:
-            DataError: the file is missing or not of this number of filters.
+            DataError: the file is missing, not of this number of filters, or not wanted.
         """
+        if self.kind != "global":
+            raise DataError(f"{path}: statistics are for normalize: global, this module has {self.kind}")
         try:
             stats = np.load(path)
             mean = stats["sum"] / stats["count"]

@@ -44,6 +44,7 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(sizes.activation_dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., D) -> (..., D)."""
         return self.w_2(self.dropout(torch.relu(self.w_1(x))))
 
 
@@ -58,6 +59,7 @@ class EncoderBlock(nn.Module):
         self.dropout = nn.Dropout(sizes.dropout)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """(B, T, D) -> (B, T, D)."""
         y = self.norm1(x)
         x = x + self.dropout(self.self_attn(y, y, mask))
         return x + self.dropout(self.feed_forward(self.norm2(x)))
@@ -72,6 +74,7 @@ class TransformerEncoder(nn.Module):
         self.after_norm = nn.LayerNorm(sizes.size)
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """(B, T, D), (B,) -> (B, T, D)."""
         mask = key_mask(lengths, x.shape[1])
         for block in self.encoders:
             x = block(x, mask)
@@ -97,6 +100,7 @@ class CrossBlock(nn.Module):
         source_mask: torch.Tensor | None,
         causal: bool = False,
     ) -> torch.Tensor:
+        """(B, Q, D) queries over themselves and (B, S, D) source -> (B, Q, D)."""
         z = self.norm1(y)
         y = y + self.dropout(self.self_attn(z, z, self_mask, causal))
         y = y + self.dropout(self.src_attn(self.norm2(y), source, source_mask))

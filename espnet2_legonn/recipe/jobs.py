@@ -20,7 +20,7 @@ def read_keys(path: Path) -> list[str]:
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; run the stages before this one")
-    keys = [line.split(maxsplit=1)[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    keys = [line.split(maxsplit=1)[0] for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     if not keys:
         raise DataError(f"{path}: no utterances")
     return keys

@@ -6,7 +6,6 @@ it), and leaves finished results alone only where ESPnet does.
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -17,6 +16,8 @@ from espnet2_legonn.config import ChainConfig, parse, read_yaml
 from espnet2_legonn.data.tables import read_table, write_table
 from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.recipe.jobs import module, run, split_keys
+from espnet2_legonn.scoring.bleu import BleuReport, score_bleu
+from espnet2_legonn.scoring.wer import ErrorReport, score_error_rate
 
 TRAIN = "espnet2_legonn.bin.legonn_train"
 KINDS = {"speech": ("wav.scp", "speech", "sound"), "tokens": ("src_text", "src_text", "text")}
@@ -64,7 +65,8 @@ def _last_target(config: ChainConfig) -> str:
     return [m.name for m in config.modules if hasattr(m.output, "vocab")][-1]
 
 
-def _data_options(config: ChainConfig, train: Path, valid: Path) -> list[str]:
+def data_options(config: ChainConfig, train: Path, valid: Path) -> list[str]:
+    """Data options of training, for both phases."""
     options = []
     for phase, data in (("train", train), ("valid", valid)):
         for triple in data_triples(config, data):
@@ -83,7 +85,7 @@ def stats(config_file: Path, train: Path, valid: Path, out: Path, cmd: str, nj: 
     jobs = min(numbers)
     for phase, data in (("train", train), ("valid", valid)):
         split_keys(data / KINDS[config.modules[0].input.type][0], jobs, logs / phase)
-    command = module(TRAIN, "--collect_stats", "true", "--config", config_file, *_data_options(config, train, valid))
+    command = module(TRAIN, "--collect_stats", "true", "--config", config_file, *data_options(config, train, valid))
     command += ["--train_shape_file", f"{logs}/train/keys.JOB.scp", "--valid_shape_file", f"{logs}/valid/keys.JOB.scp"]
     command += ["--output_dir", f"{logs}/stats.JOB", "--ngpu", "0", *extra]
     run(cmd, logs / "stats.JOB.log", command, jobs)
@@ -93,8 +95,15 @@ def stats(config_file: Path, train: Path, valid: Path, out: Path, cmd: str, nj: 
 
 
 def train(
-    config_file: Path, train_dir: Path, valid: Path, stats_dir: Path, exp: Path, cmd: str, ngpu: int = 0,
-    num_nodes: int = 1, extra: Sequence[str] = (),
+    config_file: Path,
+    train_dir: Path,
+    valid: Path,
+    stats_dir: Path,
+    exp: Path,
+    cmd: str,
+    ngpu: int = 0,
+    num_nodes: int = 1,
+    extra: Sequence[str] = (),
 ) -> None:
     """Stage 11: training, resumed where it stopped."""
     config = chain_config(config_file)
@@ -105,7 +114,7 @@ def train(
     command = module("espnet2.bin.launch", "--cmd", f"{cmd} --name {exp}/train.log", "--log", f"{exp}/train.log")
     command += ["--ngpu", str(ngpu), "--num_nodes", str(num_nodes), "--init_file_prefix", f"{exp}/.dist_init_"]
     command += ["--multiprocessing_distributed", "true", "--"]
-    command += module(TRAIN, "--config", config_file, *_data_options(config, train_dir, valid), *shapes)
+    command += module(TRAIN, "--config", config_file, *data_options(config, train_dir, valid), *shapes)
     command += ["--resume", "true", "--output_dir", str(exp), *extra]
     exp.mkdir(parents=True, exist_ok=True)
     _call(command, exp)
@@ -131,7 +140,9 @@ def decode(
     command += ["--key_file", f"{logs}/keys.JOB.scp", "--output_dir", f"{logs}/output.JOB", "--ngpu", str(ngpu), *extra]
     run(cmd, logs / "legonn_inference.JOB.log", command, jobs, ngpu)
     parts = [logs / f"output.{i + 1}" for i in range(jobs)]
-    for folder in sorted(p.relative_to(parts[0]) for p in [*parts[0].glob("*best_recog"), *parts[0].glob("interfaces/*")]):
+    for folder in sorted(
+        p.relative_to(parts[0]) for p in [*parts[0].glob("*best_recog"), *parts[0].glob("interfaces/*")]
+    ):
         target = out if folder.name == "1best_recog" else out / folder
         for name in ("text", "token", "token_int", "score"):
             merged: dict[str, str] = {}
@@ -141,25 +152,28 @@ def decode(
 
 
 def score(exp: Path, data: Path, decoded: Path, metrics: Sequence[str]) -> list[tuple[str, str, float]]:
-    """Stage 13: score the final output and every interface (Table IX); (module, metric, value) of each."""
-    from espnet2_legonn.bin.legonn_score import main as score_main
+    """Stage 13: score the final output and every interface (Table IX).
 
+    Returns:
+        (module, metric, value) of each; module is empty for the final output.
+    """
     config = chain_config(exp / store.CONFIG)
     units = {m.name: config.vocabs[m.output.vocab].unit for m in config.modules if hasattr(m.output, "vocab")}
-    last = _last_target(config)
+    speakers = data / "utt2spk" if (data / "utt2spk").is_file() else None
     found = []
-    speakers = ["--utt2spk", str(data / "utt2spk")] if (data / "utt2spk").is_file() else []
-    for name, folder in [(last, decoded)] + [(m, decoded / "interfaces" / m) for m in units]:
+    for name, folder in [("", decoded)] + [(m, decoded / "interfaces" / m) for m in units]:
         if not (folder / "text").is_file():
             continue
-        phonemes = units[name] == "phn"
+        phonemes = units[name or _last_target(config)] == "phn"
         reference = data / ("text_phn" if phonemes else "text")
         if not reference.is_file():
             continue  # a donor's phonemes need not be known for this data
         for metric in ["per"] if phonemes else metrics:
-            out = folder / f"score_{metric}"
-            options = ["--metric", metric, "--ref", str(reference), "--hyp", str(folder / "text"), "--outdir", str(out)]
-            if score_main(["score", *options, *speakers]):
-                raise DataError(f"{folder}: scoring failed, see above")
-            found.append((name if folder != decoded else "", metric, float(json.loads((out / "result.json").read_text())["value"])))
+            report: BleuReport | ErrorReport
+            if metric == "bleu":
+                report = score_bleu([reference], folder / "text", speakers)
+            else:
+                report = score_error_rate(reference, folder / "text", metric, speakers)
+            report.write(folder / f"score_{metric}")
+            found.append((name, metric, report.value))
     return found

@@ -129,9 +129,7 @@ def score_bleu(
     score = bleu.corpus_score(joined.hyps, joined.refs)
     chrf_score = chrf.corpus_score(joined.hyps, joined.refs)
     stats = _segment_stats(joined, lowercase, tokenize)
-    segments = Segments(
-        "bleu", f"{joined.sha256} {bleu.get_signature()}", joined.ids, stats, _corpus_bleu, speakers
-    )
+    segments = Segments("bleu", f"{joined.sha256} {bleu.get_signature()}", joined.ids, stats, _corpus_bleu, speakers)
     return BleuReport(
         value=score.score,
         signature=str(bleu.get_signature()),

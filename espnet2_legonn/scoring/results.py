@@ -212,9 +212,7 @@ def render_tables(rows: Sequence[Row]) -> str:
         ),
     )
     if inner:
-        table = markdown_table(
-            ("dataset", "module", "metric", "value", "95% CI", "Snt"), map(_interface_cells, inner)
-        )
+        table = markdown_table(("dataset", "module", "metric", "value", "95% CI", "Snt"), map(_interface_cells, inner))
         parts.append(f"### Interfaces\n\n{table}")
     return "\n".join(parts)
 

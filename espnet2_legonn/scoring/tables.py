@@ -110,8 +110,7 @@ def join_tables(refs: Sequence[Table], hyp: Table, missing: Missing = "error") -
     absent = tuple(k for k in ids if k not in hyp.rows)
     if missing == "error":
         faults += [
-            f"{hyp.path}: no hypothesis for {k} of {first.path}; decode it, or use missing=empty"
-            for k in absent
+            f"{hyp.path}: no hypothesis for {k} of {first.path}; decode it, or use missing=empty" for k in absent
         ]
     if faults:
         raise DataError(faults)

@@ -217,9 +217,7 @@ def _report(
 ) -> ErrorReport:
     split = TOKENIZERS[metric]
     fold: Callable[[str], str] = str.lower if lowercase else str
-    counts = [
-        count_errors(split(fold(r)), split(fold(h))) for r, h in zip(joined.refs[0], joined.hyps, strict=True)
-    ]
+    counts = [count_errors(split(fold(r)), split(fold(h))) for r, h in zip(joined.refs[0], joined.hyps, strict=True)]
     stats = np.array([(c.errors, c.ref) for c in counts], dtype=np.int64)
     if stats[:, 1].sum() == 0:
         raise DataError(f"{ref}: no reference holds a single token, so a rate is undefined; check the file")

@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from espnet2_legonn.config import ChainConfig, ModuleConfig, SpeechConfig, TokensConfig, override, parse
+from espnet2_legonn.config import ChainConfig, ModuleConfig, SpeechConfig, TokensConfig, override, parse, parse_ratio
 from espnet2_legonn.errors import ConfigError, DataError
 
 VOCAB_FOLDER = "vocabs"
@@ -26,13 +26,16 @@ def resolve(args: argparse.Namespace) -> tuple[ChainConfig, Path]:
         ConfigError, DataError: everything that is wrong.
     """
     if not getattr(args, "modules", None):
-        raise ConfigError("no modules: the training config describes the chain under 'modules'; see conf/reference.yaml")
+        raise ConfigError(
+            "no modules: the training config describes the chain under 'modules'; see conf/reference.yaml"
+        )
     data = {"vocabs": args.vocabs or {}, "modules": args.modules}
     if getattr(args, "modules_conf", None):
         data = override(data, args.modules_conf)
         args.modules_conf = {}
     base = Path(getattr(args, "output_dir", None) or ".")
     parse(data)  # report faults of the description before touching files
+    _require_files(data["vocabs"])
     data["vocabs"] = {name: _self_contained(name, vocab, base) for name, vocab in data["vocabs"].items()}
     config = parse(data)
     _derive_ratios(args, config, data)
@@ -40,18 +43,25 @@ def resolve(args: argparse.Namespace) -> tuple[ChainConfig, Path]:
     return config, base
 
 
+def _require_files(vocabs: dict[str, Any]) -> None:
+    faults = []
+    for name, vocab in vocabs.items():
+        model = vocab.get("bpemodel")
+        paths = {"tokens": vocab["tokens"], "bpemodel": None if model == f"{VOCAB_FOLDER}/{name}.model" else model}
+        for key, path in paths.items():
+            if isinstance(path, str) and not Path(path).is_file():
+                faults.append(f"vocabs.{name}.{key}: {path} does not exist; stage 5 of the recipe makes it")
+    if faults:
+        raise DataError(faults)
+
+
 def _self_contained(name: str, vocab: dict[str, Any], base: Path) -> dict[str, Any]:
     vocab = dict(vocab)
     if isinstance(vocab["tokens"], str):
-        path = Path(vocab["tokens"])
-        if not path.is_file():
-            raise DataError(f"vocabs.{name}.tokens: {path} does not exist; stage 5 of the recipe makes it")
-        vocab["tokens"] = [t for t in path.read_text(encoding="utf-8").split("\n") if t]
+        vocab["tokens"] = [t for t in Path(vocab["tokens"]).read_text(encoding="utf-8").split("\n") if t]
     model = vocab.get("bpemodel")
     kept = f"{VOCAB_FOLDER}/{name}.model"
     if model and model != kept:
-        if not Path(model).is_file():
-            raise DataError(f"vocabs.{name}.bpemodel: {model} does not exist; stage 5 of the recipe makes it")
         target = base / kept
         if not (target.is_file() and filecmp.cmp(model, target, shallow=False)):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +118,7 @@ def _derive_ratios(args: argparse.Namespace, config: ChainConfig, data: dict[str
             data["modules"][index]["length_control"]["ratio"] = control.ratio
             steps = slots
         elif steps is not None:
-            steps *= float(control.ratio)
+            steps *= float(parse_ratio(control.ratio))
 
 
 def _input_steps(modules: list[ModuleConfig], index: int, folder: Path) -> float:
@@ -124,5 +134,5 @@ def _input_steps(modules: list[ModuleConfig], index: int, folder: Path) -> float
         raise ConfigError(f"{modules[0].name}: slots_per_token works for speech and token input; give ratio")
     for module in modules[:index]:
         if module.length_control is not None and module.length_control.ratio is not None:
-            steps *= float(module.length_control.ratio)
+            steps *= float(parse_ratio(module.length_control.ratio))
     return steps

@@ -7,7 +7,7 @@ import importlib.util
 import logging
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple, Union
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from espnet2_legonn import store
 from espnet2_legonn._compat import load
 from espnet2_legonn.api import LegoNN
 from espnet2_legonn.build import build_modules, load_vocab
+from espnet2_legonn.config import nearest, read_yaml
 from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.interface import Vocabulary
 from espnet2_legonn.modules.speech_input import SpeechInput
@@ -32,6 +33,29 @@ _collate = load("espnet2.train.collate_fn")
 AMP = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+class _Parser(load("espnet2.utils.config_argparse").ArgumentParser):  # type: ignore[misc]
+    """ESPnet's parser reports unknown keys of a YAML file one at a time and without a hint."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
+        """As ESPnet's.
+
+        Raises:
+            ConfigError: all unknown keys of the file given as --config.
+        """
+        first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        first.add_argument("--config")
+        path = first.parse_known_args(args)[0].config
+        if path is not None:
+            keys = read_yaml(path)
+            if not isinstance(keys, dict):
+                raise ConfigError(f"{path}: must be a mapping of options")
+            known = {action.dest for action in self._actions}
+            unknown = [f"{path}: unknown key {k!r}{nearest(k, known)}" for k in keys if k not in known]
+            if unknown:
+                raise ConfigError(unknown)
+        return super().parse_known_args(args, namespace)
+
+
 class LegoNNTask(_abs_task.AbsTask):  # type: ignore[misc, name-defined]
     """``vocabs`` and ``modules`` of the training config make the chain; all else is ESPnet's."""
 
@@ -41,9 +65,17 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[misc, name-defined]
 
     @classmethod
     def get_parser(cls) -> argparse.ArgumentParser:
-        """ESPnet's parser with this task's options."""
+        """ESPnet's parser with this task's options; a mistyped key of the config is met with the nearest name."""
         add_schedulers()
-        return super().get_parser()
+        parser = super().get_parser()
+        parser.__class__ = _Parser
+        return parser
+
+    @classmethod
+    def main_worker(cls, args: argparse.Namespace) -> None:
+        """As ESPnet's, which spawns it with parsed options: there get_parser was not called."""
+        add_schedulers()
+        super().main_worker(args)
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -55,11 +87,14 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[misc, name-defined]
         group.add_argument(
             "--modules_conf",
             action=nested,
-            default=dict(),
+            default={},
             help="changes by module name: --modules_conf decoder.body.num_blocks=3",
         )
         group.add_argument(
-            "--amp_dtype", choices=list(AMP), default="none", help="autocast on CPU and GPU; bf16 is about 1.4 times faster"
+            "--amp_dtype",
+            choices=list(AMP),
+            default="none",
+            help="autocast on CPU and GPU; bf16 is about 1.4 times faster",
         )
         parser.set_defaults(
             num_att_plot=0,
@@ -81,8 +116,8 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[misc, name-defined]
     def build_collate_fn(
         cls, args: argparse.Namespace, train: bool
     ) -> Callable[
-        [Collection[Tuple[str, Dict[str, np.ndarray]]]],
-        Tuple[List[str], Dict[str, torch.Tensor]],
+        [Collection[tuple[str, dict[str, np.ndarray]]]],
+        tuple[list[str], dict[str, torch.Tensor]],
     ]:
         """Pad waveforms with 0 and ids with -1."""
         return _collate.CommonCollateFn(float_pad_value=0.0, int_pad_value=-1)
@@ -90,7 +125,7 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[misc, name-defined]
     @classmethod
     def build_preprocess_fn(
         cls, args: argparse.Namespace, train: bool
-    ) -> Optional[Callable[[str, Dict[str, np.array]], Dict[str, np.ndarray]]]:
+    ) -> Callable[[str, dict[str, np.array]], dict[str, np.ndarray]] | None:
         """Tokenisation for every interface."""
         config, base = resolve(args)
         vocabs = {name: load_vocab(v, base) for name, v in config.vocabs.items()}
@@ -103,12 +138,12 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[misc, name-defined]
         return Preprocessor(vocabs[first] if first else None, targets)
 
     @classmethod
-    def required_data_names(cls, train: bool = True, inference: bool = False) -> Tuple[str, ...]:
+    def required_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
         """Checked in check_task_requirements: the names depend on the chain."""
         return ()
 
     @classmethod
-    def optional_data_names(cls, train: bool = True, inference: bool = False) -> Tuple[str, ...]:
+    def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
         """Inputs and the plain text; ``text_...`` of any kind is allowed besides."""
         return "speech", "src_text", "text"
 
@@ -130,7 +165,9 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[misc, name-defined]
         for name in names:
             known = name in cls.optional_data_names() or name.startswith("text_")
             if not known and not allow_variable_data_keys:
-                faults.append(f"data: {name!r} is not speech, src_text, text or text_...; or --allow_variable_data_keys true")
+                faults.append(
+                    f"data: {name!r} is not speech, src_text, text or text_...; or --allow_variable_data_keys true"
+                )
         if faults:
             raise ConfigError(faults)
 
@@ -141,7 +178,9 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[misc, name-defined]
         modules, vocabs = build_modules(config, base)
         chain = LegoNN(modules, config.modules, vocabs)
         if chain.input_kind not in INPUT_NAMES:
-            raise ConfigError(f"{chain.names[0]}: a chain is trained from speech or tokens, not from {chain.input_kind}")
+            raise ConfigError(
+                f"{chain.names[0]}: a chain is trained from speech or tokens, not from {chain.input_kind}"
+            )
         if not getattr(args, "collect_stats", False):
             _load_feature_stats(chain, stats_folder(args))
             for line in store.init_modules(chain):
@@ -150,7 +189,7 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[misc, name-defined]
         return LegoNNModel(chain, AMP[getattr(args, "amp_dtype", "none")])
 
     @classmethod
-    def build_optimizers(cls, args: argparse.Namespace, model: torch.nn.Module) -> List[torch.optim.Optimizer]:
+    def build_optimizers(cls, args: argparse.Namespace, model: torch.nn.Module) -> list[torch.optim.Optimizer]:
         """One optimizer; each module's rate is scaled by its ``lr_scale``, frozen modules are left out."""
         optimizer = _abs_task.optim_classes.get(args.optim)
         if optimizer is None:
@@ -161,10 +200,10 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[misc, name-defined]
     @classmethod
     def build_model_from_file(
         cls,
-        config_file: Optional[Union[Path, str]] = None,
-        model_file: Optional[Union[Path, str]] = None,
+        config_file: Path | str | None = None,
+        model_file: Path | str | None = None,
         device: str = "cpu",
-    ) -> Tuple[LegoNNModel, argparse.Namespace]:
+    ) -> tuple[LegoNNModel, argparse.Namespace]:
         """A trained chain; strict, without pickled objects.
 
         Raises:

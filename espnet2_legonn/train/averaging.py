@@ -84,7 +84,11 @@ def choose(
 
 
 def average_nbest_models(
-    output_dir: Path, reporter: Any, best_model_criterion: Sequence[Sequence[str]], nbest: Any, suffix: str | None = None,
+    output_dir: Path,
+    reporter: Any,
+    best_model_criterion: Sequence[Sequence[str]],
+    nbest: Any,
+    suffix: str | None = None,
     use_deepspeed: bool = False,
 ) -> None:
     """ESPnet's ``average_nbest_models`` with its files and links, without its mistake.

@@ -38,7 +38,7 @@ class LegoNNModel(load("espnet2.train.abs_espnet_model").AbsESPnetModel):  # typ
         self.chain, self.amp_dtype = chain, amp_dtype
 
     def forward(self, **batch: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
-        """``speech`` or ``src_text``, and ``text_<module>``, each with ``<name>_lengths``, to loss, stats and weight."""
+        """``speech`` or ``src_text`` and ``text_<module>``, each with ``<name>_lengths``, to loss, stats, weight."""
         name = INPUT_NAMES[self.chain.input_kind]
         x, lengths = batch[name], batch[f"{name}_lengths"]
         labels = {
@@ -77,7 +77,7 @@ def combine(parts: dict[str, ModuleLoss]) -> tuple[torch.Tensor, dict[str, torch
     flat = torch.stack([value.detach().double() for pair in pairs for value in pair])
     sums = sum_over_processes(flat).view(-1, 2)
     means = (sums[:, 0] / sums[:, 1].clamp(min=1)).float()
-    counts = {name: count for name, count in zip(names, sums[:, 1])}
+    counts = dict(zip(names, sums[:, 1]))
     loss = sum(world * part.total / counts[f"loss_{m}"].clamp(min=1).to(part.total) for m, part in parts.items())
     stats = dict(zip(names, means))
     stats["loss"] = sum(stats[f"loss_{module}"] for module in parts)
@@ -85,4 +85,5 @@ def combine(parts: dict[str, ModuleLoss]) -> tuple[torch.Tensor, dict[str, torch
     if f"acc_{last}" in stats:
         stats["acc"] = stats.pop(f"acc_{last}")
     assert isinstance(loss, torch.Tensor)
-    return loss, stats, counts[f"loss_{last}"].float()
+    # ESPnet gathers figures of one dimension over processes.
+    return loss, {name: value.reshape(1) for name, value in stats.items()}, counts[f"loss_{last}"].float().reshape(1)

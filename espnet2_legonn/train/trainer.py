@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from espnet2_legonn._compat import load, patched, safe_checkpoints
+from espnet2_legonn.errors import CheckpointError
 from espnet2_legonn.train.averaging import average_nbest_models
 
 _stock = load("espnet2.train.trainer")
@@ -43,6 +46,21 @@ class LegoNNTrainer(_stock.Trainer):  # type: ignore[misc, name-defined]
         with safe_checkpoints(), patched(_stock, average_nbest_models=average_nbest_models):
             super().run(**kwargs)
 
+    @staticmethod
+    def resume(checkpoint: str | Path, **kwargs: Any) -> None:
+        """As ESPnet's.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged.
+        """
+        try:
+            _stock.Trainer.resume(checkpoint, **kwargs)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise CheckpointError(
+                f"{checkpoint}: cannot be resumed from ({str(error).splitlines()[0]}); "
+                "remove it to begin anew, or start from an <n>epoch.pth with init"
+            ) from None
+
     @classmethod
     def train_one_epoch(cls, **kwargs: Any) -> bool:
         """As ESPnet's, and the update that it leaves out."""
@@ -50,7 +68,9 @@ class LegoNNTrainer(_stock.Trainer):  # type: ignore[misc, name-defined]
         options = kwargs["options"]
         invalid = super().train_one_epoch(iterator=counted, **kwargs)
         if counted.count % options.accum_grad and kwargs.get("scaler") is None:
-            invalid = not _leftover_step(kwargs["model"], kwargs["optimizers"], kwargs["schedulers"], options) and invalid
+            invalid = (
+                not _leftover_step(kwargs["model"], kwargs["optimizers"], kwargs["schedulers"], options) and invalid
+            )
         return invalid
 
 

@@ -22,6 +22,7 @@ MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
 MAX_CONSTRUCTOR_PARAMETERS = 12
 MAX_IMPORT_RATIO = 1.35
+FIRST_IMPORT = "from espnet2_legonn import LegoNN"  # the bare package loads no torch
 
 # Rooms in building order: a room imports rooms above its own line only. A new room needs a line here.
 ROOMS = (
@@ -37,11 +38,15 @@ ROOMS = (
     "search",
     "store",
     "api",
+    "plug",
+    "lab",
+    "decode",
     "inference",
     "__init__",
     "_compat",
     "train",
     "tasks",
+    "recipe",
     "bin",
 )
 ESPNET_ROOMS = {"_compat", "train", "tasks", "bin"}
@@ -150,8 +155,8 @@ def wrong_imports(path: Path, tree: ast.Module) -> list[str]:
             faults.append(f"{place}{name}: only {sorted(ESPNET_ROOMS)} may import ESPnet")
         elif target in (None, room) or (room, target) in LAZY_DOORS:
             continue
-        elif target not in ROOMS:
-            faults.append(f"{place}{target} has no line in ROOMS")
+        elif not {room, target} <= set(ROOMS):
+            faults.append(f"{place}{room} imports {target}, and one of them has no line in ROOMS")
         elif ROOMS.index(target) > ROOMS.index(room):
             faults.append(f"{place}{room} is built before {target}, so it may not import it")
     return faults
@@ -245,7 +250,7 @@ def test_imports_point_one_way() -> None:
     faults = [fault for path, tree in HOUSE.items() for fault in wrong_imports(path, tree)]
     unknown = sorted({room_of(path) for path in HOUSE} - set(ROOMS))
     assert len(HOUSE) >= 20 and sum(1 for p, t in HOUSE.items() for _ in imported_modules(p, t)) >= 100
-    assert not unknown, f"give these rooms a line in ROOMS: {unknown}"
+    assert not unknown, f"give these rooms a line in ROOMS, after all that they import: {unknown}"
     assert not faults, "\n".join(faults)
 
 
@@ -270,21 +275,21 @@ def run_python(code: str) -> str:
 
 
 def test_importing_the_package_is_light() -> None:
-    code = "import espnet2_legonn, json, sys; print(json.dumps(sorted(sys.modules)))"
+    code = f"{FIRST_IMPORT}; import json, sys; print(json.dumps(sorted(sys.modules)))"
     loaded = set(json.loads(run_python(code)))
     assert len(loaded) > 500 and "torch" in loaded and "espnet2_legonn" in loaded
-    assert not (heavy := sorted(HEAVY & loaded)), f"`import espnet2_legonn` loads {heavy}"
+    assert not (heavy := sorted(HEAVY & loaded)), f"`{FIRST_IMPORT}` loads {heavy}"
 
 
 def test_importing_the_package_costs_what_torch_costs() -> None:
     """Processor time, best of three in turn: wall time would measure the tests running next door."""
-    best = {"torch": float("inf"), "espnet2_legonn": float("inf")}
-    run_python("import espnet2_legonn")  # compiles
+    best = {"import torch": float("inf"), FIRST_IMPORT: float("inf")}
+    run_python(FIRST_IMPORT)  # compiles
     for _ in range(3):
-        for name in best:
-            spent = float(run_python(f"import time, {name}; print(time.process_time())"))
-            best[name] = min(best[name], spent)
-    ratio = best["espnet2_legonn"] / best["torch"]
+        for code in best:
+            spent = float(run_python(f"import time; {code}; print(time.process_time())"))
+            best[code] = min(best[code], spent)
+    ratio = best[FIRST_IMPORT] / best["import torch"]
     assert ratio <= MAX_IMPORT_RATIO, f"{ratio:.2f} times `import torch` ({best})"
 
 

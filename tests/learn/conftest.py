@@ -1,17 +1,24 @@
 """A toy pair of languages and a plain PyTorch trainer: what the modularity tests share.
 
-Source sentences are adjectives, nouns, verbs and two symbols whose translation hangs on what came before. The target
-puts adjectives behind their noun (local reordering), ``it`` agrees with the last noun's gender and ``again`` copies it.
+Source sentences are adjectives, nouns, verbs and words whose translation hangs on what came before. The target puts
+adjectives behind their noun (local reordering), ``it`` agrees with the last noun's gender, ``again`` copies it, every
+second verb becomes two words and ``eh`` none. The last two matter: where both sides always have the same length, the
+t-th word sits at slot 2t, a decoder learns to read by slot number instead of content, and the swap of two seeds fails
+(measured: 30 and 60 % instead of 99.7 %).
 """
 
 from __future__ import annotations
 
+import os
 import random
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 from espnet2_legonn import LegoNN
 from espnet2_legonn.chain import Labels
@@ -21,50 +28,51 @@ GENDERS = 3
 
 @dataclass(frozen=True)
 class Language:
-    """Sizes of the toy language; sentences have ``shortest`` to ``longest`` words on both sides."""
+    """Number of words of each class: subjects, objects, adjectives, verbs, adverbs."""
 
-    nouns: int = 10
-    adjectives: int = 6
+    subjects: int = 6
+    objects: int = 6
+    adjectives: int = 5
     verbs: int = 6
-    shortest: int = 4
-    longest: int = 8
+    adverbs: int = 4
 
     @property
     def source(self) -> list[str]:
-        sizes = (("N", self.nouns), ("A", self.adjectives), ("V", self.verbs))
-        return [f"{kind}{i}" for kind, size in sizes for i in range(size)] + ["it", "again"]
+        sizes = {"S": self.subjects, "O": self.objects, "A": self.adjectives, "V": self.verbs, "R": self.adverbs}
+        return [f"{kind}{i}" for kind, size in sizes.items() for i in range(size)] + ["it", "eh"]
 
     @property
     def target(self) -> list[str]:
-        return [word.lower() for word in self.source[:-2]] + [f"it{i}" for i in range(GENDERS)]
+        return [word.lower() for word in self.source[:-2]] + [f"it{i}" for i in range(GENDERS)] + ["up"]
 
-    def pairs(self, number: int, seed: int) -> list[tuple[list[str], list[str]]]:
-        """Random source sentences and their translations."""
-        rng = random.Random(seed)
-        weights = [3] * self.nouns + [4] * self.adjectives + [2] * self.verbs + [self.nouns] * 2
-        lengths = (rng.randint(self.shortest, self.longest) for _ in range(number))
-        return [(s, translate(s)) for s in (rng.choices(self.source, weights, k=n) for n in lengths)]
-
-
-def translate(source: list[str]) -> list[str]:
-    """The rules of the toy language."""
-    target: list[str] = []
-    noun, i = "n0", 0
-    while i < len(source):
-        word = source[i]
-        if word[0] == "A" and i + 1 < len(source) and source[i + 1][0] == "N":
-            noun = source[i + 1].lower()
-            target += [noun, word.lower()]
-            i += 1
-        elif word == "it":
-            target.append(f"it{int(noun[1:]) % GENDERS}")
-        elif word == "again":
-            target.append(noun)
+    def sentence(self, rng: random.Random) -> tuple[list[str], list[str]]:
+        """A source sentence, verb last, and its translation, verb second."""
+        adjectives = [f"A{i}" for i in rng.sample(range(self.adjectives), 2)]
+        first, second = (adjectives[i : i + 1] if rng.random() < 0.5 else [] for i in (0, 1))
+        subject, verb = rng.randrange(self.subjects), rng.randrange(self.verbs)
+        adverb = [f"R{rng.randrange(self.adverbs)}"] if rng.random() < 0.5 else []
+        filler = ["eh"] if rng.random() < 0.2 else []
+        if rng.random() < 0.2:
+            object_, translated, second = "it", f"it{subject % GENDERS}", []
         else:
-            noun = word.lower() if word[0] == "N" else noun
-            target.append(word.lower())
-        i += 1
-    return target
+            object_ = f"O{rng.randrange(self.objects)}"
+            translated = object_.lower()
+        source = [*first, f"S{subject}", *filler, *adverb, *second, object_, f"V{verb}"]
+        target = [f"s{subject}", *first, f"v{verb}", *(["up"] if verb % 2 else []), translated, *second, *adverb]
+        return source, [word.lower() for word in target]
+
+    def pairs(self, number: int, seed: int, but: frozenset[str] = frozenset()) -> list[tuple[list[str], list[str]]]:
+        """Random sentences and their translations, none of ``but``."""
+        rng, found = random.Random(seed), []
+        while len(found) < number:
+            source, target = self.sentence(rng)
+            if " ".join(source) not in but:
+                found.append((source, target))
+        return found
+
+
+WEMB = (("type", "wemb"), ("num_blocks", 1))
+BEAM_CONV = (("type", "beam_conv"), ("k", 4), ("embed_size", 24), ("num_blocks", 1))
 
 
 @dataclass(frozen=True)
@@ -72,26 +80,32 @@ class Recipe:
     """One model of the experiment.
 
     Args:
-        seed: of weights and data order.
+        language: what is translated.
+        seed: of weights and data.
+        steps: updates.
         slots_per_token: of the encoder's length controller.
         decodes: a pair, or the encoder alone.
         ingestor: the decoder's input, without its vocabulary.
-        size, blocks: width and depth of both modules.
-        steps: updates.
+        collapse: the ingestor merges runs of slots.
+        ctc_weight: 0 trains the pair end to end without CTC.
+        size, blocks, dropout: of both modules.
     """
 
+    language: Language
     seed: int
+    steps: int
     slots_per_token: float = 2.0
     decodes: bool = True
-    ingestor: tuple[tuple[str, Any], ...] = (("type", "wemb"), ("num_blocks", 1))
+    ingestor: tuple[tuple[str, Any], ...] = WEMB
+    collapse: bool = False
     ctc_weight: float = 1.0
-    size: int = 64
+    size: int = 48
     blocks: int = 2
-    steps: int = 800
+    dropout: float = 0.0
 
 
 class Toy:
-    """Trains chains on the toy task and scores them by whole sentences.
+    """Trains chains on a toy language and scores them by whole sentences.
 
     Args:
         language: what is translated.
@@ -99,7 +113,7 @@ class Toy:
         rate: peak learning rate.
     """
 
-    def __init__(self, language: Language, batch: int = 32, rate: float = 3e-3) -> None:
+    def __init__(self, language: Language, batch: int = 32, rate: float = 5e-3) -> None:
         self.language, self.batch, self.rate = language, batch, rate
         special = ["<blank>", "<unk>"]
         self.vocabs = {
@@ -114,16 +128,16 @@ class Toy:
             "size": recipe.size,
             "heads": 4,
             "linear_units": 2 * recipe.size,
-            "dropout": 0.0,
+            "dropout": recipe.dropout,
         }
-        mean = (self.language.shortest + self.language.longest) / 2
+        # The input has one step more than the sentence has words: its end.
+        steps, words = sum(len(s) + 1 for s, _ in self.test), sum(len(t) for _, t in self.test)
         encoder = {
             "name": "encoder",
             "input": {"type": "tokens", "vocab": "src"},
             "body": body,
-            # The input has one step more than the sentence has words (its end); sentences keep their length.
             "length_control": {
-                "ratio": round(recipe.slots_per_token * mean / (mean + 1), 3),
+                "ratio": round(recipe.slots_per_token * words / steps, 3),
                 "max_length": 40,
                 "num_blocks": max(recipe.blocks // 2, 1),
             },
@@ -131,7 +145,7 @@ class Toy:
         }
         decoder = {
             "name": "decoder",
-            "input": {**dict(recipe.ingestor), "vocab": "tgt"},
+            "input": {**dict(recipe.ingestor), "vocab": "tgt", "collapse": recipe.collapse},
             "body": {**body, "type": "transformer_decoder"},
             "output": {"vocab": "tgt", "label_smoothing": 0.1},
         }
@@ -141,12 +155,15 @@ class Toy:
         """Equation 9, AdamW, linear warm-up and decay."""
         torch.manual_seed(recipe.seed)
         chain = LegoNN.from_config(self.description(recipe)).train()
-        optimizer = torch.optim.AdamW(chain.parameters(), lr=self.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+        optimizer = torch.optim.AdamW(
+            chain.parameters(), lr=self.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
+        )
         warm = recipe.steps // 8
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda s: min((s + 1) / warm, max(recipe.steps - s, 1) / (recipe.steps - warm))
         )
-        data = self.language.pairs(self.batch * recipe.steps, seed=recipe.seed)
+        unseen = frozenset(" ".join(source) for source, _ in self.test)
+        data = self.language.pairs(self.batch * recipe.steps, recipe.seed, unseen)
         source, target = (chain.vocabs[n].ids for n in ("src", "tgt"))
         for step in range(recipe.steps):
             batch = data[step * self.batch : (step + 1) * self.batch]
@@ -175,3 +192,28 @@ def padded(rows: list[list[int]], value: int) -> tuple[torch.Tensor, torch.Tenso
     for row, out in zip(rows, ids):
         out[: len(row)] = torch.tensor(row)
     return ids, lengths
+
+
+@pytest.fixture(scope="session")
+def toy_module() -> dict[str, Any]:
+    """The names of this file (importlib mode has no other way to share them)."""
+    return {"Language": Language, "Recipe": Recipe, "Toy": Toy, "BEAM_CONV": BEAM_CONV}
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Recipe], LegoNN]:
+    """Trains each model once in a session, also where pytest-xdist runs several workers: they share a folder."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    made: dict[Recipe, LegoNN] = {}
+
+    def get(recipe: Recipe) -> LegoNN:
+        if recipe not in made:
+            folder = root / f"toy-{zlib.crc32(repr(recipe).encode()):08x}"
+            with FileLock(f"{folder}.lock"):
+                if not folder.exists():
+                    Toy(recipe.language).train(recipe).save(folder)
+            made[recipe] = LegoNN.from_pretrained(folder)
+        return made[recipe]
+
+    return get

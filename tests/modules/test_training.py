@@ -8,6 +8,7 @@ import torch
 from espnet2_legonn.chain import Chain, Labels
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.modules.module import consumed, produced
+from espnet2_legonn.modules.transformer import BlockSizes, CrossTransformer, TransformerEncoder
 from tests.modules import toys
 
 SOURCES = [[3, 4, 5], [2, 3], [7, 1, 2, 2]]
@@ -98,6 +99,18 @@ def test_freeze_true_keeps_dropout_and_freeze_eval_does_not() -> None:
     model.eval().train()
     assert not model.mods["second"].training and model.mods["first"].training
     assert not any(m.training for m in model.eval().modules())
+
+
+@pytest.mark.parametrize("place", ["dropout", "attention_dropout", "activation_dropout"])
+@pytest.mark.parametrize("kind", [TransformerEncoder, CrossTransformer])
+def test_each_dropout_works_in_training_alone(kind: type, place: str) -> None:
+    rates = {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0, place: 0.5}
+    torch.manual_seed(0)
+    stack = kind(BlockSizes(1, toys.D, toys.HEADS, toys.UNITS, **rates))
+    x, lengths = torch.randn(2, 6, toys.D), torch.tensor([6, 4])
+    inputs = (x, lengths) if kind is TransformerEncoder else (x, x, lengths)
+    assert not torch.equal(stack.train()(*inputs), stack(*inputs))
+    assert torch.equal(stack.eval()(*inputs), stack(*inputs))
 
 
 def test_a_step_of_the_optimizer_leaves_frozen_weights() -> None:

@@ -12,6 +12,6 @@ if [ "${src_lang}" != cs ]; then test_sets+=" test2017_${src_lang}_en"; fi # the
 legonn.sh \
     --input text --src_lang "${src_lang}" --local_data_opts "--src ${src_lang}" \
     --train_set "train_${src_lang}_en" --valid_set "valid_${src_lang}_en" --test_sets "${test_sets}" \
-    --token_type bpe --nbpe 3000 --bpemode unigram --src_nbpe 4000 --src_bpemode unigram \
+    --token_type bpe --nbpe 2000 --bpemode unigram --src_nbpe 2000 --src_bpemode unigram \
     --legonn_config "conf/train_legonn_${src_lang}_en.yaml" --legonn_args "" \
     --metrics "bleu" --inference_config conf/decode.yaml "$@"

@@ -47,7 +47,7 @@ def main() -> None:
                 if split.startswith("test"):
                     print(f"{name}_{args.src}_en: not in Multi30K")
                     continue
-                raise DataError(f"{args.corpus}: no {split}.{args.src} or {split}.en; MULTI30K=DIR must hold the raw texts")
+                raise DataError(f"{args.corpus}: no {split}.{args.src} or {split}.en; MULTI30K=DIR holds raw texts")
             keys = [f"{name}-{i:05d}" for i in range(len(source))]
             folder = args.out / f"{name}_{args.src}_en"
             write_table(folder / "src_text", {k: normalize(s, args.case) for k, s in zip(keys, source)})

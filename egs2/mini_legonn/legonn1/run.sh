@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# LegoNN in miniature: an embedded corpus, the paper's Tables III-VI and X. `make demo` runs all of it.
+set -euo pipefail
+
+stage=1              # 1 data, 3-5 format, filter, vocabularies; 10-13 the experiments of conf/plan.yaml
+stop_stage=10000
+nj=2                 # processes
+plan=conf/plan.yaml
+data_opts="--de_en 8000"  # options of local/data.py
+nbpe=300             # English
+src_nbpe=500         # German, Romanian
+expdir=exp
+only=                # experiments to run, with what they need (default: all)
+help_message="Usage: $0 [--stage N] [--stop_stage N] [--nj N] [--plan FILE] [--only \"NAMES\"]"
+
+. ./path.sh
+# shellcheck source=/dev/null
+. parse_options.sh
+
+english="dump/raw/train_de_en/text dump/raw/train_ro_en/text dump/raw/train_asr/text dump/raw/train_ted/text"
+common=(--nj "${nj}" --lang en --nbpe "${nbpe}" --src_nbpe "${src_nbpe}" --expdir "${expdir}")
+active() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
+translation() { # de | ro, first stage, last stage
+    legonn.sh "${common[@]}" --input text --src_lang "$1" --train_set "train_$1_en" --valid_set "valid_$1_en" \
+        --test_sets "test_$1_en" --bpe_train_text "${english}" --stage "$2" --stop_stage "$3"
+}
+
+if active 1; then
+    # shellcheck disable=SC2086
+    local/data.sh --nj "${nj}" ${data_opts}
+fi
+if active 3 || active 4; then
+    range=("$((stage > 3 ? stage : 3))" "$((stop_stage < 4 ? stop_stage : 4))")
+    for src in de ro; do translation "${src}" "${range[@]}"; done
+    legonn.sh "${common[@]}" --train_set train_asr --valid_set valid_asr --test_sets test_asr \
+        --stage "${range[0]}" --stop_stage "${range[1]}"
+    legonn.sh "${common[@]}" --train_set train_ted --valid_set valid_ted --test_sets valid_ted \
+        --stage "${range[0]}" --stop_stage "${range[1]}"
+fi
+if active 5; then # after all others: the English vocabulary sees all texts
+    for src in de ro; do translation "${src}" 5 5; done
+    python3 -m espnet2_legonn.data.cli vocab data/en_token_list/phn dump/raw/train_asr/text_phn \
+        dump/raw/train_ted/text_phn --unit phn
+fi
+if [ "${stop_stage}" -ge 10 ]; then
+    # shellcheck disable=SC2086
+    python3 -m espnet2_legonn.bin.legonn_plan "${plan}" --workers "${nj}" --expdir "${expdir}" ${only:+--only ${only}}
+fi

@@ -1,0 +1,44 @@
+"""Run the experiments of a plan and print its tables.
+
+example: python -m espnet2_legonn.bin.legonn_plan conf/plan.yaml --workers 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet2_legonn.errors import LegoNNError
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Run, then write the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("plan", type=Path)
+    add("--raw", type=Path, default=Path("dump/raw"), help="data directories")
+    add("--expdir", type=Path, default=Path("exp"))
+    add("--workers", type=int, default=2, help="experiments at a time")
+    add("--only", nargs="+", metavar="EXPERIMENT", help="these and what they need")
+    add("--report", type=Path, help="Markdown file for the tables; default <expdir>/RESULTS.md")
+    args = parser.parse_args(cmd)
+    from espnet2_legonn.recipe.plan import load_plan
+    from espnet2_legonn.recipe.report import draw_interface, next_command, write_report
+    from espnet2_legonn.recipe.runner import run_plan
+
+    try:
+        plan = load_plan(args.plan, args.only)
+        run_plan(plan, args.raw, args.expdir, args.workers)
+        report = args.report or args.expdir / "RESULTS.md"
+        print(write_report(plan, args.expdir, report))
+        picture = draw_interface(plan, args.raw, args.expdir)
+        print(f"tables: {report}\npicture of an interface: {picture}")
+        print("next, plug a chain of your own: " + next_command(plan, args.expdir))
+    except LegoNNError as error:
+        sys.exit(f"{type(error).__name__}:\n{error}")
+
+
+if __name__ == "__main__":
+    main()

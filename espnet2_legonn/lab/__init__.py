@@ -1,0 +1,1 @@
+"""Looking at what modules say: pictures of interfaces."""

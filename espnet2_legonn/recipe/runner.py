@@ -1,0 +1,189 @@
+"""Run a plan: trainings in a few worker processes that import ESPnet once, plugs as soon as their parts are there."""
+
+from __future__ import annotations
+
+import concurrent.futures as futures
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+from espnet2_legonn.data.tables import atomic_text
+from espnet2_legonn.recipe.plan import Experiment, Plan, folder
+
+DONE = "done.json"
+
+
+def run_plan(plan: Plan, raw: Path, exp_dir: Path, workers: int = 2) -> dict[str, float]:
+    """Do all that is not done yet; seconds spent by experiment.
+
+    Raises:
+        Exception: of the first experiment that failed; what runs beside it is finished, the rest is not begun.
+    """
+    waiting = dict(plan.experiments)
+    done = {n for n, e in plan.experiments.items() if is_done(plan, e, exp_dir)}
+    seconds: dict[str, float] = {}
+    context = multiprocessing.get_context("spawn")
+    with (
+        futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet) as pool,
+        tqdm(total=len(waiting), unit="exp", desc="plan", smoothing=0) as progress,
+    ):
+        for name in done:
+            waiting.pop(name)
+            progress.update()
+        running: dict[futures.Future, str] = {}
+        while waiting or running:
+            for name in [n for n, e in waiting.items() if e.needs <= done and len(running) < workers]:
+                if len(running) < workers:
+                    job = pool.submit(run_experiment, plan, waiting.pop(name), raw, exp_dir)
+                    running[job] = name
+            finished, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
+            for job in finished:
+                name = running.pop(job)
+                seconds[name], line = job.result()
+                done.add(name)
+                progress.update()
+                progress.write(f"{name:24s} {seconds[name]:5.0f} s  {line}")
+    return seconds
+
+
+def _quiet() -> None:
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    warnings.simplefilter("ignore")
+
+
+def is_done(plan: Plan, experiment: Experiment, exp_dir: Path) -> bool:
+    """Was exactly this experiment finished before?"""
+    path = folder(exp_dir, experiment.name) / DONE
+    return path.is_file() and json.loads(path.read_text())["fingerprint"] == plan.fingerprint(experiment)
+
+
+@contextlib.contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Everything that is logged or printed goes to this file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s"))
+    root = logging.getLogger()
+    old, level = root.handlers[:], root.level
+    root.handlers, root.level = [handler], logging.INFO
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), open(path, "a") as f, contextlib.redirect_stderr(f):
+            yield
+    finally:
+        root.handlers, root.level = old, level
+        handler.close()
+
+
+def run_experiment(plan: Plan, experiment: Experiment, raw: Path, exp_dir: Path) -> tuple[float, str]:
+    """Train (or put together), decode and score one experiment; seconds and a line of results."""
+    start = time.perf_counter()
+    exp = folder(exp_dir, experiment.name)
+    fingerprint = plan.fingerprint(experiment)
+    stamp = exp / "fingerprint"
+    if not stamp.is_file() or stamp.read_text() != fingerprint:
+        shutil.rmtree(exp, ignore_errors=True)
+        exp.mkdir(parents=True)
+        stamp.write_text(fingerprint)
+    notes: list[str] = []
+    with log_to(exp / "train.log"):
+        if experiment.plug:
+            notes = _plug(experiment, exp, exp_dir)
+        else:
+            _train(plan, experiment, raw, exp, exp_dir)
+        results = _decode_and_score(plan, experiment, raw, exp)
+    seconds = time.perf_counter() - start
+    payload = {"fingerprint": fingerprint, "seconds": round(seconds, 1), "results": results, "notes": notes}
+    with atomic_text(exp / DONE) as f:
+        json.dump(payload, f, indent=1)
+    return seconds, "  ".join(f"{r['set']} {r['module'] or 'final'} {r['metric']} {r['value']:.1f}" for r in results)
+
+
+def _plug(experiment: Experiment, exp: Path, exp_dir: Path) -> list[str]:
+    from espnet2_legonn.plug import plug
+
+    def part(spec: str) -> str:
+        name, _, modules = spec.partition("#")
+        return f"{folder(exp_dir, name)}#{modules}" if modules else str(folder(exp_dir, name))
+
+    _, notes = plug([part(spec) for spec in experiment.plug], exp / "chain")
+    for file in (exp / "chain").iterdir():
+        os.replace(file, exp / file.name)
+    (exp / "chain").rmdir()
+    return notes
+
+
+def _train(plan: Plan, experiment: Experiment, raw: Path, exp: Path, exp_dir: Path) -> None:
+    from espnet2_legonn.recipe.stages import chain_config, data_options, shape_names
+    from espnet2_legonn.recipe.validation import choose_window
+    from espnet2_legonn.tasks.legonn import LegoNNTask
+
+    config_file = exp / "train.yaml"
+    config_file.write_text(yaml.safe_dump(plan.chain(experiment, exp_dir), sort_keys=False, allow_unicode=True))
+    config = chain_config(config_file)
+    data = data_options(config, raw / experiment.train, raw / experiment.valid)
+    stats = _stats(config_file, data, config, experiment, raw, exp_dir)
+    shapes = []
+    for phase in ("train", "valid"):
+        for name in shape_names(config):
+            shapes += [f"--{phase}_shape_file", str(stats / phase / name)]
+    LegoNNTask.main(cmd=["--config", str(config_file), *data, *shapes, "--resume", "true", "--output_dir", str(exp)])
+    if plan.average_window:
+        choose_window(exp, raw / experiment.valid, experiment.metrics[0], plan.average_window, 1, 1, 100, 1)
+        for path in exp.glob("*epoch.pth"):
+            path.unlink()
+
+
+def _stats(config_file: Path, data: list[str], config: Any, experiment: Experiment, raw: Path, exp_dir: Path) -> Path:
+    """Statistics, shared by the experiments with the same data, module names and vocabularies."""
+    targets = [(m.name, getattr(m.output, "vocab", "")) for m in config.modules]
+    digest = hashlib.sha256(json.dumps([data, targets]).encode()).hexdigest()[:8]
+    stats = exp_dir / f"legonn_stats_{experiment.train}_{digest}"
+    if not (stats / "train" / "batch_keys").is_file():
+        from espnet2_legonn.tasks.legonn import LegoNNTask
+
+        partial = stats.with_name(f".{stats.name}.{os.getpid()}")
+        keys = []
+        for phase, name in (("train", experiment.train), ("valid", experiment.valid)):
+            keys += [f"--{phase}_shape_file", str(raw / name / "text")]
+        LegoNNTask.main(
+            cmd=["--collect_stats", "true", "--config", str(config_file), *data, *keys, "--output_dir", str(partial)]
+        )
+        with contextlib.suppress(OSError):  # another worker was faster
+            partial.rename(stats)
+        shutil.rmtree(partial, ignore_errors=True)
+    return stats
+
+
+def _decode_and_score(plan: Plan, experiment: Experiment, raw: Path, exp: Path) -> list[dict[str, Any]]:
+    from espnet2_legonn.api import LegoNN
+    from espnet2_legonn.decode import decode_table, read_inputs
+    from espnet2_legonn.recipe.stages import KINDS, score
+    from espnet2_legonn.search.beam import BeamOptions
+
+    chain = LegoNN.from_pretrained(exp)
+    options = BeamOptions(**{**plan.search, **experiment.search})
+    results = []
+    for name in experiment.tests:
+        out = exp / "decode" / name
+        decoded = decode_table(chain, read_inputs(chain, raw / name / KINDS[chain.input_kind][0]), options, 64)
+        decoded.nbest[0].write(out)
+        for module, tables in decoded.interfaces.items():
+            tables.write(out / "interfaces" / module)
+        for module, metric, value in score(exp, raw / name, out, experiment.metrics):
+            results.append({"set": name, "module": module, "metric": metric, "value": value})
+    return results

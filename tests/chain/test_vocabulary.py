@@ -1,0 +1,143 @@
+"""Vocabularies: the four units, files, digests, pickling, and lists that are none."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+
+import pytest
+
+from espnet2_legonn import DataError, Vocabulary
+
+TEXT = ["the cat sat on the mat", "a dog and a cat", "the dog sat", "mats and cats and dogs"] * 5
+
+
+@pytest.fixture(scope="module")
+def bpe(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A sentencepiece model of 24 pieces trained here, and its token list."""
+    import sentencepiece
+
+    folder, model = tmp_path_factory.mktemp("bpe"), io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXT), model_writer=model, vocab_size=24, model_type="bpe", minloglevel=2
+    )
+    (folder / "bpe.model").write_bytes(model.getvalue())
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    pieces = [processor.id_to_piece(i) for i in range(3, processor.get_piece_size())]
+    (folder / "tokens.txt").write_text(
+        "\n".join(["<blank>", "<unk>", *pieces, "<sos/eos>"]) + "\n", encoding="utf-8"
+    )
+    return folder / "tokens.txt", folder / "bpe.model"
+
+
+def test_bpe_from_files(bpe: tuple[Path, Path]) -> None:
+    vocab = Vocabulary.from_files(*bpe[:1], "bpe", bpe[1], "en", "lc")
+    assert (len(vocab), vocab.blank_id, vocab.unk_id, vocab.sos_eos_id) == (24, 0, 1, 23)
+    for text in TEXT[:4]:
+        ids = vocab.encode(text)
+        assert all(1 < i < 23 for i in ids)
+        assert vocab.decode(ids) == text
+        assert vocab.decode([0, *ids, 0, 23]) == text
+    assert 1 in vocab.encode("the zebra"), "z was never seen"
+
+
+def test_bpe_survives_pickling_after_use(bpe: tuple[Path, Path]) -> None:
+    """Data loader workers get a copy: the sentencepiece object itself cannot be pickled."""
+    vocab = Vocabulary.from_files(bpe[0], "bpe", bpe[1])
+    ids, digest = vocab.encode("the cat"), vocab.sha256
+    twin = pickle.loads(pickle.dumps(vocab))
+    assert twin == vocab and hash(twin) == hash(vocab)
+    assert twin.encode("the cat") == ids and twin.sha256 == digest
+
+
+def test_bpe_without_a_model_joins_but_does_not_split(bpe: tuple[Path, Path]) -> None:
+    vocab = Vocabulary.from_files(bpe[0])
+    assert vocab.decode([2, 3]) == "".join(vocab.tokens[2:4]).replace("\u2581", " ").strip()
+    with pytest.raises(DataError, match="unit bpe needs a sentencepiece model to split text; give bpemodel"):
+        vocab.encode("the")
+
+
+@pytest.mark.parametrize(
+    ("unit", "tokens", "text", "split"),
+    [
+        ("char", ["a", "b", "<space>"], "ab  b ", ["a", "b", "<space>", "b"]),
+        ("word", ["ab", "b"], " ab  b", ["ab", "b"]),
+        ("phn", ["AH0", "B"], "B AH0", ["B", "AH0"]),
+    ],
+)
+def test_units(unit: str, tokens: list[str], text: str, split: list[str]) -> None:
+    vocab = Vocabulary(("<blank>", "<unk>", *tokens, "<sos/eos>"), unit)
+    assert vocab.split(text) == split
+    assert vocab.encode(text) == [vocab.tokens.index(t) for t in split]
+    assert vocab.decode(vocab.encode(text)) == " ".join(text.split())
+    assert pickle.loads(pickle.dumps(vocab)).encode(text) == vocab.encode(text)
+
+
+def test_unknown_tokens_become_unk() -> None:
+    vocab = Vocabulary(("<blank>", "<unk>", "a", "<sos/eos>"), "word")
+    assert vocab.encode("a q a") == [2, 1, 2]
+    assert vocab.encode("") == []
+
+
+def test_the_digest_is_of_the_ordered_tokens() -> None:
+    def digest(*tokens: str, unit: str = "word") -> str:
+        return Vocabulary(("<blank>", "<unk>", *tokens, "<sos/eos>"), unit).sha256
+
+    assert digest("a", "b") == digest("a", "b", unit="phn")
+    assert len({digest("a", "b"), digest("b", "a"), digest("a"), digest("ab")}) == 4
+
+
+def test_a_token_may_be_another_unicode_separator(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.txt"
+    path.write_text("<blank>\n<unk>\n\u2028\n\u00a0\n<sos/eos>\n", encoding="utf-8")
+    assert Vocabulary.from_files(path, "char").tokens == ("<blank>", "<unk>", "\u2028", "\u00a0", "<sos/eos>")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "unit", "message"),
+    [
+        (
+            ["<blank>", "<unk>", "<sos/eos>"],
+            "word",
+            "3 tokens; need <blank>, <unk>, <sos/eos> and at least one more",
+        ),
+        (
+            ["<unk>", "<blank>", "a", "<sos/eos>"],
+            "word",
+            "token 0 is '<unk>', ESPnet's order puts '<blank>' there",
+        ),
+        (["<blank>", "a", "<unk>", "<sos/eos>"], "word", "token 1 is 'a', ESPnet's order puts '<unk>' there"),
+        (
+            ["<blank>", "<unk>", "<sos/eos>", "a"],
+            "word",
+            "token 3 is 'a', ESPnet's order puts '<sos/eos>' there",
+        ),
+        (["<blank>", "<unk>", "a", "b", "a", "<sos/eos>"], "word", "tokens that occur twice: a"),
+        (
+            ["<blank>", "<unk>", "a", "<sos/eos>"],
+            "syllable",
+            "unit 'syllable' is not one of bpe, phn, char, word",
+        ),
+    ],
+)
+def test_lists_that_are_no_vocabulary(tokens: list[str], unit: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        Vocabulary(tuple(tokens), unit)
+    path = tmp_path / "tokens.txt"
+    path.write_text("\n".join(tokens), encoding="utf-8")
+    with pytest.raises(DataError, match=f"tokens.txt: vocabulary: .*{message}"):
+        Vocabulary.from_files(path, unit)
+
+
+def test_all_faults_of_a_list_at_once() -> None:
+    with pytest.raises(DataError) as error:
+        Vocabulary(("a", "a", "<unk>", "b"), "x")
+    assert len(error.value.faults) == 5
+
+
+def test_missing_files_are_named(tmp_path: Path, bpe: tuple[Path, Path]) -> None:
+    with pytest.raises(DataError, match="none.txt: no such token list; stage 5 of the recipe makes it"):
+        Vocabulary.from_files(tmp_path / "none.txt")
+    with pytest.raises(DataError, match="none.model: no such sentencepiece model; stage 5"):
+        Vocabulary.from_files(bpe[0], "bpe", tmp_path / "none.model")

@@ -1,0 +1,210 @@
+"""README: every Python block runs, every command exists, the table is what the demo wrote."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import sys
+import zipfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from espnet2_legonn import LegoNN
+from tests.docs.pages import ROOT, all_pages, blocks, read
+
+TEMPLATE = ROOT / "egs2/TEMPLATE/legonn1/legonn.sh"
+WORDS = ["<blank>", "<unk>", "a", "dog", "runs", "<sos/eos>"]
+SOURCE = ["<blank>", "<unk>", "ein", "hund", "<sos/eos>"]
+BODY = {"num_blocks": 1, "size": 8, "heads": 2, "linear_units": 16}
+PLAIN = {".", "cd", "cp", "mkdir", "git", "export"}
+
+
+def encoder(name: str, input: dict[str, Any], ratio: Any) -> dict[str, Any]:
+    control = {"ratio": ratio, "max_length": 40, "num_blocks": 1}
+    return {"name": name, "input": input, "body": BODY, "length_control": control, "output": {"vocab": "en"}}
+
+
+def decoder() -> dict[str, Any]:
+    read = {"type": "wemb", "vocab": "en", "num_blocks": 1}
+    return {
+        "name": "decoder",
+        "input": read,
+        "body": {**BODY, "type": "transformer_decoder"},
+        "output": {"vocab": "en"},
+    }
+
+
+def save_zip(modules: list[dict[str, Any]], path: Path) -> None:
+    """A random chain as the zip of a saved folder."""
+    vocabs = {"en": {"tokens": WORDS, "unit": "word", "language": "en"}, "de": {"tokens": SOURCE, "unit": "word"}}
+    folder = LegoNN.from_config({"vocabs": vocabs, "modules": modules}).save(path.with_suffix(""))
+    with zipfile.ZipFile(path, "w") as z:
+        for file in folder.iterdir():
+            z.write(file, file.name)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that the snippets name, in small and untrained."""
+    import soundfile
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exp").mkdir()
+    torch.manual_seed(0)
+    speech = {"type": "speech", "n_mels": 8, "channels": [2, 3]}
+    text = {"type": "tokens", "vocab": "de"}
+    save_zip([encoder("recognizer", speech, "1/2"), decoder()], tmp_path / "exp/europarl_asr.zip")
+    save_zip([encoder("encoder", text, 2), decoder()], tmp_path / "exp/wmt19_de_en.zip")
+    noise = np.random.default_rng(0).normal(scale=0.1, size=8000)
+    soundfile.write(tmp_path / "speech.wav", noise.astype(np.float32), 16000)
+    return tmp_path
+
+
+def test_python_blocks_run_in_order(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    space: dict[str, Any] = {}
+    snippets = blocks(read("README.md"), "python")
+    for i, snippet in enumerate(snippets):
+        exec(compile(snippet, f"README.md, python block {i + 1}", "exec"), space)
+    assert len(snippets) >= 3
+    assert isinstance(space["text"], str) and (workplace / "exp/plugged/weights.safetensors").is_file()
+    printed = capsys.readouterr().out
+    for line in re.findall(r"^\s*print\(\w+\)\s+# (.*)$", "\n".join(snippets), re.M):
+        assert line in printed, "what the comment promises is what is printed"
+
+
+# -- commands --------------------------------------------------------------------------------------------------------
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """(document, words) of every command in bash blocks; comments and continued lines are taken care of."""
+    found = []
+    for page in all_pages():
+        for block in blocks(page.read_text(encoding="utf-8"), "bash", "console", "sh"):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line.removeprefix("$ "), comments=True)
+                if words:
+                    found.append((str(page.relative_to(ROOT)), words))
+    return found
+
+
+def options(words: list[str]) -> list[str]:
+    """Names of options; a quoted value with options of another command is left alone."""
+    return [w.split("=")[0] for w in words if w.startswith("--") and " " not in w]
+
+
+def module_file(name: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    assert spec is not None and spec.origin, f"no module {name}"
+    return Path(spec.origin)
+
+
+def wrong(page: str, words: list[str]) -> list[str]:
+    """What a command names that is not there."""
+    while re.fullmatch(r"[A-Z0-9_]+=.*", words[0]):
+        words = words[1:]
+    name = words[0]
+    if name in PLAIN:
+        return []
+    if name == "make":
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
+        return [f"make: no target {t}" for t in words[1:] if "=" not in t and t not in targets]
+    if name in ("python", "python3") and words[1] == "-m":
+        source = module_file(words[2]).read_text(encoding="utf-8")
+        return [f"{words[2]}: no option {o}" for o in options(words) if f'"{o}"' not in source]
+    if name in ("python", "python3"):
+        files = [ROOT / words[1], (ROOT / page).parent / words[1]]
+        script = next((f for f in files if f.is_file()), None)
+        return [f"no script {words[1]}"] if script is None else _script(script, words)
+    if name == "./run.sh":
+        own = (ROOT / page).parent / "run.sh"
+        return _run_sh(own if own.is_file() else ROOT / "egs2/an4/legonn1/run.sh", words)
+    return [f"{name}: a command that this test does not know"]
+
+
+def _script(script: Path, words: list[str]) -> list[str]:
+    source = script.read_text(encoding="utf-8")
+    return [f"{script.name}: no option {o}" for o in options(words) if o not in source]
+
+
+def _run_sh(run: Path, words: list[str]) -> list[str]:
+    source = run.read_text(encoding="utf-8")
+    if "parse_options.sh" not in source:  # its options are those of the stage script
+        source += TEMPLATE.read_text(encoding="utf-8")
+    known = set(re.findall(r"^(\w+)=", source, re.M))
+    return [f"{run}: no option {o}" for o in options(words) if o[2:].replace("-", "_") not in known]
+
+
+@pytest.mark.parametrize(("page", "words"), commands(), ids=lambda v: v if isinstance(v, str) else " ".join(v)[:60])
+def test_commands_exist(page: str, words: list[str]) -> None:
+    assert wrong(page, words) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "fault"),
+    [
+        ("make tset", "no target tset"),
+        ("python -m espnet2_legonn.bin.legonn_plug a b --uot c", "no option --uot"),
+        ("./run.sh --stgae 1", "no option --stgae"),
+        ("python tools/nothing.py", "no script"),
+        ("legonn fly", "does not know"),
+    ],
+)
+def test_a_wrong_command_is_found(command: str, fault: str) -> None:
+    assert fault in "".join(wrong("README.md", shlex.split(command)))
+
+
+# -- the table -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def update() -> ModuleType:
+    """tools/update_readme.py as a module."""
+    spec = importlib.util.spec_from_file_location("update_readme", ROOT / "tools/update_readme.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_readme_shows_the_demos_tables(update: ModuleType) -> None:
+    results = update.RESULTS.read_text(encoding="utf-8") if update.RESULTS.is_file() else None
+    assert read("README.md") == update.render(read("README.md"), results), "run python tools/update_readme.py"
+
+
+def test_tables_are_copied_and_nothing_else(update: ModuleType) -> None:
+    results = (
+        "# RESULTS\n\n## Environments\n\n- date: `x`\n\n### Table III: Ro-En\n\n||BLEU|\n|---|---|\n|AR|34.0|\n\n"
+        "### What the joints said\n\n- plug: fine\n"
+    )
+    readme = f"head\n{update.BEGIN}\nold\n{update.END}\ntail\n"
+    found = update.render(readme, results)
+    table = "**Table III: Ro-En**\n\n||BLEU|\n|---|---|\n|AR|34.0|"
+    assert found == f"head\n{update.BEGIN}\n{table}\n{update.END}\ntail\n"
+    assert update.render(found, results) == found
+    assert update.NOT_RUN in update.render(found, None)
+
+
+def test_update_writes_once_and_checks(
+    update: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(update, "README", tmp_path / "README.md")
+    monkeypatch.setattr(update, "RESULTS", tmp_path / "RESULTS.md")
+    update.README.write_text(f"{update.BEGIN}\n{update.END}\n")
+    update.RESULTS.write_text("### T\n\n|a|b|\n|---|---|\n|x|1|\n")
+    assert update.main(["--check"]) == 1
+    assert "run python tools/update_readme.py" in capsys.readouterr().err
+    assert update.main([]) == 0 and "|x|1|" in update.README.read_text()
+    assert update.main(["--check"]) == 0
+    update.RESULTS.write_text("# RESULTS\n")
+    assert update.main([]) == 1 and "holds no table" in capsys.readouterr().err
+    update.README.write_text("no markers\n")
+    assert update.main([]) == 1 and "put them back" in capsys.readouterr().err
+    assert update.main(["--chekc"]) == 2 and "Usage" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir() if p.name.endswith(".part")] == []

@@ -1,0 +1,375 @@
+"""What the stage script calls: jobs, data of a chain, decoding into ESPnet's folders, scoring, plugging."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from espnet2_legonn import LegoNN
+from espnet2_legonn.bin import legonn_average, legonn_inference, legonn_plug, legonn_stage
+from espnet2_legonn.config import parse
+from espnet2_legonn.data.tables import read_table
+from espnet2_legonn.errors import ConfigError, DataError, LegoNNError
+from espnet2_legonn.recipe import stages
+from espnet2_legonn.recipe.jobs import module, read_keys, run, split_keys
+from tests.train.toys import DECODER, ENCODER, MODULES, PRONUNCIATION, RECOGNISER, Corpus, config, control
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN_PL = f"{sys.executable} {ROOT}/egs2/TEMPLATE/legonn1/run.pl"
+FILES = ("text", "token", "token_int", "score")
+
+
+def build(modules: list[dict[str, Any]], seed: int = 0) -> LegoNN:
+    """Random weights, large enough that answers differ from input to input."""
+    torch.manual_seed(seed)
+    data = config(modules)
+    chain = LegoNN.from_config({"vocabs": data["vocabs"], "modules": modules})
+    with torch.no_grad():
+        for name, parameter in chain.named_parameters():
+            parameter.mul_(6 if "ctc_lo" in name else 2)
+    return chain.eval()
+
+
+FIRST = {**ENCODER, "length_control": control(ratio="3/2")}
+
+
+@pytest.fixture(scope="module")
+def exp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build([FIRST, DECODER]).save(tmp_path_factory.mktemp("exp") / "pair")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data directories ``train`` and ``valid``."""
+    return Corpus(tmp_path_factory.mktemp("corpus") / "data").write().root
+
+
+def subset(data: Path, out: Path, number: int) -> Path:
+    """The first utterances of a data directory, with two speakers."""
+    out.mkdir(parents=True)
+    for name in ("src_text", "text", "text_phn", "wav.scp"):
+        lines = (data / name).read_text().splitlines(keepends=True)[:number]
+        (out / name).write_text("".join(lines))
+    keys = [line.split()[0] for line in (out / "text").read_text().splitlines()]
+    (out / "utt2spk").write_text("".join(f"{key} spk{i % 2}\n" for i, key in enumerate(keys)))
+    return out
+
+
+# ---- jobs
+
+
+@pytest.mark.parametrize(("number", "sizes"), [(1, [5]), (2, [2, 3]), (5, [1] * 5), (9, [1] * 5), (0, [5])])
+def test_keys_are_dealt_out_in_blocks(tmp_path: Path, number: int, sizes: list[int]) -> None:
+    (tmp_path / "text").write_text("a x\nb y z\n\nc\nd q\ne v\n")
+    assert split_keys(tmp_path / "text", number, tmp_path / "split") == len(sizes)
+    parts = [read_keys(tmp_path / "split" / f"keys.{i + 1}.scp") for i in range(len(sizes))]
+    assert [len(p) for p in parts] == sizes and sum(parts, []) == list("abcde")
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\x85", "\x0c"])
+def test_only_a_newline_ends_a_line(tmp_path: Path, separator: str) -> None:
+    """Real text holds Unicode line separators; what follows one is no utterance."""
+    (tmp_path / "text").write_text(f"a x{separator}y z\nb y\n", encoding="utf-8")
+    assert read_keys(tmp_path / "text") == list(read_table(tmp_path / "text")) == ["a", "b"]
+
+
+def test_keys_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere: no such file; run the stages before this one"):
+        read_keys(tmp_path / "nowhere")
+    (tmp_path / "empty").write_text("\n")
+    with pytest.raises(DataError, match="empty: no utterances"):
+        split_keys(tmp_path / "empty", 2, tmp_path)
+
+
+def test_jobs_of_the_launcher(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import sys; print('said', sys.argv[1:])", "job.JOB", "<unk>", "a b"]
+    run(RUN_PL, tmp_path / "logs" / "x.JOB.log", command, 2)
+    for job in (1, 2):
+        assert f"said ['job.{job}', '<unk>', 'a b']" in (tmp_path / "logs" / f"x.{job}.log").read_text()
+
+
+def test_a_failing_job(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(LegoNNError, match=r"a job failed; its log is .*x\.\*\.log"):
+        run(RUN_PL, tmp_path / "x.JOB.log", ["false"], 2)
+    assert "2 / 2 failed" in capfd.readouterr().err
+
+
+def test_command_of_a_module() -> None:
+    assert module("a.b", "--x", Path("y")) == [sys.executable, "-m", "a.b", "--x", "y"]
+
+
+# ---- data of a chain
+
+
+def parsed(modules: list[dict[str, Any]]) -> Any:
+    given = config(modules)
+    return parse({"vocabs": given["vocabs"], "modules": modules})
+
+
+def test_data_triples(data: Path) -> None:
+    folder = data / "train"
+    text, speech = parsed(MODULES["tokens"]), parsed(MODULES["speech"])
+    assert stages.data_triples(text, folder) == [f"{folder}/src_text,src_text,text", f"{folder}/text,text,text"]
+    assert stages.data_triples(text, folder, targets=False) == [f"{folder}/src_text,src_text,text"]
+    wanted = [f"{folder}/wav.scp,speech,sound", f"{folder}/text,text,text", f"{folder}/text_phn,text_phn,text"]
+    assert stages.data_triples(speech, folder) == wanted
+    assert stages.data_triples(parsed([RECOGNISER]), folder) == [wanted[0], wanted[2]], "phonemes alone"
+
+
+def test_all_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"wav\.scp: this chain needs it; run the stages that make it") as caught:
+        stages.data_triples(parsed(MODULES["speech"]), tmp_path)
+    assert [fault.split(":")[0].rsplit("/", 1)[1] for fault in caught.value.faults] == ["wav.scp", "text", "text_phn"]
+
+
+def test_a_chain_that_begins_with_an_ingestor(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="decoder: a recipe begins with speech or tokens, not with wemb"):
+        stages.data_triples(parsed([DECODER]), tmp_path)
+
+
+def test_shape_names() -> None:
+    assert stages.shape_names(parsed(MODULES["tokens"])) == ["src_text_shape", "text_decoder_shape"]
+    assert stages.shape_names(parsed(MODULES["speech"])) == ["speech_shape", "text_decoder_shape"]
+    assert stages.shape_names(parsed([RECOGNISER, PRONUNCIATION])) == ["speech_shape", "text_words_shape"]
+
+
+def test_config_without_a_chain(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("optim: adam\n")
+    with pytest.raises(ConfigError, match=r"x\.yaml: describes no chain"):
+        stages.chain_config(tmp_path / "x.yaml")
+
+
+# ---- decoding
+
+
+def infer(exp: Path, data: Path, out: Path, *options: str) -> Path:
+    given = ["--legonn_train_config", str(exp / "config.yaml"), "--output_dir", str(out)]
+    legonn_inference.main([*given, "--data_path_and_name_and_type", f"{data}/src_text,src_text,text", *options])
+    return out
+
+
+def tables(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): p.read_text() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_folders_are_espnets(exp: Path, data: Path, tmp_path: Path) -> None:
+    out = infer(exp, data / "valid", tmp_path, "--nbest", "2", "--beam_size", "3")
+    folders = ["1best_recog", "2best_recog", "interfaces/encoder"]
+    assert sorted(tables(out)) == sorted(f"{folder}/{file}" for folder in folders for file in FILES)
+    keys = read_keys(data / "valid" / "src_text")
+    for folder in folders:
+        found = {file: read_table(out / folder / file) for file in FILES}
+        assert all(list(table) == sorted(keys) for table in found.values())
+        for key in keys:
+            names, ids = found["token"][key].split(), [int(i) for i in found["token_int"][key].split()]
+            vocab = LegoNN.from_pretrained(exp).last.ports[1].vocab
+            assert [vocab.tokens[i] for i in ids] == names and found["text"][key] == vocab.decode(ids)
+            float(found["score"][key])
+    best, second = (read_table(out / f"{n}best_recog" / "score") for n in (1, 2))
+    assert all(float(best[key]) >= float(second[key]) for key in keys)
+
+
+def test_answers_do_not_depend_on_the_batch(exp: Path, data: Path, tmp_path: Path) -> None:
+    one, many = (infer(exp, data / "train", tmp_path / n, "--batch_size", n) for n in ("1", "15"))
+    for file in ("text", "token", "token_int"):
+        for folder in ("1best_recog", "interfaces/encoder"):
+            assert read_table(one / folder / file) == read_table(many / folder / file), file
+    scores = [read_table(out / "1best_recog" / "score") for out in (one, many)]
+    assert all(float(scores[0][k]) == pytest.approx(float(scores[1][k]), abs=1e-4) for k in scores[0])
+    assert len(set(read_table(one / "1best_recog" / "text").values())) > 3, "inputs are told apart"
+
+
+def test_answers_are_those_of_the_library(exp: Path, data: Path, tmp_path: Path) -> None:
+    source = read_table(data / "valid" / "src_text")
+    chain = LegoNN.from_pretrained(exp)
+    out = infer(exp, data / "valid", tmp_path, "--beam_size", "2")
+    assert read_table(out / "1best_recog" / "text") == dict(zip(source, chain(list(source.values()), beam_size=2)))
+    greedy = read_table(out / "interfaces" / "encoder" / "text")
+    assert greedy == dict(zip(source, chain.marginals(list(source.values())).greedy_texts()))
+
+
+def test_chain_without_a_decoder_answers_greedily(data: Path, tmp_path: Path) -> None:
+    alone = build([FIRST]).save(tmp_path / "alone")
+    out = infer(alone, data / "valid", tmp_path / "out")
+    assert read_table(out / "1best_recog" / "text") == read_table(out / "interfaces" / "encoder" / "text")
+
+
+def test_key_file(exp: Path, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "keys.scp").write_text("valid03 valid03\nvalid01 valid01\n")
+    out = infer(exp, data / "valid", tmp_path / "out", "--key_file", str(tmp_path / "keys.scp"))
+    assert list(read_table(out / "1best_recog" / "text")) == ["valid01", "valid03"]
+
+
+def test_options_from_yaml_and_over_it(exp: Path, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "decode.yaml").write_text("beam_size: 3\nlength_penalty: 0.6\nnbest: 2\n")
+    required = ["--legonn_train_config", "x/config.yaml", "--output_dir", "y", "--data_path_and_name_and_type", "a,b,c"]
+    args = legonn_inference.parse_args(["--config", str(tmp_path / "decode.yaml"), "--beam_size", "7", *required])
+    assert (args.beam_size, args.length_penalty, args.nbest) == (7, 0.6, 2)
+    out = infer(exp, data / "valid", tmp_path / "out", "--config", str(tmp_path / "decode.yaml"))
+    assert (out / "2best_recog" / "text").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--config", "decode.yaml"], r"decode\.yaml: 'beam_sise' is no option \(did you mean 'beam_size'\?\)"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: No such file"),
+        (["--config", "list.yaml"], r"list\.yaml"),
+        (["--beam_size", "0"], "beam_size: 0 is less than 1"),
+        (["--nbest", "6"], "nbest: 6 is not between 1 and beam_size"),
+        (["--legonn_model_file", "nowhere.pth"], "nowhere.pth: no such weights"),
+        (["--key_file", "keys.scp"], r"src_text: no line for nobody"),
+        (["--data_path_and_name_and_type", "src_text,src_text"], "src_text,src_text"),
+    ],
+)
+def test_inference_faults(
+    exp: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("decode.yaml").write_text("beam_sise: 3\nnbest: 1\n")
+    Path("list.yaml").write_text("- beam_size\n")
+    Path("keys.scp").write_text("nobody nobody\n")
+    with pytest.raises(SystemExit, match=message):
+        infer(exp, data / "valid", tmp_path / "out", *options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_required_options_of_inference() -> None:
+    with pytest.raises(SystemExit, match="required: --legonn_train_config, --output_dir, --data_path"):
+        legonn_inference.main([])
+
+
+def test_data_of_another_kind(exp: Path, data: Path, tmp_path: Path) -> None:
+    given = ["--legonn_train_config", str(exp / "config.yaml"), "--output_dir", str(tmp_path)]
+    with pytest.raises(SystemExit, match="encoder reads src_text, but the data are speech"):
+        legonn_inference.main([*given, "--data_path_and_name_and_type", f"{data}/valid/wav.scp,speech,sound"])
+
+
+def test_two_jobs_equal_one_and_are_scored(
+    exp: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    folder = subset(data / "train", tmp_path / "test", 6)
+    out = tmp_path / "decoded"
+    legonn_stage.main(
+        ["decode", "--exp", str(exp), "--data", str(folder), "--out", str(out), "--cmd", RUN_PL, "--nj", "2"]
+        + ["--beam_size", "2"]
+    )
+    whole = infer(exp, folder, tmp_path / "whole", "--beam_size", "2")
+    for file in FILES[:3]:
+        assert (out / file).read_text() == (whole / "1best_recog" / file).read_text(), "the best answer lies on top"
+        greedy = Path("interfaces", "encoder", file)
+        assert (out / greedy).read_text() == (whole / greedy).read_text()
+    words = ["score", "--exp", str(exp), "--data", str(folder), "--decoded", str(out)]
+    legonn_stage.main([*words, "--metrics", "wer", "bleu"])
+    said = capsys.readouterr().out
+    for line in ("test: final output: WER", "test: final output: BLEU", "test: encoder: WER", "test: encoder: BLEU"):
+        assert line in said
+    assert (out / "score_wer" / "result.json").is_file() and (out / "interfaces" / "encoder" / "score_bleu").is_dir()
+
+
+def test_scoring_takes_no_options_it_does_not_know(exp: Path, tmp_path: Path) -> None:
+    words = ["score", "--exp", str(exp), "--data", str(tmp_path), "--decoded", str(tmp_path), "--beam_size", "3"]
+    with pytest.raises(SystemExit, match="score: unknown options --beam_size 3"):
+        legonn_stage.main(words)
+
+
+def test_decoding_without_data(exp: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="src_text: no such file; run the stages before this one"):
+        legonn_stage.main(["decode", "--exp", str(exp), "--data", str(tmp_path), "--out", str(tmp_path / "out")])
+
+
+# ---- averaging by decoded score
+
+
+def test_average_by_decoded_score(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exp = build([FIRST, DECODER]).save(tmp_path / "exp")
+    for epoch in (1, 2, 3):
+        state = {f"chain.{k}": v for k, v in build([FIRST, DECODER], epoch).state_dict().items()}
+        torch.save(state, exp / f"{epoch}epoch.pth")
+    options = ["--data", str(data / "valid"), "--metric", "wer", "--window", "1", "--candidates", "3"]
+    legonn_average.main([str(exp), *options, "--limit", "3"])
+    lines = capsys.readouterr().out.splitlines()
+    scores = {line.split()[1].rstrip(":"): float(line.split()[3]) for line in lines[:-1]}
+    assert list(scores) == ["3-3", "2-2", "1-1"] and lines[-1] == str(exp / "valid.decoded.ave.pth")
+    best = min(scores, key=lambda label: scores[label])[0]
+    chosen = torch.load(exp / "valid.decoded.ave.pth", weights_only=True)
+    wanted = torch.load(exp / f"{best}epoch.pth", weights_only=True)
+    assert all(torch.equal(chosen[k], wanted[k]) for k in wanted)
+
+
+# ---- plugging
+
+
+def test_plug(exp: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = build([FIRST, DECODER], seed=1).save(tmp_path / "other")
+    legonn_plug.main([f"{exp}#encoder", f"{other}#decoder", "--out", str(tmp_path / "plugged")])
+    assert "encoder -> decoder" in capsys.readouterr().out
+    plugged, left, right = (LegoNN.from_pretrained(p) for p in (tmp_path / "plugged", exp, other))
+    by_hand = left[:-1] + right[-1:]
+    for key, value in by_hand.state_dict().items():
+        assert torch.equal(plugged.state_dict()[key], value), key
+    assert plugged("s1 s2", beam_size=2) == by_hand("s1 s2", beam_size=2)
+
+
+def test_plug_notes_what_differs_from_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    left, right = build([FIRST]), build([FIRST, DECODER])
+    left.mods["encoder"].interface.seen.update(torch.tensor([28]), torch.tensor([10]))
+    right.mods["decoder"].input.seen.update(torch.tensor([20]), torch.tensor([10]))
+    left.save(tmp_path / "left"), right.save(tmp_path / "right")
+    legonn_plug.main([str(tmp_path / "left"), f"{tmp_path}/right#decoder", "--out", str(tmp_path / "plugged")])
+    assert "note: encoder -> decoder: slots per token: 2.80 are produced, 2.00 were seen" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (["#encoder", "#decodr"], "no module decodr; it has encoder, decoder"),
+        (["#decoder,encoder", "#decoder"], r"modules must follow each other in the chain \(encoder, decoder\)"),
+        (["#encoder", "#encoder"], "encoder -> encoder: encoder writes marginals, encoder reads tokens"),
+        (["#decoder", "#encoder"], "decoder -> encoder: decoder writes text"),
+    ],
+)
+def test_plug_faults(exp: Path, tmp_path: Path, parts: list[str], message: str) -> None:
+    with pytest.raises(SystemExit, match=message):
+        legonn_plug.main([*(f"{exp}{part}" for part in parts), "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_plug_into_a_folder_that_is_taken(exp: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.tex").touch()
+    with pytest.raises(SystemExit, match="taken exists and is no saved chain; choose another folder"):
+        legonn_plug.main([f"{exp}#encoder", f"{exp}#decoder", "--out", str(tmp_path / "taken")])
+    assert (tmp_path / "taken" / "thesis.tex").exists()
+
+
+# ---- all of it
+
+
+@pytest.mark.slow
+def test_stages_ten_to_thirteen(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statistics by two jobs, training through ESPnet's launcher, decoding, scoring."""
+    pytest.importorskip("espnet2")
+    bins = [str(ROOT / "egs2" / "TEMPLATE" / "legonn1"), str(Path(sys.executable).parent), os.environ["PATH"]]
+    monkeypatch.setenv("PATH", os.pathsep.join(bins))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(tmp_path)
+    Path("train.yaml").write_text(yaml.safe_dump(config(MODULES["tokens"], max_epoch=1), sort_keys=False))
+    dirs = ["--config", "train.yaml", "--train", str(data / "train"), "--valid", str(data / "valid")]
+    legonn_stage.main(["stats", *dirs, "--out", "exp/stats", "--nj", "2", "--num_workers", "0"])
+    lengths = dict(line.split() for line in Path("exp/stats/train/text_decoder_shape").read_text().splitlines())
+    assert lengths.keys() == read_table(data / "train" / "text").keys()
+    more = ["--num_workers", "0", "--use_matplotlib", "false"]
+    legonn_stage.main(["train", *dirs, "--stats_dir", "exp/stats", "--out", "exp/x", *more])
+    assert Path("exp/x/1epoch.pth").is_file() and "1epoch results" in Path("exp/x/train.log").read_text()
+    test = subset(data / "valid", tmp_path / "test", 5)
+    legonn_stage.main(["decode", "--exp", "exp/x", "--data", str(test), "--out", "exp/x/decode/test", "--nj", "2"])
+    found = stages.score(Path("exp/x"), test, Path("exp/x/decode/test"), ["wer"])
+    assert [(name, metric) for name, metric, _ in found] == [("", "wer"), ("encoder", "wer")]
