@@ -1,7 +1,7 @@
 # make setup | test | test-all | demo | check | types | clean        PYTHON=python3.11 chooses the interpreter
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # ESPnet is slow to import without compiled files, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from espnet2_legonn import store
 from espnet2_legonn.chain import Chain
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.inputs import Batch, check_waveform, collect, encode_text, pad, read_audio
-from espnet2_legonn.interface import Marginals
-from espnet2_legonn.modules.module import DecoderModule
+from espnet2_legonn.interface import Marginals, require_match
+from espnet2_legonn.modules.module import DecoderModule, consumed
 from espnet2_legonn.modules.speech_input import SpeechInput
 from espnet2_legonn.search.beam import BeamOptions, Hypothesis, beam_search
 
@@ -52,6 +53,10 @@ class LegoNN(Chain):
             DataError: every input that cannot be used.
         """
         if isinstance(inputs, Marginals):
+            reads = consumed(self.first)
+            if reads is None:
+                raise DataError(f"{self.names[0]} reads {self.input_kind}, not Marginals; leave out the modules before")
+            require_match(inputs.interface, reads, f"Marginals -> {self.names[0]}")
             return inputs.log_probs.to(self.device), inputs.lengths.to(self.device)
         items = _as_list(inputs)
         if self.input_kind == "speech":
@@ -78,10 +83,12 @@ class LegoNN(Chain):
         found, _, _ = self.encode(*self.batch(inputs))
         if not found:
             raise DataError(f"no interface in this chain ({', '.join(self.names)}): its modules pass hidden states")
-        name = list(found)[module] if isinstance(module, int) else module
-        if name not in found:
+        names = list(found)
+        if isinstance(module, int):
+            module = names[module] if -len(names) <= module < len(names) else str(module)
+        if module not in found:
             raise DataError(f"no interface behind {module!r}; there are {', '.join(found)}")
-        return found[name]
+        return found[module]
 
     def generate(self, inputs: Any, **options: Any) -> list[list[Hypothesis]]:
         """Beam search for each input; options are those of BeamOptions.
@@ -125,7 +132,7 @@ def _is_batch(inputs: Any) -> bool:
     if isinstance(inputs, (np.ndarray, torch.Tensor)):
         return inputs.ndim > 1
     if isinstance(inputs, (list, tuple)):
-        return not (inputs and isinstance(inputs[0], (int, float)))
+        return not (len(inputs) and isinstance(inputs[0], numbers.Number))
     return False
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from espnet2_legonn.config import (
     BeamConvConfig,
@@ -18,7 +17,7 @@ from espnet2_legonn.config import (
     WEmbConfig,
     parse_ratio,
 )
-from espnet2_legonn.errors import ConfigError
+from espnet2_legonn.errors import ConfigError, DataError, LegoNNError
 from espnet2_legonn.interface import Vocabulary
 from espnet2_legonn.modules.ctc import CTCInterface
 from espnet2_legonn.modules.ingestor import BeamConvolution, Ingestor, WeightedEmbedding
@@ -45,7 +44,7 @@ def load_vocab(config: VocabConfig, base: Path | None = None) -> Vocabulary:
     if model is not None and not model.is_file():
         raise ConfigError(f"{model}: no such sentencepiece model; stage 5 of the recipe makes it")
     return Vocabulary(
-        tuple(str(t) for t in config.tokens),
+        tuple(config.tokens),
         config.unit,
         config.language,
         config.normalization,
@@ -142,7 +141,24 @@ def build_module(config: ModuleConfig, vocabs: dict[str, Vocabulary]) -> Module:
     return EncoderModule((port, out), input, TransformerEncoder(_sizes(body)), controller, interface, weight)
 
 
+def load_vocabs(config: ChainConfig, base: Path | None = None) -> dict[str, Vocabulary]:
+    """All vocabularies of a description.
+
+    Raises:
+        DataError: everything that is wrong with them, by name.
+    """
+    vocabs, faults = {}, []
+    for name, description in config.vocabs.items():
+        try:
+            vocabs[name] = load_vocab(description, base)
+        except LegoNNError as error:
+            faults += [f"vocabs.{name}: {fault}" for fault in error.faults]
+    if faults:
+        raise DataError(faults)
+    return vocabs
+
+
 def build_modules(config: ChainConfig, base: Path | None = None) -> tuple[list[Module], dict[str, Vocabulary]]:
     """All modules of a description, and its vocabularies by name."""
-    vocabs: dict[str, Any] = {name: load_vocab(v, base) for name, v in config.vocabs.items()}
+    vocabs = load_vocabs(config, base)
     return [build_module(m, vocabs) for m in config.modules], vocabs

@@ -81,8 +81,10 @@ class Chain(nn.Module):
         base = None
         if isinstance(config, (str, Path)):
             base, config = Path(config).parent, read_yaml(config)
-        if isinstance(config, dict):
-            config = parse({k: v for k, v in config.items() if k in ("vocabs", "modules")})
+        if isinstance(config, dict):  # a training config holds options of training besides
+            config = {k: v for k, v in config.items() if k in ("vocabs", "modules")}
+        if not isinstance(config, ChainConfig):
+            config = parse(config)
         modules, vocabs = build_modules(config, base)
         return cls(modules, config.modules, vocabs)
 
@@ -116,6 +118,8 @@ class Chain(nn.Module):
             if item not in self.mods:
                 raise KeyError(f"no module is called {item!r}; this chain has {', '.join(self.names)}")
             item = self.names.index(item)
+        if isinstance(item, slice) and item.step not in (None, 1):
+            raise IndexError("a chain has no steps: modules that do not follow each other do not fit")
         chosen = self.configs[item] if isinstance(item, slice) else [self.configs[item]]
         if not chosen:
             raise IndexError(f"no module left: this chain has {', '.join(self.names)}")
@@ -131,7 +135,10 @@ class Chain(nn.Module):
         """
         check_plug(self, other)
         names = _merged_names(self.vocabs, other.vocabs)
-        vocabs = {**self.vocabs, **{names[n]: v for n, v in other.vocabs.items()}}
+        joint = getattr(self.configs[-1].output, "vocab", None)
+        if joint is not None:  # checked above: what one writes is what the other reads
+            names[getattr(other.configs[0].input, "vocab", joint)] = joint
+        vocabs = {**{names[n]: v for n, v in other.vocabs.items()}, **self.vocabs}
         configs = list(self.configs)
         for config in other.configs:
             configs.append(_renamed(config, names, {c.name for c in configs}))
@@ -241,7 +248,7 @@ def _merged_names(left: dict[str, Vocabulary], right: dict[str, Vocabulary]) -> 
     """Names in the sum for the vocabularies of ``right``: an equal one of ``left`` wins, clashes are renamed."""
     taken, names = dict(left), {}
     for name, vocab in right.items():
-        equal = [n for n, v in left.items() if v.sha256 == vocab.sha256 and v.unit == vocab.unit]
+        equal = [n for n, v in left.items() if v == vocab]
         final, i = (equal[0] if equal else name), 2
         while not equal and final in taken:
             final, i = f"{name}_{i}", i + 1

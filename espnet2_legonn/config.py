@@ -312,6 +312,15 @@ def validate(config: ChainConfig) -> list[str]:
     """Faults that concern several keys or modules."""
     faults = []
     names = [m.name for m in config.modules]
+    for name, vocab in config.vocabs.items():
+        if not NAME.fullmatch(str(name)):  # it becomes a file name
+            faults.append(f"vocabs.{name}: a name is letters, digits and '_', beginning with a letter")
+        if isinstance(vocab.tokens, list):
+            odd = [t for t in vocab.tokens if not isinstance(t, str)]
+            if odd:
+                faults.append(f"vocabs.{name}.tokens: {odd[0]!r} is no string; YAML reads yes, no and 1.0 so, quote it")
+        elif not isinstance(vocab.tokens, str):
+            faults.append(f"vocabs.{name}.tokens: must be a file or a list of tokens, found {vocab.tokens!r}")
     for name in names:
         if hasattr(nn.ModuleDict, name):
             faults.append(f"{name}: is a word of PyTorch's; choose another name")
@@ -334,7 +343,8 @@ def _validate_module(config: ChainConfig, module: ModuleConfig, first: bool, las
             faults.append(f"{name}.{side}.vocab: {vocab!r} is not in vocabs{nearest(vocab, config.vocabs)}")
     if body.type not in ("transformer", "transformer_decoder"):
         faults.append(f"{name}.body.type: {body.type!r} is not transformer or transformer_decoder")
-    if body.size % body.heads or body.size % 2:
+    faults += _validate_numbers(module)
+    if body.heads < 1 or body.size % body.heads or body.size % 2:
         faults.append(f"{name}.body: size {body.size} must be even and a multiple of heads ({body.heads})")
     if module.freeze not in (True, False, "eval"):
         faults.append(f"{name}.freeze: {module.freeze!r} is not true, false or eval")
@@ -361,8 +371,41 @@ def _validate_module(config: ChainConfig, module: ModuleConfig, first: bool, las
     return faults
 
 
+# Least and (excluded) greatest value of numbers, by key.
+RANGES = {
+    "num_blocks": (0, None),
+    "size": (2, None),
+    "heads": (1, None),
+    "linear_units": (1, None),
+    "dropout": (0, 1),
+    "attention_dropout": (0, 1),
+    "activation_dropout": (0, 1),
+    "max_length": (1, None),
+    "slots_per_token": (1e-3, None),
+    "k": (1, None),
+    "embed_size": (1, None),
+    "ctc_weight": (0, None),
+    "label_smoothing": (0, 1),
+    "lr_scale": (0, None),
+    "fs": (1000, None),
+    "n_mels": (4, None),
+}
+
+
+def _validate_numbers(module: ModuleConfig) -> list[str]:
+    faults = []
+    parts = {"": module, "input.": module.input, "body.": module.body, "output.": module.output}
+    for prefix, part in {**parts, "length_control.": module.length_control}.items():
+        for key, (least, bound) in RANGES.items():
+            value = getattr(part, key, None)
+            if value is not None and (value < least or (bound is not None and value >= bound)):
+                limits = f"at least {least}" + (f" and less than {bound}" if bound is not None else "")
+                faults.append(f"{module.name}.{prefix}{key}: {value} is not {limits}")
+    return faults
+
+
 def _validate_control(name: str, control: LengthControlConfig) -> list[str]:
-    if (control.ratio is None) == (control.slots_per_token is None) and control.ratio is None:
+    if control.ratio is None and control.slots_per_token is None:
         return [f"{name}.length_control: give ratio, or slots_per_token to derive it from the data"]
     if control.ratio is not None:
         try:
@@ -394,6 +437,13 @@ def override(data: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         ConfigError: a change names no module.
     """
     data = copy.deepcopy(data)
+    odd = [
+        f"modules_conf: {name} must be a mapping of changes, found {c!r}"
+        for name, c in changes.items()
+        if not isinstance(c, dict)
+    ]
+    if odd:
+        raise ConfigError(odd)
     by_name = {m.get("name"): m for m in data["modules"]}
     unknown = [f"modules_conf: no module is called {n!r}{nearest(n, by_name)}" for n in changes if n not in by_name]
     if unknown:

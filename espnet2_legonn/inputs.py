@@ -58,13 +58,18 @@ def encode_text(text: Any, vocab: Vocabulary, where: str) -> list[int]:
         DataError: nothing to translate, or ids outside the vocabulary.
     """
     if isinstance(text, (torch.Tensor, np.ndarray, list, tuple)):
-        ids = [int(i) for i in text]
+        array = np.asarray(text.tolist() if isinstance(text, torch.Tensor) else text)
+        if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
+            raise DataError(f"{where}: {text!r} is no list of ids")
+        ids = [int(i) for i in array]
         wrong = [i for i in ids if not 0 <= i < len(vocab)]
         if wrong:
             raise DataError(f"{where}: id {wrong[0]} is outside the vocabulary of {len(vocab)} tokens")
+    elif not isinstance(text, str):
+        raise DataError(f"{where}: {text!r} is neither text nor ids")
     else:
-        ids = vocab.encode(str(text))
-        unknown = [token for token in vocab.split(str(text)) if token not in vocab.ids]
+        ids = vocab.encode(text)
+        unknown = [token for token in vocab.split(text) if token not in vocab.ids]
         if unknown:
             warnings.warn(f"{where}: not in the vocabulary, read as <unk>: {' '.join(unknown[:10])}", stacklevel=4)
     if not ids:

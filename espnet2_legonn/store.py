@@ -6,6 +6,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 import torch
@@ -17,7 +18,7 @@ from espnet2_legonn.build import build_modules
 from espnet2_legonn.chain import Chain
 from espnet2_legonn.config import parse as parse_config
 from espnet2_legonn.config import plain, read_yaml
-from espnet2_legonn.errors import CheckpointError, ConfigError
+from espnet2_legonn.errors import CheckpointError, ConfigError, LegoNNError
 from espnet2_legonn.modules.seen import Seen
 
 CONFIG, WEIGHTS = "config.yaml", "weights.safetensors"
@@ -47,7 +48,7 @@ def save(chain: Chain, folder: str | Path) -> Path:
         FileExistsError: the folder exists and holds something else than a saved chain.
     """
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()) and not (folder / WEIGHTS).is_file():
+    if folder.exists() and not _is_ours(folder):
         raise FileExistsError(f"{folder} exists and is no saved chain; choose another folder or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -69,15 +70,25 @@ def save(chain: Chain, folder: str | Path) -> Path:
     return folder
 
 
+def _is_ours(folder: Path) -> bool:
+    """Nothing but a saved chain, so that it may be replaced."""
+    if not folder.is_dir():
+        return False
+    names = [p.name for p in folder.iterdir()]
+    return all(n in (CONFIG, WEIGHTS) or n.endswith((".tokens.txt", ".bpe.model")) for n in names)
+
+
 def unique_tensors(chain: Chain) -> dict[str, torch.Tensor]:
-    """State of a chain with each tied matrix once (safetensors keeps no aliases)."""
-    seen: set[int] = set()
+    """State of a chain with each matrix tied within a module once (safetensors keeps no aliases)."""
+    seen: set[tuple[str, int]] = set()
     tensors = {}
     for key, tensor in chain.state_dict().items():
-        if tensor.numel() and tensor.data_ptr() in seen:
+        # A module that stands twice in a chain is stored twice: it is built as two.
+        place = (key.split(".")[1], tensor.data_ptr())
+        if tensor.numel() and place in seen:
             continue
-        seen.add(tensor.data_ptr())
-        tensors[key] = tensor.detach().cpu().contiguous()
+        seen.add(place)
+        tensors[key] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
     return tensors
 
 
@@ -95,10 +106,16 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged or truncated ({str(error).splitlines()[0]}); copy it again") from None
+        raise CheckpointError(f"{path}: damaged or truncated ({_first_line(error)}); copy it again") from None
     except Exception as error:  # pickle.UnpicklingError: objects other than tensors
-        raise CheckpointError(f"{path}: not plain weights: {str(error).splitlines()[0]}") from None
+        raise CheckpointError(f"{path}: not plain weights: {_first_line(error)}") from None
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise CheckpointError(f"{path}: holds no tensors by name; give an <n>epoch.pth, an averaged one or {WEIGHTS}")
     return {k.removeprefix("chain."): v for k, v in state.items()}
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def load_weights(chain: Chain, path: str | Path) -> None:
@@ -117,12 +134,14 @@ def fill(chain: Chain, tensors: dict[str, torch.Tensor], where: str) -> None:
     for key, tensor in own.items():
         aliases.setdefault(tensor.data_ptr() if tensor.numel() else -len(aliases), []).append(key)
     given = dict(tensors)
+    faults: dict[tuple[str, str], list[str]] = {}
     for keys in aliases.values():
         stored = [k for k in keys if k in tensors]
+        if any(not torch.equal(tensors[k], tensors[stored[0]]) for k in stored[1:]):
+            faults.setdefault((stored[0].split(".")[1], "tied here but different there"), []).extend(stored)
         for key in keys:
             if stored and key not in given:
                 given[key] = tensors[stored[0]]
-    faults: dict[tuple[str, str], list[str]] = {}
     for key in own.keys() | given.keys():
         module = key.split(".")[1] if key.startswith("mods.") else "(no module)"
         if key not in given:
@@ -167,9 +186,14 @@ def from_pretrained(cls: type[Chain], path: str | Path, model_file: str | Path |
             roots = sorted(p.parent for p in Path(temporary).rglob(CONFIG))
             if not roots:
                 raise CheckpointError(f"{path}: no {CONFIG} inside")
-            return from_pretrained(cls, roots[0], model_file)
+            try:
+                return from_pretrained(cls, roots[0], model_file)
+            except LegoNNError as error:
+                raise type(error)(f.replace(f"{roots[0]}/", f"{path}: ") for f in error.faults) from None
     if path.name == CONFIG:
         path = path.parent
+    elif path.is_file():
+        raise CheckpointError(f"{path}: not a zip of a saved chain; damaged or truncated?")
     if not path.is_dir():
         raise CheckpointError(f"{path}: no such folder or zip")
     if not (path / CONFIG).is_file():
@@ -199,7 +223,7 @@ def extract(archive: Path, folder: Path) -> None:
             faults.append(f"{archive}: unpacks to more than {MAX_BYTES >> 30} GiB")
         for entry in entries:
             name = PurePosixPath(entry.filename.replace("\\", "/"))
-            if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
+            if name.is_absolute() or ".." in name.parts or ":" in str(name):
                 faults.append(f"{archive}: entry {entry.filename!r} points out of the archive")
             if stat.S_ISLNK(entry.external_attr >> 16):
                 faults.append(f"{archive}: entry {entry.filename!r} is a link")
@@ -207,8 +231,8 @@ def extract(archive: Path, folder: Path) -> None:
             raise CheckpointError(faults)
         try:
             z.extractall(folder)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise CheckpointError(f"{archive}: {error}") from None
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError) as error:
+            raise CheckpointError(f"{archive}: damaged ({_first_line(error)})") from None
 
 
 def forget(chain: Chain) -> None:
@@ -241,6 +265,9 @@ def init_modules(chain: Chain, load: type[Chain] = Chain) -> list[str]:
         if name not in donor.mods:
             raise CheckpointError(f"{config.name}.init: {source} has no module {name!r}, only {', '.join(donor.names)}")
         part, own = donor[name], chain[config.name]
+        for side, theirs, ours in zip(("reads", "writes"), part.first.ports, own.first.ports):
+            if theirs.vocab is not None and ours.vocab is not None and theirs.vocab.sha256 != ours.vocab.sha256:
+                raise CheckpointError(f"{config.name}.init: {config.init} {side} another vocabulary, or another order")
         tensors = {k.replace(f"mods.{name}.", f"mods.{config.name}.", 1): v for k, v in part.state_dict().items()}
         fill(own, tensors, config.init)
         if not config.freeze:

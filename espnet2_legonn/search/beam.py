@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from espnet2_legonn.errors import ConfigError
+from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.modules.module import DecoderModule, DecoderState
 
 BLANK = 0
@@ -100,6 +100,10 @@ class _Beams:
         k, vocab = self.options.beam_size, log_probs.shape[-1]
         totals = self.scores.unsqueeze(-1) + self.restrict(log_probs, length)
         best, index = totals.flatten(1).topk(min(2 * k, k * vocab))
+        if best[:, 0].isnan().any():
+            raise DataError(
+                "probabilities are NaN: the model's weights or its input are not finite (did training diverge?)"
+            )
         parents, tokens = index // vocab, index % vocab
         ends = tokens == self.sos_eos
         self._finish(best[:, :k], parents[:, :k], ends[:, :k], length)

@@ -16,7 +16,7 @@ import yaml
 from espnet2_legonn import store
 from espnet2_legonn._compat import load
 from espnet2_legonn.api import LegoNN
-from espnet2_legonn.build import build_modules, load_vocab
+from espnet2_legonn.build import build_modules, load_vocabs
 from espnet2_legonn.config import nearest, read_yaml
 from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.interface import Vocabulary
@@ -128,7 +128,7 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[misc, name-defined]
     ) -> Callable[[str, dict[str, np.array]], dict[str, np.ndarray]] | None:
         """Tokenisation for every interface."""
         config, base = resolve(args)
-        vocabs = {name: load_vocab(v, base) for name, v in config.vocabs.items()}
+        vocabs = load_vocabs(config, base)
         first = getattr(config.modules[0].input, "vocab", None)
         targets: dict[str, tuple[str, Vocabulary]] = {}
         for module in config.modules:

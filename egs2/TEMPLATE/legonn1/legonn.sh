@@ -64,11 +64,11 @@ Options are the variables at the head of $0, for instance --stage 11 --legonn_co
 
 log "$0 $*"
 run_args=("$0" "$@")
-# shellcheck source=/dev/null
+# shellcheck source=parse_options.sh
 . parse_options.sh
-# shellcheck source=/dev/null
+# shellcheck source=path.sh
 . ./path.sh
-# shellcheck source=/dev/null
+# shellcheck source=cmd.sh
 . ./cmd.sh
 
 for name in train_set valid_set test_sets; do

@@ -6,7 +6,7 @@ stage=1              # 1 data, 3-5 format, filter, vocabularies; 10-13 the exper
 stop_stage=10000
 nj=2                 # processes
 plan=conf/plan.yaml
-data_opts="--de_en 8000"  # options of local/data.py
+data_opts="--de_en 8000 --ro_en 700"   # options of local/data.py
 nbpe=300             # English
 src_nbpe=500         # German, Romanian
 expdir=exp
@@ -14,7 +14,7 @@ only=                # experiments to run, with what they need (default: all)
 help_message="Usage: $0 [--stage N] [--stop_stage N] [--nj N] [--plan FILE] [--only \"NAMES\"]"
 
 . ./path.sh
-# shellcheck source=/dev/null
+# shellcheck source=../../TEMPLATE/legonn1/parse_options.sh
 . parse_options.sh
 
 english="dump/raw/train_de_en/text dump/raw/train_ro_en/text dump/raw/train_asr/text dump/raw/train_ted/text"
