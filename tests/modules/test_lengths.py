@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from espnet2_legonn.config import parse_ratio
 from espnet2_legonn.modules.length_control import LengthController, slots_for
+from espnet2_legonn.modules.position import SinusoidalPositions
 from espnet2_legonn.modules.speech_input import ConvSubsampling, LogMel, Normalization, SpeechInput
 from espnet2_legonn.modules.token_input import TokenInput
+from espnet2_legonn.modules.transformer import BlockSizes
 from tests.modules import reference as ref
 from tests.modules import toys
 
@@ -132,3 +134,19 @@ def test_token_input_ends_each_source_with_eos(items: list[list[int]]) -> None:
     assert x.shape[1] == max(lengths.tolist())
     for row, item in zip(seen[0].tolist(), items):
         assert row[: len(item) + 1] == [*item, toys.SRC - 1]
+
+
+def test_aligned_queries_stand_at_their_place_in_the_input() -> None:
+    """Beyond the paper: slot k has the sinusoid of input step k * T / K, as close as the ratio is a fraction."""
+    sizes = BlockSizes(1, 8, 2, 16)
+    aligned = LengthController(sizes, (2, 5), 12, aligned=True)
+    table = SinusoidalPositions(8)(40)
+    torch.testing.assert_close(aligned.sinusoids[::2], table[:30:5], rtol=0, atol=1e-5)
+    paper = LengthController(sizes, (2, 5), 12)
+    torch.testing.assert_close(paper.sinusoids, table[:12], rtol=0, atol=1e-5)
+    x = torch.randn(2, 10, 8)
+    aligned.eval()
+    both, slots = aligned(x, torch.tensor([10, 5]))
+    alone, _ = aligned(x[1:, :5], torch.tensor([5]))
+    assert slots.tolist() == [4, 2]
+    torch.testing.assert_close(both[1:, :2], alone, rtol=0, atol=1e-5)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from espnet2_legonn.chain import Chain, Labels
+from espnet2_legonn.modules.length_control import LengthController
 from espnet2_legonn.modules.position import SinusoidalPositions
 from espnet2_legonn.modules.transformer import BlockSizes
 from tests.modules import reference as ref
@@ -128,6 +129,10 @@ def doubled(module: nn.Module) -> nn.Module:
             exact = torch.from_numpy(ref.positions(64, part.size))
             torch.testing.assert_close(part(64), exact, rtol=0, atol=1e-5)
             part.table = exact
+        if isinstance(part, LengthController):
+            exact = torch.from_numpy(ref.positions(*part.sinusoids.shape))
+            torch.testing.assert_close(part.sinusoids, exact, rtol=0, atol=1e-5)
+            part.sinusoids = exact
     return module
 
 
