@@ -13,6 +13,7 @@ expdir=exp
 only=                # experiments to run, with what they need (default: all)
 help_message="Usage: $0 [--stage N] [--stop_stage N] [--nj N] [--plan FILE] [--only \"NAMES\"]"
 
+SECONDS=0
 . ./path.sh
 # shellcheck source=../../TEMPLATE/legonn1/parse_options.sh
 . parse_options.sh
@@ -46,3 +47,4 @@ if [ "${stop_stage}" -ge 10 ]; then
     # shellcheck disable=SC2086
     python3 -m espnet2_legonn.bin.legonn_plan "${plan}" --workers "${nj}" --expdir "${expdir}" ${only:+--only ${only}}
 fi
+echo "$0: done in $((SECONDS / 60)) min $((SECONDS % 60)) s"
