@@ -186,6 +186,7 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[misc, name-defined]
             for line in store.init_modules(chain):
                 logging.info("init: %s", line)
             chain.apply_freeze()
+        args.num_parameters = sum(p.numel() for p in chain.parameters())  # for RESULTS.md, by way of config.yaml
         return LegoNNModel(chain, AMP[getattr(args, "amp_dtype", "none")])
 
     @classmethod
