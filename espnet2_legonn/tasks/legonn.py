@@ -22,6 +22,7 @@ from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.interface import Vocabulary
 from espnet2_legonn.modules.speech_input import SpeechInput
 from espnet2_legonn.tasks.description import resolve, stats_folder
+from espnet2_legonn.train.collate import collate
 from espnet2_legonn.train.model import INPUT_NAMES, LegoNNModel
 from espnet2_legonn.train.optimizers import parameter_groups
 from espnet2_legonn.train.preprocessor import Preprocessor
@@ -29,7 +30,6 @@ from espnet2_legonn.train.schedulers import add_schedulers
 from espnet2_legonn.train.trainer import LegoNNTrainer
 
 _abs_task = load("espnet2.tasks.abs_task")
-_collate = load("espnet2.train.collate_fn")
 AMP = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -120,7 +120,7 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[misc, name-defined]
         tuple[list[str], dict[str, torch.Tensor]],
     ]:
         """Pad waveforms with 0 and ids with -1."""
-        return _collate.CommonCollateFn(float_pad_value=0.0, int_pad_value=-1)
+        return collate
 
     @classmethod
     def build_preprocess_fn(

@@ -1,10 +1,11 @@
 """A toy pair of languages and a plain PyTorch trainer: what the modularity tests share.
 
-Source sentences are adjectives, nouns, verbs and words whose translation hangs on what came before. The target puts
-adjectives behind their noun (local reordering), ``it`` agrees with the last noun's gender, ``again`` copies it, every
-second verb becomes two words and ``eh`` none. The last two matter: where both sides always have the same length, the
-t-th word sits at slot 2t, a decoder learns to read by slot number instead of content, and the swap of two seeds fails
-(measured: 30 and 60 % instead of 99.7 %).
+A small grammar: the source is verb-final with adjectives before nouns, the target verb-second with adjectives behind;
+``it`` agrees with the subject, every second verb becomes two words, ``eh`` becomes none.
+
+Two things were needed for plugs without ``collapse`` to hold, both found by measuring. Words in random order (no
+grammar) let a decoder read by its own encoder's slot timing: a seed swap kept 7-60 % although both encoders' CTC text
+was right, while a reader with ``collapse`` kept 98 %. And dropout: without it, swaps varied between 32 and 100 %.
 """
 
 from __future__ import annotations
