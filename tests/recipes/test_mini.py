@@ -27,7 +27,7 @@ def shrink(plan: dict) -> dict:
     plan["training"].update(short)
     for experiment in plan["experiments"]:
         if "options" in experiment:
-            on_speech = experiment["options"]["batch_bins"] > 100000
+            on_speech = experiment["options"].get("batch_bins", 0) > 100000
             experiment["options"].update(short, batch_bins=600000 if on_speech else 400)
     plan["search"].update(beam_size=1, maxlenratio=-4)
     return plan

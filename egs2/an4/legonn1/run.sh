@@ -8,4 +8,4 @@ legonn.sh \
     --speed_perturb_factors "0.9 1.0 1.1" \
     --token_type bpe --nbpe 60 --bpemode unigram \
     --use_phonemes true --phoneme_opts "--backend lexicon --lexicon ${AN4}/an4.dic --strip_stress" \
-    --metrics "wer cer" --inference_config conf/decode.yaml "$@"
+    --legonn_config conf/train_legonn.yaml --metrics "wer cer" --inference_config conf/decode.yaml "$@"
