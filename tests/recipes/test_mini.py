@@ -57,7 +57,7 @@ def test_all_stages(tmp_path: Path) -> None:
         finished = json.loads((recipe / "exp" / f"legonn_{name}" / "done.json").read_text())
         assert finished["results"], name
     report = (recipe / "exp" / "RESULTS.md").read_text()
-    assert len(plan["tables"]) == 7
+    assert len(plan["tables"]) == 8
     for table in plan["tables"]:
         assert table["title"] in report
         for row in table["rows"]:

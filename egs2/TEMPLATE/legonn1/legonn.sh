@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The stages of a LegoNN recipe. Recipes call it from their folder with their own defaults; see run.sh there.
 set -euo pipefail
+{ # bash reads a script as it runs it; the braces make it read all of it first, so an edit cannot hurt a running job
 
 log() { echo "$(date '+%Y-%m-%dT%H:%M:%S') (${BASH_SOURCE[0]##*/}) $*"; }
 SECONDS=0
@@ -199,3 +200,5 @@ if active 13; then
 fi
 if active 14 && [ "${stop_stage}" -lt 10000 ]; then log "Stages 14 and 15 (pack, upload) come with the zoo"; fi
 log "Successfully finished. [elapsed=${SECONDS}s]"
+exit
+}
