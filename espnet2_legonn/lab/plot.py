@@ -14,7 +14,8 @@ def plot_marginals(marginals: Marginals, path: str | Path, title: str = "", rows
     Args:
         marginals: of one item (``chain.marginals(x)`` or one of a batch by index).
         path: image file; its ending chooses the format.
-        rows: tokens shown: those on the best path first, in order of appearance, then the most probable others.
+        rows: most tokens shown: those on the best path first, in order of appearance, then the most probable others
+            that reach 2 % somewhere.
 
     Returns:
         the path.
@@ -32,10 +33,12 @@ def plot_marginals(marginals: Marginals, path: str | Path, title: str = "", rows
     probs = marginals[0].probs()[0].cpu().numpy()  # (K, V)
     best = probs.argmax(1)
     order = list(dict.fromkeys(best.tolist()))
-    order += [i for i in probs.max(0).argsort()[::-1].tolist() if i not in order][: max(0, rows - len(order))]
-    order = order[:rows]
+    others = [i for i in probs.max(0).argsort()[::-1].tolist() if i not in order and probs[:, i].max() >= 0.02]
+    order = (order + others)[:rows]
     vocab = marginals.interface.vocab
-    figure, axis = plt.subplots(figsize=(1.5 + 0.32 * len(probs), 1.2 + 0.24 * len(order)), layout="constrained")
+    figure, axis = plt.subplots(
+        figsize=(max(6.0, 1.5 + 0.32 * len(probs)), 1.6 + 0.24 * len(order)), layout="constrained"
+    )
     image = axis.imshow(probs[:, order].T, aspect="auto", cmap="magma_r", vmin=0, vmax=1, interpolation="nearest")
     axis.set_yticks(range(len(order)), [vocab.tokens[i] for i in order], fontsize=8)
     labels = [vocab.tokens[i] if i != vocab.blank_id else "·" for i in best.tolist()]

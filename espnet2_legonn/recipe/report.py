@@ -69,7 +69,7 @@ def write_report(plan: Plan, exp_dir: Path, path: Path) -> str:
 
 
 def draw_interface(plan: Plan, raw: Path, exp_dir: Path) -> Path | None:
-    """Draw what the first plug's last interface says about the first test utterance, beside the tables."""
+    """Draw what the first plug's last interface says about a long one of the first test utterances."""
     from espnet2_legonn.api import LegoNN
     from espnet2_legonn.data.tables import read_table
     from espnet2_legonn.lab.plot import plot_marginals
@@ -80,8 +80,9 @@ def draw_interface(plan: Plan, raw: Path, exp_dir: Path) -> Path | None:
         return None
     chain = LegoNN.from_pretrained(folder(exp_dir, plugs[0].name))
     source = read_table(raw / plugs[0].tests[0] / KINDS[chain.input_kind][0])
-    first = next(iter(source.values()))
-    title = f"{plugs[0].name}: {first if chain.input_kind == 'tokens' else next(iter(source))}"
+    uid = max(list(source)[:20], key=lambda u: len(source[u]))
+    first = source[uid]
+    title = f"{plugs[0].name}: {first if chain.input_kind == 'tokens' else uid}"
     answer = chain(first)
     return plot_marginals(chain.marginals(first), exp_dir / "interface.png", f"{title}\n-> {answer}")
 
