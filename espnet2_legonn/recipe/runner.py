@@ -38,11 +38,10 @@ def run_plan(plan: Plan, raw: Path, exp_dir: Path, workers: int = 2) -> dict[str
     context = multiprocessing.get_context("spawn")
     with (
         futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet) as pool,
-        tqdm(total=len(waiting), unit="exp", desc="plan", smoothing=0) as progress,
+        tqdm(total=len(waiting), initial=len(done), unit="exp", desc="plan", smoothing=0) as progress,
     ):
         for name in done:
             waiting.pop(name)
-            progress.update()
         running: dict[futures.Future, str] = {}
         while waiting or running:
             for name in [n for n, e in waiting.items() if e.needs <= done and len(running) < workers]:
