@@ -144,7 +144,14 @@ def test_a_signal_ends_all_jobs(tmp_path: Path, number: int) -> None:
     # A job with a child of its own: both must go.
     script = "sleep 60 & echo $! > child.JOB.new; mv child.JOB.new child.JOB; wait"
     command = [sys.executable, str(RUN), "--max-jobs-run", "2", "JOB=1:3", "l.JOB", "bash", "-c", script]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    # Jobs in the background of a script inherit SIGINT as ignored; a person's terminal does not ignore it.
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.time() + 20
     while len(list(tmp_path.glob("child.[12]"))) < 2 and time.time() < deadline:
         time.sleep(0.02)
