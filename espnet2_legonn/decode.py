@@ -17,7 +17,8 @@ from espnet2_legonn.interface import Marginals, Vocabulary
 from espnet2_legonn.modules.module import DecoderModule
 from espnet2_legonn.search.beam import BeamOptions
 
-INPUTS = {"speech": "speech", "tokens": "src_text"}
+# What a chain reads, by the kind of its first port: file of a data directory, ESPnet's name and type of it.
+KINDS = {"speech": ("wav.scp", "speech", "sound"), "tokens": ("src_text", "src_text", "text")}
 
 
 @dataclass
@@ -58,7 +59,7 @@ class Decoded:
             tables.write(folder / "interfaces" / module)
 
 
-def read_inputs(chain: LegoNN, path: Path, keys: Sequence[str] | None = None) -> dict[str, str]:
+def read_inputs(path: Path, keys: Sequence[str] | None = None) -> dict[str, str]:
     """Utterance ids and what to decode: audio files from ``wav.scp``, or source text.
 
     Raises:

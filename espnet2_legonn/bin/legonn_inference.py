@@ -76,13 +76,13 @@ def inference(args: argparse.Namespace) -> Path:
     """Decode and write ``<n>best_recog/`` and ``interfaces/<module>/`` into the output folder."""
     from espnet2_legonn.api import LegoNN
     from espnet2_legonn.data.tables import read_table
-    from espnet2_legonn.decode import INPUTS, decode_table, read_inputs
+    from espnet2_legonn.decode import KINDS, decode_table, read_inputs
     from espnet2_legonn.search.beam import BeamOptions
 
     device = "cuda" if args.ngpu > 0 else "cpu"
     chain = LegoNN.from_pretrained(args.legonn_train_config.parent, args.legonn_model_file, device)
     options = BeamOptions(args.beam_size, args.length_penalty, args.maxlenratio, args.minlenratio, args.nbest)
-    wanted = INPUTS.get(chain.input_kind)
+    _, wanted, _ = KINDS.get(chain.input_kind, ("", chain.input_kind, ""))
     triples = [entry.split(",") for entry in args.data_path_and_name_and_type]
     wrong = [",".join(t) for t in triples if len(t) != 3]
     if wrong:
@@ -91,7 +91,7 @@ def inference(args: argparse.Namespace) -> Path:
     if wanted not in paths:
         raise ConfigError(f"{chain.names[0]} reads {wanted}, but the data are {', '.join(paths)}")
     keys = None if args.key_file is None else list(read_table(args.key_file))
-    inputs = read_inputs(chain, Path(paths[wanted]), keys)
+    inputs = read_inputs(Path(paths[wanted]), keys)
     decoded = decode_table(chain, inputs, options, args.batch_size)
     decoded.write(args.output_dir)
     logging.info("%d utterances in %.1f s (%.1f a second)", len(inputs), decoded.seconds, len(inputs) / decoded.seconds)

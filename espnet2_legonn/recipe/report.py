@@ -72,8 +72,8 @@ def draw_interface(plan: Plan, raw: Path, exp_dir: Path) -> Path | None:
     """Draw what the first plug's last interface says about a long one of the first test utterances."""
     from espnet2_legonn.api import LegoNN
     from espnet2_legonn.data.tables import read_table
+    from espnet2_legonn.decode import KINDS
     from espnet2_legonn.lab.plot import plot_marginals
-    from espnet2_legonn.recipe.stages import KINDS
 
     plugs = [e for e in plan.experiments.values() if e.plug and (folder(exp_dir, e.name) / DONE).is_file()]
     if not plugs:

@@ -127,7 +127,7 @@ def _plug(experiment: Experiment, exp: Path, exp_dir: Path) -> list[str]:
 
 
 def _train(plan: Plan, experiment: Experiment, raw: Path, exp: Path, exp_dir: Path) -> None:
-    from espnet2_legonn.recipe.stages import chain_config, data_options, shape_names
+    from espnet2_legonn.recipe.stages import chain_config, data_options, shape_options
     from espnet2_legonn.recipe.validation import choose_window
     from espnet2_legonn.tasks.legonn import LegoNNTask
 
@@ -136,10 +136,7 @@ def _train(plan: Plan, experiment: Experiment, raw: Path, exp: Path, exp_dir: Pa
     config = chain_config(config_file)
     data = data_options(config, raw / experiment.train, raw / experiment.valid)
     stats = _stats(config_file, data, config, experiment, raw, exp_dir)
-    shapes = []
-    for phase in ("train", "valid"):
-        for name in shape_names(config):
-            shapes += [f"--{phase}_shape_file", str(stats / phase / name)]
+    shapes = shape_options(config, stats)
     LegoNNTask.main(cmd=["--config", str(config_file), *data, *shapes, "--resume", "true", "--output_dir", str(exp)])
     if plan.average_window:
         choose_window(exp, raw / experiment.valid, experiment.metrics[0], plan.average_window, 1, 1, 100, 1)
@@ -170,8 +167,8 @@ def _stats(config_file: Path, data: list[str], config: Any, experiment: Experime
 
 def _decode_and_score(plan: Plan, experiment: Experiment, raw: Path, exp: Path) -> list[dict[str, Any]]:
     from espnet2_legonn.api import LegoNN
-    from espnet2_legonn.decode import decode_table, read_inputs
-    from espnet2_legonn.recipe.stages import KINDS, score
+    from espnet2_legonn.decode import KINDS, decode_table, read_inputs
+    from espnet2_legonn.recipe.stages import score
     from espnet2_legonn.search.beam import BeamOptions
 
     chain = LegoNN.from_pretrained(exp)
@@ -179,7 +176,7 @@ def _decode_and_score(plan: Plan, experiment: Experiment, raw: Path, exp: Path) 
     results = []
     for name in experiment.tests:
         out = exp / "decode" / name
-        decoded = decode_table(chain, read_inputs(chain, raw / name / KINDS[chain.input_kind][0]), options, 64)
+        decoded = decode_table(chain, read_inputs(raw / name / KINDS[chain.input_kind][0]), options, 64)
         decoded.nbest[0].write(out)
         for module, tables in decoded.interfaces.items():
             tables.write(out / "interfaces" / module)

@@ -14,13 +14,13 @@ from pathlib import Path
 from espnet2_legonn import store
 from espnet2_legonn.config import ChainConfig, parse, read_yaml
 from espnet2_legonn.data.tables import read_table, write_table
+from espnet2_legonn.decode import KINDS
 from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.recipe.jobs import module, run, split_keys
 from espnet2_legonn.scoring.bleu import BleuReport, score_bleu
 from espnet2_legonn.scoring.wer import ErrorReport, score_error_rate
 
 TRAIN = "espnet2_legonn.bin.legonn_train"
-KINDS = {"speech": ("wav.scp", "speech", "sound"), "tokens": ("src_text", "src_text", "text")}
 
 
 def chain_config(path: Path) -> ChainConfig:
@@ -59,6 +59,15 @@ def data_triples(config: ChainConfig, data: Path, targets: bool = True) -> list[
 def shape_names(config: ChainConfig) -> list[str]:
     """Shape files that batches are cut by: the input and the last target."""
     return [f"{KINDS[config.modules[0].input.type][1]}_shape", f"text_{_last_target(config)}_shape"]
+
+
+def shape_options(config: ChainConfig, stats_dir: Path) -> list[str]:
+    """Shape file options of training, for both phases."""
+    options = []
+    for phase in ("train", "valid"):
+        for name in shape_names(config):
+            options += [f"--{phase}_shape_file", str(stats_dir / phase / name)]
+    return options
 
 
 def _last_target(config: ChainConfig) -> str:
@@ -107,14 +116,11 @@ def train(
 ) -> None:
     """Stage 11: training, resumed where it stopped."""
     config = chain_config(config_file)
-    shapes = []
-    for phase in ("train", "valid"):
-        for name in shape_names(config):
-            shapes += [f"--{phase}_shape_file", str(stats_dir / phase / name)]
     command = module("espnet2.bin.launch", "--cmd", f"{cmd} --name {exp}/train.log", "--log", f"{exp}/train.log")
     command += ["--ngpu", str(ngpu), "--num_nodes", str(num_nodes), "--init_file_prefix", f"{exp}/.dist_init_"]
     command += ["--multiprocessing_distributed", "true", "--"]
-    command += module(TRAIN, "--config", config_file, *data_options(config, train_dir, valid), *shapes)
+    command += module(TRAIN, "--config", config_file, *data_options(config, train_dir, valid))
+    command += shape_options(config, stats_dir)
     command += ["--resume", "true", "--output_dir", str(exp), *extra]
     exp.mkdir(parents=True, exist_ok=True)
     _call(command, exp)

@@ -11,12 +11,10 @@ from espnet2_legonn.api import LegoNN
 from espnet2_legonn.build import build_modules
 from espnet2_legonn.config import parse, read_yaml
 from espnet2_legonn.data.tables import read_table
-from espnet2_legonn.decode import decode_table, read_inputs
+from espnet2_legonn.decode import KINDS, decode_table, read_inputs
 from espnet2_legonn.interface import Vocabulary
 from espnet2_legonn.search.beam import BeamOptions
 from espnet2_legonn.train.averaging import choose
-
-INPUT_FILES = {"speech": "wav.scp", "tokens": "src_text"}
 
 
 def reference_file(vocab: Vocabulary, data: Path) -> Path:
@@ -43,7 +41,7 @@ def choose_window(
     config = parse({"vocabs": config_data["vocabs"], "modules": config_data["modules"]})
     modules, vocabs = build_modules(config, exp)
     chain = LegoNN(modules, config.modules, vocabs).eval()
-    inputs = read_inputs(chain, data / INPUT_FILES[chain.input_kind])
+    inputs = read_inputs(data / KINDS[chain.input_kind][0])
     if limit:
         inputs = dict(list(inputs.items())[:limit])
     vocab = next(m.ports[1].vocab for m in reversed(list(chain)) if m.ports[1].vocab is not None)

@@ -18,12 +18,13 @@ from espnet2_legonn._compat import load
 from espnet2_legonn.api import LegoNN
 from espnet2_legonn.build import build_modules, load_vocabs
 from espnet2_legonn.config import nearest, read_yaml
+from espnet2_legonn.decode import KINDS
 from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.interface import Vocabulary
 from espnet2_legonn.modules.speech_input import SpeechInput
 from espnet2_legonn.tasks.description import resolve, stats_folder
 from espnet2_legonn.train.collate import collate
-from espnet2_legonn.train.model import INPUT_NAMES, LegoNNModel
+from espnet2_legonn.train.model import LegoNNModel
 from espnet2_legonn.train.optimizers import parameter_groups
 from espnet2_legonn.train.preprocessor import Preprocessor
 from espnet2_legonn.train.schedulers import add_schedulers
@@ -177,7 +178,7 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[misc, name-defined]
         config, base = resolve(args)
         modules, vocabs = build_modules(config, base)
         chain = LegoNN(modules, config.modules, vocabs)
-        if chain.input_kind not in INPUT_NAMES:
+        if chain.input_kind not in KINDS:
             raise ConfigError(
                 f"{chain.names[0]}: a chain is trained from speech or tokens, not from {chain.input_kind}"
             )

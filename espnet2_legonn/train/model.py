@@ -9,9 +9,8 @@ import torch.distributed as dist
 
 from espnet2_legonn._compat import load
 from espnet2_legonn.chain import Chain, Labels, ModuleLoss
+from espnet2_legonn.decode import KINDS
 from espnet2_legonn.modules.speech_input import SpeechInput
-
-INPUT_NAMES = {"speech": "speech", "tokens": "src_text"}
 
 
 def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
@@ -39,7 +38,7 @@ class LegoNNModel(load("espnet2.train.abs_espnet_model").AbsESPnetModel):  # typ
 
     def forward(self, **batch: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
         """``speech`` or ``src_text`` and ``text_<module>``, each with ``<name>_lengths``, to loss, stats, weight."""
-        name = INPUT_NAMES[self.chain.input_kind]
+        _, name, _ = KINDS[self.chain.input_kind]
         x, lengths = batch[name], batch[f"{name}_lengths"]
         labels = {
             module: Labels(batch[f"text_{module}"], batch[f"text_{module}_lengths"])
