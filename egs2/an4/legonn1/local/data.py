@@ -14,6 +14,8 @@ from espnet2_legonn.data.text import normalize
 from espnet2_legonn.errors import DataError, LegoNNError
 
 COLUMNS = {"utt_id", "path", "speaker", "split", "text"}
+# an4.dic gives "a" first as the article; in this corpus it is always the letter.
+ARTICLE = ("A", "AH")
 
 
 def read(corpus: Path, index: str) -> dict[str, list[dict[str, str]]]:
@@ -43,6 +45,19 @@ def read(corpus: Path, index: str) -> dict[str, list[dict[str, str]]]:
     return splits
 
 
+def write_lexicon(source: Path, target: Path) -> None:
+    """The corpus's pronunciations, with the letter A first.
+
+    Raises:
+        DataError: no such file.
+    """
+    if not source.is_file():
+        raise DataError(f"{source}: no such file; AN4=DIR must hold the pronunciation lexicon an4.dic")
+    lines = source.read_text(encoding="utf-8").splitlines()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text("".join(f"{line}\n" for line in lines if tuple(line.split()) != ARTICLE), encoding="utf-8")
+
+
 def main() -> None:
     """Write data/train, data/valid, data/test and the corpus's pronunciation lexicon."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -52,6 +67,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         splits = read(args.corpus, args.index)
+        write_lexicon(args.corpus / "an4.dic", args.out / "local" / "lexicon.txt")
         for name in ("train", "valid", "test"):
             rows = splits.get(name, [])
             if not rows:
