@@ -19,6 +19,8 @@ from espnet2_legonn.interface import Marginals, require_match
 from espnet2_legonn.modules.module import DecoderModule, consumed
 from espnet2_legonn.modules.speech_input import SpeechInput
 from espnet2_legonn.search.beam import BeamOptions, Hypothesis, beam_search
+from espnet2_legonn.zoo import pack
+from espnet2_legonn.zoo.load import load
 
 
 class LegoNN(Chain):
@@ -26,12 +28,12 @@ class LegoNN(Chain):
 
     @classmethod
     def from_pretrained(cls, path: str | Path, model_file: str | Path | None = None, device: str = "cpu") -> Self:
-        """A chain from a saved folder, a zip of one, or an ESPnet experiment folder; ready to decode."""
-        return store.from_pretrained(cls, path, model_file).to(device)  # type: ignore[return-value]
+        """A chain from a pack (folder, zip, URL, name, hub tag) or an ESPnet experiment folder; ready to decode."""
+        return load(cls, path, model_file).to(device)  # type: ignore[return-value]
 
-    def save(self, folder: str | Path) -> Path:
-        """Write config.yaml, weights.safetensors and vocabularies; the folder appears whole or not at all."""
-        return store.save(self, folder)
+    def save(self, folder: str | Path, **about: Any) -> Path:
+        """Write a pack; the folder appears whole or not at all. ``about``: fields of its card."""
+        return pack.write(self, folder, about)
 
     def load(self, path: str | Path) -> Self:
         """Fill this chain from a weights file (.safetensors, .pth) or from a folder's weights; whole or an error."""

@@ -21,13 +21,14 @@ from torch import nn
 from typing_extensions import Self
 
 from espnet2_legonn.build import build_modules
-from espnet2_legonn.config import ChainConfig, ModuleConfig, parse, read_yaml
+from espnet2_legonn.config import ChainConfig, ModuleConfig, parse
 from espnet2_legonn.errors import DataError, InterfaceMismatch
 from espnet2_legonn.interface import Marginals, Vocabulary, require_match
 from espnet2_legonn.modules.ctc import ctc_loss
 from espnet2_legonn.modules.ingestor import Ingestor
 from espnet2_legonn.modules.masks import valid_mask
 from espnet2_legonn.modules.module import DecoderModule, EncoderModule, Module, consumed, produced
+from espnet2_legonn.schema import read_yaml
 
 
 class Labels(NamedTuple):

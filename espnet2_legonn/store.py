@@ -1,13 +1,9 @@
-"""Chains on disk: safetensors weights, safe YAML, no code. Loading is whole or an error by module."""
+"""Chains in folders: safetensors weights, safe YAML, no code. Loading is whole or an error by module."""
 
 from __future__ import annotations
 
-import shutil
-import stat
-import tempfile
-import zipfile
-import zlib
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import yaml
@@ -17,14 +13,14 @@ from safetensors.torch import load_file, save_file
 from espnet2_legonn.build import build_modules
 from espnet2_legonn.chain import Chain
 from espnet2_legonn.config import parse as parse_config
-from espnet2_legonn.config import plain, read_yaml
-from espnet2_legonn.errors import CheckpointError, ConfigError, LegoNNError
+from espnet2_legonn.config import plain
+from espnet2_legonn.errors import CheckpointError, ConfigError
 from espnet2_legonn.modules.seen import Seen
+from espnet2_legonn.schema import read_yaml
 
 CONFIG, WEIGHTS = "config.yaml", "weights.safetensors"
 # What an ESPnet experiment offers, best first.
 CHECKPOINTS = ("valid.decoded.ave.pth", "train.total_count.ave.pth", "valid.acc.ave.pth", "latest.pth")
-MAX_FILES, MAX_BYTES = 1000, 20 << 30
 
 
 def description(chain: Chain, folder: str = "") -> dict:
@@ -41,41 +37,15 @@ def description(chain: Chain, folder: str = "") -> dict:
     return {"vocabs": vocabs, "modules": [plain(config) for config in chain.configs]}
 
 
-def save(chain: Chain, folder: str | Path) -> Path:
-    """Write config.yaml, weights.safetensors and the vocabularies; the folder appears whole or not at all.
-
-    Raises:
-        FileExistsError: the folder exists and holds something else than a saved chain.
-    """
-    folder = Path(folder)
-    if folder.exists() and not _is_ours(folder):
-        raise FileExistsError(f"{folder} exists and is no saved chain; choose another folder or remove it")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        for name, vocab in chain.vocabs.items():
-            (temporary / f"{name}.tokens.txt").write_text("".join(f"{t}\n" for t in vocab.tokens), encoding="utf-8")
-            if vocab.bpemodel:
-                (temporary / f"{name}.bpe.model").write_bytes(vocab.bpemodel)
-        text = yaml.safe_dump(description(chain), sort_keys=False, allow_unicode=True)
-        (temporary / CONFIG).write_text(text, encoding="utf-8")
-        save_file(unique_tensors(chain), temporary / WEIGHTS)
-        temporary.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    return folder
-
-
-def _is_ours(folder: Path) -> bool:
-    """Nothing but a saved chain, so that it may be replaced."""
-    if not folder.is_dir():
-        return False
-    names = [p.name for p in folder.iterdir()]
-    return all(n in (CONFIG, WEIGHTS) or n.endswith((".tokens.txt", ".bpe.model")) for n in names)
+def write(chain: Chain, folder: Path) -> None:
+    """Fill an empty folder with config.yaml, weights.safetensors and the vocabularies."""
+    for name, vocab in chain.vocabs.items():
+        (folder / f"{name}.tokens.txt").write_text("".join(f"{t}\n" for t in vocab.tokens), encoding="utf-8")
+        if vocab.bpemodel:
+            (folder / f"{name}.bpe.model").write_bytes(vocab.bpemodel)
+    text = yaml.safe_dump(description(chain), sort_keys=False, allow_unicode=True)
+    (folder / CONFIG).write_text(text, encoding="utf-8")
+    save_file(unique_tensors(chain), folder / WEIGHTS)
 
 
 def unique_tensors(chain: Chain) -> dict[str, torch.Tensor]:
@@ -173,66 +143,22 @@ def find_weights(folder: Path, model_file: str | Path | None) -> Path:
     )
 
 
-def from_pretrained(cls: type[Chain], path: str | Path, model_file: str | Path | None = None) -> Chain:
-    """A chain from a saved folder, a zip of one, or an ESPnet experiment folder; in evaluation mode.
+def from_pretrained(cls: type[Chain], folder: Path, model_file: str | Path | None = None) -> Chain:
+    """A chain from the folder of a saved chain or of an ESPnet experiment; in evaluation mode.
 
     Raises:
         CheckpointError, ConfigError, DataError: what is missing or wrong, by file and module.
     """
-    path = Path(path)
-    if path.is_file() and zipfile.is_zipfile(path):
-        with tempfile.TemporaryDirectory(prefix="legonn.") as temporary:
-            extract(path, Path(temporary))
-            roots = sorted(p.parent for p in Path(temporary).rglob(CONFIG))
-            if not roots:
-                raise CheckpointError(f"{path}: no {CONFIG} inside")
-            try:
-                return from_pretrained(cls, roots[0], model_file)
-            except LegoNNError as error:
-                raise type(error)(f.replace(f"{roots[0]}/", f"{path}: ") for f in error.faults) from None
-    if path.name == CONFIG:
-        path = path.parent
-    elif path.is_file():
-        raise CheckpointError(f"{path}: not a zip of a saved chain; damaged or truncated?")
-    if not path.is_dir():
-        raise CheckpointError(f"{path}: no such folder or zip")
-    if not (path / CONFIG).is_file():
-        raise CheckpointError(f"{path}: no {CONFIG}; is this the folder of a saved chain or of an experiment?")
-    data = read_yaml(path / CONFIG)
+    if not (folder / CONFIG).is_file():
+        raise CheckpointError(f"{folder}: no {CONFIG}; is this the folder of a saved chain or of an experiment?")
+    data = read_yaml(folder / CONFIG)
     if not isinstance(data, dict) or "modules" not in data:
-        raise ConfigError(f"{path / CONFIG}: describes no chain (no 'modules')")
+        raise ConfigError(f"{folder / CONFIG}: describes no chain (no 'modules')")
     config = parse_config({"vocabs": data.get("vocabs"), "modules": data["modules"]})
-    modules, vocabs = build_modules(config, path)
+    modules, vocabs = build_modules(config, folder)
     chain = cls(modules, config.modules, vocabs)
-    load_weights(chain, find_weights(path, model_file))
+    load_weights(chain, find_weights(folder, model_file))
     return chain.eval()
-
-
-def extract(archive: Path, folder: Path) -> None:
-    """Unpack a zip that may come from anybody.
-
-    Raises:
-        CheckpointError: names every entry that would leave the folder, links, or is absurdly large.
-    """
-    faults = []
-    with zipfile.ZipFile(archive) as z:
-        entries = z.infolist()
-        if len(entries) > MAX_FILES:
-            faults.append(f"{archive}: {len(entries)} entries, at most {MAX_FILES} are read")
-        if sum(e.file_size for e in entries) > MAX_BYTES:
-            faults.append(f"{archive}: unpacks to more than {MAX_BYTES >> 30} GiB")
-        for entry in entries:
-            name = PurePosixPath(entry.filename.replace("\\", "/"))
-            if name.is_absolute() or ".." in name.parts or ":" in str(name):
-                faults.append(f"{archive}: entry {entry.filename!r} points out of the archive")
-            if stat.S_ISLNK(entry.external_attr >> 16):
-                faults.append(f"{archive}: entry {entry.filename!r} is a link")
-        if faults:
-            raise CheckpointError(faults)
-        try:
-            z.extractall(folder)
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError) as error:
-            raise CheckpointError(f"{archive}: damaged ({_first_line(error)})") from None
 
 
 def forget(chain: Chain) -> None:
@@ -242,8 +168,8 @@ def forget(chain: Chain) -> None:
             part.reset()
 
 
-def init_modules(chain: Chain, load: type[Chain] = Chain) -> list[str]:
-    """Fill modules from the ``init`` of their descriptions, ``FOLDER_OR_ZIP[#module]``.
+def init_modules(chain: Chain, load: Callable[[str], Chain]) -> list[str]:
+    """Fill modules from the ``init`` of their descriptions, ``PACK_OR_EXPERIMENT[#module]``.
 
     The module is the one of the same name unless given. What its ports saw is forgotten unless it is frozen.
 
@@ -259,7 +185,7 @@ def init_modules(chain: Chain, load: type[Chain] = Chain) -> list[str]:
             continue
         source, _, name = config.init.partition("#")
         if source not in donors:
-            donors[source] = from_pretrained(load, source)
+            donors[source] = load(source)
         donor = donors[source]
         name = name or config.name
         if name not in donor.mods:

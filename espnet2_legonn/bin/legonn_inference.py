@@ -52,7 +52,7 @@ def parse_args(cmd: Sequence[str] | None = None) -> argparse.Namespace:
     Raises:
         ConfigError: a key of the YAML file is no option, or a required option is missing.
     """
-    from espnet2_legonn.config import nearest, read_yaml
+    from espnet2_legonn.schema import nearest, read_yaml
 
     parser = get_parser()
     args = parser.parse_args(cmd)

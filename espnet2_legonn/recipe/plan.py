@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from espnet2_legonn.config import nearest, read_yaml
 from espnet2_legonn.errors import ConfigError
+from espnet2_legonn.schema import nearest, read_yaml
 
 
 @dataclass(frozen=True)

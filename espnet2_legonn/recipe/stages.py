@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet2_legonn import store
-from espnet2_legonn.config import ChainConfig, parse, read_yaml
+from espnet2_legonn.config import ChainConfig, parse
 from espnet2_legonn.data.tables import read_table, write_table
 from espnet2_legonn.decode import KINDS
 from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.recipe.jobs import module, run, split_keys
+from espnet2_legonn.schema import read_yaml
 from espnet2_legonn.scoring.bleu import BleuReport, score_bleu
 from espnet2_legonn.scoring.wer import ErrorReport, score_error_rate
 

@@ -9,10 +9,11 @@ import torch
 from espnet2_legonn import store
 from espnet2_legonn.api import LegoNN
 from espnet2_legonn.build import build_modules
-from espnet2_legonn.config import parse, read_yaml
+from espnet2_legonn.config import parse
 from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.decode import KINDS, decode_table, read_inputs
 from espnet2_legonn.interface import Vocabulary
+from espnet2_legonn.schema import read_yaml
 from espnet2_legonn.search.beam import BeamOptions
 from espnet2_legonn.train.averaging import choose
 

@@ -17,11 +17,11 @@ from espnet2_legonn import store
 from espnet2_legonn._compat import load
 from espnet2_legonn.api import LegoNN
 from espnet2_legonn.build import build_modules, load_vocabs
-from espnet2_legonn.config import nearest, read_yaml
 from espnet2_legonn.decode import KINDS
 from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.interface import Vocabulary
 from espnet2_legonn.modules.speech_input import SpeechInput
+from espnet2_legonn.schema import nearest, read_yaml
 from espnet2_legonn.tasks.description import resolve, stats_folder
 from espnet2_legonn.train.collate import collate
 from espnet2_legonn.train.model import LegoNNModel
@@ -29,6 +29,7 @@ from espnet2_legonn.train.optimizers import parameter_groups
 from espnet2_legonn.train.preprocessor import Preprocessor
 from espnet2_legonn.train.schedulers import add_schedulers
 from espnet2_legonn.train.trainer import LegoNNTrainer
+from espnet2_legonn.zoo.load import init_modules
 
 _abs_task = load("espnet2.tasks.abs_task")
 AMP = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -184,7 +185,7 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[misc, name-defined]
             )
         if not getattr(args, "collect_stats", False):
             _load_feature_stats(chain, stats_folder(args))
-            for line in store.init_modules(chain):
+            for line in init_modules(chain):
                 logging.info("init: %s", line)
             chain.apply_freeze()
         args.num_parameters = sum(p.numel() for p in chain.parameters())  # for RESULTS.md, by way of config.yaml

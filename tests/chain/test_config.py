@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from espnet2_legonn import ConfigError, DataError, LegoNN, LegoNNError
-from espnet2_legonn.config import override, parse, parse_ratio, plain, read_yaml
+from espnet2_legonn.config import override, parse, parse_ratio, plain
+from espnet2_legonn.schema import read_yaml
 
 Data = dict[str, Any]
 

@@ -16,8 +16,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from espnet2_legonn import CheckpointError, ConfigError, LegoNN, store
+from espnet2_legonn import archive as archive_rules
 from espnet2_legonn.chain import Labels
 from espnet2_legonn.search.beam import BeamOptions
+from espnet2_legonn.zoo.load import init_modules
 
 TEXTS = ["a b c", "d", "c c a b d a"]
 
@@ -39,12 +41,20 @@ def saved(chain: LegoNN, tmp_path: Path) -> Path:
     return chain.save(tmp_path / "pack")
 
 
+@pytest.fixture
+def without_card(saved: Path) -> Path:
+    """As an experiment's folder: nothing says what its files should be."""
+    (saved / "card.yaml").unlink()
+    return saved
+
+
 # -- round trips -------------------------------------------------------------------------------------------------------
 
 
 def test_folder(chain: LegoNN, saved: Path) -> None:
     names = {p.name for p in saved.iterdir()}
     assert names == {
+        "card.yaml",
         "config.yaml",
         "weights.safetensors",
         "src.tokens.txt",
@@ -75,7 +85,7 @@ def test_load_fills_another_chain(
 
 
 def test_saving_again_gives_the_same_bytes(chain: LegoNN, saved: Path, tmp_path: Path) -> None:
-    again = LegoNN.from_pretrained(saved).save(tmp_path / "again")
+    again = LegoNN.from_pretrained(saved).save(tmp_path / "again", name="pack")
     for path in saved.iterdir():
         assert (again / path.name).read_bytes() == path.read_bytes(), path.name
 
@@ -173,26 +183,26 @@ def test_a_module_used_twice_survives_saving(data: dict[str, Any], parts: Any, t
 # -- ESPnet checkpoints ------------------------------------------------------------------------------------------------
 
 
-def test_espnet_experiment_folder(chain: LegoNN, saved: Path) -> None:
+def test_espnet_experiment_folder(chain: LegoNN, without_card: Path) -> None:
     """``chain.`` before every name, and the best checkpoint first."""
-    (saved / "weights.safetensors").unlink()
+    (without_card / "weights.safetensors").unlink()
     state = {f"chain.{k}": v for k, v in chain.state_dict().items()}
-    torch.save({k: torch.zeros_like(v) for k, v in state.items()}, saved / "latest.pth")
-    torch.save(state, saved / "valid.decoded.ave.pth")
-    assert answers(LegoNN.from_pretrained(saved)) == answers(chain)
-    blank = LegoNN.from_pretrained(saved, model_file="latest.pth")
+    torch.save({k: torch.zeros_like(v) for k, v in state.items()}, without_card / "latest.pth")
+    torch.save(state, without_card / "valid.decoded.ave.pth")
+    assert answers(LegoNN.from_pretrained(without_card)) == answers(chain)
+    blank = LegoNN.from_pretrained(without_card, model_file="latest.pth")
     assert not any(p.any() for p in blank.parameters())
-    assert not any(p.any() for p in LegoNN.from_pretrained(saved, saved / "latest.pth").parameters())
+    assert not any(p.any() for p in LegoNN.from_pretrained(without_card, without_card / "latest.pth").parameters())
 
 
-def test_no_weights(saved: Path) -> None:
-    (saved / "weights.safetensors").unlink()
+def test_no_weights(without_card: Path) -> None:
+    (without_card / "weights.safetensors").unlink()
     with pytest.raises(
         CheckpointError, match="pack: no weights.safetensors and none of valid.decoded.ave.pth, .*model_file"
     ):
-        LegoNN.from_pretrained(saved)
+        LegoNN.from_pretrained(without_card)
     with pytest.raises(CheckpointError, match="best.pth: no such weights"):
-        LegoNN.from_pretrained(saved, model_file="best.pth")
+        LegoNN.from_pretrained(without_card, model_file="best.pth")
 
 
 # -- wrong weights -----------------------------------------------------------------------------------------------------
@@ -225,14 +235,14 @@ def test_long_lists_are_cut(chain: LegoNN, saved: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 5, 100, 0.5, 0.99])
-def test_truncated_safetensors(saved: Path, keep: float) -> None:
-    path = saved / "weights.safetensors"
+def test_truncated_safetensors(without_card: Path, keep: float) -> None:
+    path = without_card / "weights.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[: keep if isinstance(keep, int) else int(len(content) * keep)])
     with pytest.raises(
         CheckpointError, match=r"weights.safetensors: damaged or truncated \(.*\); copy it again"
     ):
-        LegoNN.from_pretrained(saved)
+        LegoNN.from_pretrained(without_card)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, 0.5, 0.99])
@@ -320,11 +330,11 @@ def test_zip_of_too_many_or_too_large_files(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = zipped(saved, tmp_path / "pack.zip")
-    monkeypatch.setattr(store, "MAX_FILES", 3)
-    with pytest.raises(CheckpointError, match="pack.zip: 5 entries, at most 3 are read"):
+    monkeypatch.setattr(archive_rules, "MAX_FILES", 3)
+    with pytest.raises(CheckpointError, match="pack.zip: 6 entries, at most 3 are read"):
         LegoNN.from_pretrained(archive)
     monkeypatch.undo()
-    monkeypatch.setattr(store, "MAX_BYTES", 1000)
+    monkeypatch.setattr(archive_rules, "MAX_BYTES", 1000)
     with pytest.raises(CheckpointError, match="pack.zip: unpacks to more than 0 GiB"):
         LegoNN.from_pretrained(archive)
 
@@ -366,7 +376,7 @@ def test_places_that_hold_no_chain(tmp_path: Path) -> None:
         LegoNN.from_pretrained(tmp_path)
     with zipfile.ZipFile(tmp_path / "empty.zip", "w") as z:
         z.writestr("readme", "nothing")
-    with pytest.raises(CheckpointError, match="empty.zip: no config.yaml inside"):
+    with pytest.raises(CheckpointError, match="empty.zip: neither card.yaml nor config.yaml inside"):
         LegoNN.from_pretrained(tmp_path / "empty.zip")
     (tmp_path / "config.yaml").write_text("optim: adam\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"config.yaml: describes no chain \(no 'modules'\)"):
@@ -405,7 +415,7 @@ def test_a_failure_leaves_the_old_pack(chain: LegoNN, saved: Path, monkeypatch: 
 def test_other_peoples_folders_are_not_overwritten(chain: LegoNN, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(
-        FileExistsError, match="exists and is no saved chain; choose another folder or remove it"
+        FileExistsError, match="exists and is no pack; choose another folder or remove it"
     ):
         chain.save(tmp_path)
     assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
@@ -439,7 +449,7 @@ def test_init_from_a_donor(
     data["modules"][0]["init"] = str(source)
     data["modules"][2] |= {"name": "writer", "init": f"{source}#decoder", "freeze": True}
     own = build(data, seed=9)
-    lines = store.init_modules(own)
+    lines = init_modules(own)
     assert [line.split(":")[0] for line in lines] == ["first", "writer"]
     assert all(f"values from {source}" in line for line in lines)
     for mine, theirs in ((own.first, chain.first), (own.last, chain.last)):
@@ -459,7 +469,7 @@ def test_a_trainable_module_forgets_what_its_donor_saw(
     data["modules"][1] |= {"init": str(donor)}
     data["modules"][2] |= {"init": str(donor), "freeze": "eval"}
     own = build(data)
-    store.init_modules(own)
+    init_modules(own)
     assert list(own)[1].input.seen.slots_per_token is None
     assert own.last.input.seen.slots_per_token == chain.last.input.seen.slots_per_token is not None
 
@@ -468,18 +478,18 @@ def test_donors_that_do_not_fit(saved: Path, data: dict[str, Any], parts: Any) -
     with pytest.raises(
         CheckpointError, match="first.init: .*pack has no module 'encoder', only first, middle, decoder"
     ):
-        store.init_modules(parts.build(parts.change(data, "modules.0.init", f"{saved}#encoder")))
+        init_modules(parts.build(parts.change(data, "modules.0.init", f"{saved}#encoder")))
     with pytest.raises(CheckpointError, match="none: no such folder or zip"):
-        store.init_modules(parts.build(parts.change(data, "modules.0.init", f"{saved}/none")))
+        init_modules(parts.build(parts.change(data, "modules.0.init", f"{saved}/none")))
     wide = parts.change(parts.change(data, "modules.0.body.linear_units", 20), "modules.0.init", str(saved))
     with pytest.raises(
         CheckpointError, match=r"pack: module first: .*of another shape: .* is \(16,\), should be \(20,\)"
     ):
-        store.init_modules(parts.build(wide))
+        init_modules(parts.build(wide))
 
 
 def test_a_donor_of_another_vocabulary_is_refused(saved: Path, data: dict[str, Any], parts: Any) -> None:
     """Same shapes, other tokens: every row of the embedding would stand for another word."""
     data = parts.change(data, "vocabs.tgt.tokens", ["<blank>", "<unk>", "z", "y", "x", "<sos/eos>"])
     with pytest.raises(ValueError, match="order|vocabulary"):
-        store.init_modules(parts.build(parts.change(data, "modules.2.init", str(saved))))
+        init_modules(parts.build(parts.change(data, "modules.2.init", str(saved))))

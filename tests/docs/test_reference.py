@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from espnet2_legonn import config
-from espnet2_legonn.config import parse, read_yaml
+from espnet2_legonn.config import parse
+from espnet2_legonn.schema import read_yaml
 from tests.docs.pages import ROOT
 
 PATH = ROOT / "conf/reference.yaml"

@@ -28,6 +28,8 @@ FIRST_IMPORT = "from espnet2_legonn import LegoNN"  # the bare package loads no 
 ROOMS = (
     "errors",
     "interface",
+    "schema",
+    "archive",
     "config",
     "modules",
     "build",
@@ -37,6 +39,7 @@ ROOMS = (
     "inputs",
     "search",
     "store",
+    "zoo",
     "api",
     "plug",
     "lab",

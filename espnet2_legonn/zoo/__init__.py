@@ -1,0 +1,1 @@
+"""Packs: modules and chains with a card; checking, finding, composing and sharing them."""
