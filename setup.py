@@ -34,6 +34,7 @@ setup(
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
     packages=find_namespace_packages(include=["espnet2_legonn", "espnet2_legonn.*"]),
+    entry_points={"console_scripts": ["legonn=espnet2_legonn.bin.legonn:main"]},
     python_requires=">=3.10,<3.13",
     install_requires=[
         "torch>=2.4",

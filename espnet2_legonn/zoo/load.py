@@ -9,7 +9,7 @@ from espnet2_legonn.chain import Chain
 from espnet2_legonn.errors import LegoNNError
 from espnet2_legonn.zoo.card import CARD
 from espnet2_legonn.zoo.fetch import resolve
-from espnet2_legonn.zoo.pack import opened, verify
+from espnet2_legonn.zoo.files import opened, verify
 
 
 def load(cls: type[Chain], reference: str | Path, model_file: str | Path | None = None) -> Chain:

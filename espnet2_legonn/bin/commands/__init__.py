@@ -1,0 +1,1 @@
+"""Subcommands of ``legonn``; each has ``add(name, parser)``, which sets ``run``."""

@@ -1,0 +1,60 @@
+"""``legonn``: packs of modules on the command line.
+
+example: legonn check asr.zip#encoder mt.zip#decoder && legonn compose asr.zip#encoder mt.zip#decoder -o st
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from espnet2_legonn.errors import LegoNNError
+
+# Subcommand: the module of this room that has it (add(parser) and run(args)), and what it is for.
+COMMANDS = {
+    "check": ("check", "will these modules fit? reasons, from the cards alone"),
+    "compose": ("compose", "put modules together, without an update"),
+    "pack": ("pack", "make a pack of a trained experiment, for the chain and for each module"),
+    "list": ("inventory", "packs of an inventory; --reads and --writes search by port"),
+    "info": ("inventory", "the card of a pack"),
+    "pull": ("inventory", "get a pack"),
+    "push": ("inventory", "publish a pack into an inventory or on the Hugging Face Hub"),
+    "transcribe": ("transcribe", "speech files to text"),
+    "translate": ("transcribe", "texts to texts"),
+    "demo": ("demo", "a web page: choose two packs, speak or type, see every interface"),
+}
+
+
+def get_parser(chosen: str | None = None) -> argparse.ArgumentParser:
+    """The parser; options of ``chosen`` only, since each command imports what it needs."""
+    parser = argparse.ArgumentParser(
+        prog="legonn", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (home, purpose) in COMMANDS.items():
+        raw = argparse.RawDescriptionHelpFormatter
+        command = commands.add_parser(name, help=purpose, description=purpose, formatter_class=raw)
+        if name == chosen:
+            module = importlib.import_module(f"espnet2_legonn.bin.commands.{home}")
+            module.add(name, command)
+    return parser
+
+
+def main(cmd: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status. Faults of the user are printed without a traceback."""
+    arguments = list(sys.argv[1:] if cmd is None else cmd)
+    chosen = next((word for word in arguments if not word.startswith("-")), None)
+    args = get_parser(chosen).parse_args(arguments)
+    try:
+        return int(args.run(args) or 0)
+    except (LegoNNError, FileExistsError) as error:
+        print(f"{type(error).__name__}:\n{error}", file=sys.stderr)
+        return 3
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
