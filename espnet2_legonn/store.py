@@ -46,6 +46,7 @@ def write(chain: Chain, folder: Path) -> None:
     text = yaml.safe_dump(description(chain), sort_keys=False, allow_unicode=True)
     (folder / CONFIG).write_text(text, encoding="utf-8")
     save_file(unique_tensors(chain), folder / WEIGHTS)
+    (folder / WEIGHTS).chmod(0o644)  # safetensors makes it for the owner alone
 
 
 def unique_tensors(chain: Chain) -> dict[str, torch.Tensor]:

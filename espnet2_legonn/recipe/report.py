@@ -93,4 +93,4 @@ def next_command(plan: Plan, exp_dir: Path) -> str:
     parts = (
         [] if not plugs else [f"{folder(exp_dir, p.partition('#')[0])}#{p.partition('#')[2]}" for p in plugs[0].plug]
     )
-    return " ".join(["python3 -m espnet2_legonn.bin.legonn_plug", *(p.rstrip("#") for p in parts), "--out exp/my_plug"])
+    return " ".join(["python3 -m espnet2_legonn.bin.legonn compose", *(p.rstrip("#") for p in parts), "-o exp/my_plug"])

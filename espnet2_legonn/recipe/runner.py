@@ -113,13 +113,13 @@ def run_experiment(plan: Plan, experiment: Experiment, raw: Path, exp_dir: Path)
 
 
 def _plug(experiment: Experiment, exp: Path, exp_dir: Path) -> list[str]:
-    from espnet2_legonn.plug import plug
+    from espnet2_legonn.compose import compose
 
     def part(spec: str) -> str:
         name, _, modules = spec.partition("#")
         return f"{folder(exp_dir, name)}#{modules}" if modules else str(folder(exp_dir, name))
 
-    _, notes = plug([part(spec) for spec in experiment.plug], exp / "chain")
+    _, notes = compose([part(spec) for spec in experiment.plug], exp / "chain")
     for file in (exp / "chain").iterdir():
         os.replace(file, exp / file.name)
     (exp / "chain").rmdir()

@@ -29,7 +29,7 @@ def resolve(args: argparse.Namespace) -> tuple[ChainConfig, Path]:
         raise ConfigError(
             "no modules: the training config describes the chain under 'modules'; see conf/reference.yaml"
         )
-    data = {"vocabs": args.vocabs or {}, "modules": args.modules}
+    data = {"vocabs": _beside(args.vocabs or {}, getattr(args, "config", None)), "modules": args.modules}
     if getattr(args, "modules_conf", None):
         data = override(data, args.modules_conf)
         args.modules_conf = {}
@@ -41,6 +41,20 @@ def resolve(args: argparse.Namespace) -> tuple[ChainConfig, Path]:
     _derive_ratios(args, config, data)
     args.vocabs, args.modules = data["vocabs"], data["modules"]
     return config, base
+
+
+def _beside(vocabs: dict[str, Any], config: str | None) -> dict[str, Any]:
+    """Files named in the config of a pack lie beside it, wherever training is started."""
+    if config is None:
+        return vocabs
+    found = {}
+    for name, vocab in vocabs.items():
+        found[name] = dict(vocab) if isinstance(vocab, dict) else vocab
+        for key in ("tokens", "bpemodel") if isinstance(vocab, dict) else ():
+            path = vocab.get(key)
+            if isinstance(path, str) and not Path(path).is_file() and (Path(config).parent / path).is_file():
+                found[name][key] = str(Path(config).parent / path)
+    return found
 
 
 def _require_files(vocabs: dict[str, Any]) -> None:

@@ -15,8 +15,11 @@ from typing import Any
 from espnet2_legonn import archive
 from espnet2_legonn.errors import CheckpointError, ConfigError
 from espnet2_legonn.zoo.card import CARD, Card, FileEntry, read_card
+from espnet2_legonn.zoo.espnet_archive import META
 
 CONFIG, README = "config.yaml", "README.md"
+# Beside the files of a card: a composition's checkpoint for ESPnet, and its training config.
+BESIDE = ("model.pth", "train.yaml")
 
 
 @contextlib.contextmanager
@@ -45,7 +48,7 @@ def _is_ours(folder: Path) -> bool:
     if CARD not in names:
         return not names
     with contextlib.suppress(ConfigError):
-        return names <= {CARD, README, *read_card(folder).files}
+        return names <= {CARD, README, *BESIDE, *read_card(folder).files}
     return False
 
 
@@ -122,7 +125,7 @@ def opened(path: Path) -> Iterator[Path]:
 
 def pack_root(unpacked: Path, where: Path) -> Path:
     """The folder with the card (or, for older archives, config) inside an unpacked archive."""
-    for name in (CARD, CONFIG):
+    for name in (CARD, META, CONFIG):
         roots = sorted(p.parent for p in unpacked.rglob(name))
         if roots:
             return min(roots, key=lambda p: len(p.parts))

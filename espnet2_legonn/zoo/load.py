@@ -8,6 +8,7 @@ from espnet2_legonn import store
 from espnet2_legonn.chain import Chain
 from espnet2_legonn.errors import LegoNNError
 from espnet2_legonn.zoo.card import CARD
+from espnet2_legonn.zoo.espnet_archive import locate
 from espnet2_legonn.zoo.fetch import resolve
 from espnet2_legonn.zoo.files import opened, verify
 
@@ -27,6 +28,8 @@ def load(cls: type[Chain], reference: str | Path, model_file: str | Path | None 
         try:
             if (folder / CARD).is_file():
                 verify(folder)
+            elif found := locate(folder):
+                return store.from_pretrained(cls, found[0].parent, model_file or found[1])
             return store.from_pretrained(cls, folder, model_file)
         except LegoNNError as error:
             if folder == path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import re
 import shlex
@@ -16,12 +17,14 @@ import pytest
 import torch
 
 from espnet2_legonn import LegoNN
+from espnet2_legonn.bin.legonn import COMMANDS, get_parser
 from tests.docs.pages import ROOT, all_pages, blocks, read
 
 TEMPLATE = ROOT / "egs2/TEMPLATE/legonn1/legonn.sh"
 WORDS = ["<blank>", "<unk>", "a", "dog", "runs", "<sos/eos>"]
 SOURCE = ["<blank>", "<unk>", "ein", "hund", "<sos/eos>"]
 BODY = {"num_blocks": 1, "size": 8, "heads": 2, "linear_units": 16}
+LEGONN = "espnet2_legonn.bin.legonn"
 PLAIN = {".", "cd", "cp", "mkdir", "git", "export"}
 
 
@@ -114,6 +117,10 @@ def wrong(page: str, words: list[str]) -> list[str]:
     if name == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
         return [f"make: no target {t}" for t in words[1:] if "=" not in t and t not in targets]
+    if words[:3] in (["python", "-m", LEGONN], ["python3", "-m", LEGONN]):
+        name, words = "legonn", words[2:]
+    if name == "legonn":
+        return _legonn(words)
     if name in ("python", "python3") and words[1] == "-m":
         source = module_file(words[2]).read_text(encoding="utf-8")
         return [f"{words[2]}: no option {o}" for o in options(words) if f'"{o}"' not in source]
@@ -125,6 +132,14 @@ def wrong(page: str, words: list[str]) -> list[str]:
         own = (ROOT / page).parent / "run.sh"
         return _run_sh(own if own.is_file() else ROOT / "egs2/an4/legonn1/run.sh", words)
     return [f"{name}: a command that this test does not know"]
+
+
+def _legonn(words: list[str]) -> list[str]:
+    if words[1] not in COMMANDS:
+        return [f"legonn: no command {words[1]}"]
+    subparsers = next(a for a in get_parser(words[1])._actions if isinstance(a, argparse._SubParsersAction))
+    known = subparsers.choices[words[1]]._option_string_actions
+    return [f"legonn {words[1]}: no option {o}" for o in options(words) if o not in known]
 
 
 def _script(script: Path, words: list[str]) -> list[str]:
@@ -149,10 +164,12 @@ def test_commands_exist(page: str, words: list[str]) -> None:
     ("command", "fault"),
     [
         ("make tset", "no target tset"),
-        ("python -m espnet2_legonn.bin.legonn_plug a b --uot c", "no option --uot"),
+        ("python -m espnet2_legonn.bin.legonn compose a b --uot c", "no option --uot"),
         ("./run.sh --stgae 1", "no option --stgae"),
         ("python tools/nothing.py", "no script"),
-        ("legonn fly", "does not know"),
+        ("legonn fly", "no command fly"),
+        ("legonn check a --quickly", "no option --quickly"),
+        ("espnet fly", "does not know"),
     ],
 )
 def test_a_wrong_command_is_found(command: str, fault: str) -> None:

@@ -64,5 +64,5 @@ def test_all_stages(tmp_path: Path) -> None:
             # every row has a number: nothing was left out
             assert re.search(rf"^\| *{re.escape(row['label'])} *\| *\d+\.\d *\|", report, re.MULTILINE), row["label"]
     assert (recipe / "exp" / "interface.png").stat().st_size > 1000
-    assert re.search(r"next, .*legonn_plug exp/legonn_ro_encoder exp/legonn_mt_de_en#decoder --out", done.stdout)
+    assert re.search(r"next, .*legonn compose exp/legonn_ro_encoder exp/legonn_mt_de_en#decoder -o", done.stdout)
     assert re.fullmatch(r"\./run\.sh: done in \d+ min \d+ s", done.stdout.splitlines()[-1])

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from espnet2_legonn import LegoNN
-from espnet2_legonn.bin import legonn_average, legonn_inference, legonn_plug, legonn_stage
+from espnet2_legonn.bin import legonn_average, legonn_inference, legonn_stage
 from espnet2_legonn.config import parse
 from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.errors import ConfigError, DataError, LegoNNError
@@ -302,52 +302,6 @@ def test_average_by_decoded_score(data: Path, tmp_path: Path, capsys: pytest.Cap
     chosen = torch.load(exp / "valid.decoded.ave.pth", weights_only=True)
     wanted = torch.load(exp / f"{best}epoch.pth", weights_only=True)
     assert all(torch.equal(chosen[k], wanted[k]) for k in wanted)
-
-
-# ---- plugging
-
-
-def test_plug(exp: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    other = build([FIRST, DECODER], seed=1).save(tmp_path / "other")
-    legonn_plug.main([f"{exp}#encoder", f"{other}#decoder", "--out", str(tmp_path / "plugged")])
-    assert "encoder -> decoder" in capsys.readouterr().out
-    plugged, left, right = (LegoNN.from_pretrained(p) for p in (tmp_path / "plugged", exp, other))
-    by_hand = left[:-1] + right[-1:]
-    for key, value in by_hand.state_dict().items():
-        assert torch.equal(plugged.state_dict()[key], value), key
-    assert plugged("s1 s2", beam_size=2) == by_hand("s1 s2", beam_size=2)
-
-
-def test_plug_notes_what_differs_from_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    left, right = build([FIRST]), build([FIRST, DECODER])
-    left.mods["encoder"].interface.seen.update(torch.tensor([28]), torch.tensor([10]))
-    right.mods["decoder"].input.seen.update(torch.tensor([20]), torch.tensor([10]))
-    left.save(tmp_path / "left"), right.save(tmp_path / "right")
-    legonn_plug.main([str(tmp_path / "left"), f"{tmp_path}/right#decoder", "--out", str(tmp_path / "plugged")])
-    assert "note: encoder -> decoder: slots per token: 2.80 are produced, 2.00 were seen" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("parts", "message"),
-    [
-        (["#encoder", "#decodr"], "no module decodr; it has encoder, decoder"),
-        (["#decoder,encoder", "#decoder"], r"modules must follow each other in the chain \(encoder, decoder\)"),
-        (["#encoder", "#encoder"], "encoder -> encoder: encoder writes marginals, encoder reads tokens"),
-        (["#decoder", "#encoder"], "decoder -> encoder: decoder writes text"),
-    ],
-)
-def test_plug_faults(exp: Path, tmp_path: Path, parts: list[str], message: str) -> None:
-    with pytest.raises(SystemExit, match=message):
-        legonn_plug.main([*(f"{exp}{part}" for part in parts), "--out", str(tmp_path / "out")])
-    assert not (tmp_path / "out").exists()
-
-
-def test_plug_into_a_folder_that_is_taken(exp: Path, tmp_path: Path) -> None:
-    (tmp_path / "taken").mkdir()
-    (tmp_path / "taken" / "thesis.tex").touch()
-    with pytest.raises(SystemExit, match="taken exists and is no saved chain; choose another folder"):
-        legonn_plug.main([f"{exp}#encoder", f"{exp}#decoder", "--out", str(tmp_path / "taken")])
-    assert (tmp_path / "taken" / "thesis.tex").exists()
 
 
 # ---- all of it

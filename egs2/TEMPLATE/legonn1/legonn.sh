@@ -57,10 +57,19 @@ inference_tag=
 inference_legonn_model=  # weights in the experiment; default: the averaged ones
 metrics="wer cer"    # wer cer bleu
 local_score_opts=
+# Packs
+download_model=      # decode with this pack (folder, zip, URL, inventory name, hub tag): no training
+packs_dir=           # default: <legonn_exp>/packs
+card=conf/card.yaml  # description, license, training_data, ... for the packs' cards
+skip_packing=false   # stage 14
+skip_upload=true     # stage 15
+hf_repo=             # stage 15: <user>/<name> on the Hugging Face Hub, one repository a pack
+inventory=           # stage 15: or an inventory, any place that fsspec reaches
+upload_args=         # --dry_run shows what would go up
 
 help_message="Usage: $0 --train_set NAME --valid_set NAME --test_sets \"NAMES\" [options]
 Stages: 1 data, 2 speed perturbation, 3 format, 4 length filter, 5 vocabularies and phonemes, (6-9 reserved for
-language models), 10 statistics, 11 train, 12 decode, 13 score, (14 pack, 15 upload: not yet).
+language models), 10 statistics, 11 train, 12 decode, 13 score, 14 pack, 15 upload.
 Options are the variables at the head of $0, for instance --stage 11 --legonn_config conf/x.yaml --nj 8."
 
 log "$0 $*"
@@ -78,6 +87,7 @@ done
 
 active() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ] && [[ " ${skip_stages} " != *" $1 "* ]]; }
 data_cli() { python3 -m espnet2_legonn.data.cli "$@"; }
+legonn_cli() { python3 -m espnet2_legonn.bin.legonn "$@"; }
 stage_cli() { python3 -m espnet2_legonn.bin.legonn_stage "$@"; }
 # A script that repeats a stage, beside its results.
 repeatable() {
@@ -153,6 +163,13 @@ fi
 : "${legonn_stats_dir:=${expdir}/legonn_stats_${train_set}_${config_name#train_}}"
 : "${legonn_exp:=${expdir}/legonn_${legonn_tag}}"
 
+if [ -n "${download_model}" ]; then
+    legonn_exp=${expdir}/$(basename "${download_model%.zip}" | tr -c '[:alnum:]_.\n-' _)
+    log "Using ${download_model} as ${legonn_exp}; stages 10 and 11 are left out"
+    [ -f "${legonn_exp}/config.yaml" ] || legonn_cli pull "${download_model}" -o "${legonn_exp}"
+    skip_stages+=" 10 11"
+fi
+
 if active 10; then
     repeatable 10 "${legonn_stats_dir}"
     stage_cli stats --config "${legonn_config}" --train "${raw}/${train_set}" --valid "${raw}/${valid_set}" \
@@ -198,7 +215,23 @@ if active 13; then
     fi
     python3 -m espnet2_legonn.bin.legonn_score results "${legonn_exp}"
 fi
-if active 14 && [ "${stop_stage}" -lt 10000 ]; then log "Stages 14 and 15 (pack, upload) come with the zoo"; fi
+packs=${packs_dir:-${legonn_exp}/packs}
+if active 14 && ! "${skip_packing}"; then
+    log "Stage 14: packs: ${packs}"
+    if [ -f "${card}" ]; then about=(--about "${card}"); else about=(); fi
+    legonn_cli pack "${legonn_exp}" --out "${packs}" "${about[@]}" \
+        ${inference_legonn_model:+--model "${inference_legonn_model}"}
+fi
+if active 15 && ! "${skip_upload}"; then
+    if [ -z "${hf_repo}${inventory}" ]; then log "error: stage 15 needs --hf_repo or --inventory"; exit 2; fi
+    for pack in "${packs}"/*/; do
+        pack=${pack%/}
+        log "Stage 15: ${pack} -> ${hf_repo:-${inventory}}"
+        # shellcheck disable=SC2086
+        legonn_cli push "${pack}" ${hf_repo:+--hub "${hf_repo}_$(basename "${pack}")"} \
+            ${inventory:+--inventory "${inventory}"} ${upload_args}
+    done
+fi
 log "Successfully finished. [elapsed=${SECONDS}s]"
 exit
 }

@@ -24,7 +24,7 @@ case " $* " in
     *)
         speech --legonn_config conf/train_encoder.yaml "$@"
         text --legonn_config conf/train_text.yaml "$@"
-        python3 -m espnet2_legonn.bin.legonn_plug exp/legonn_encoder exp/legonn_text#decoder --out exp/legonn_plugged
+        python3 -m espnet2_legonn.bin.legonn compose exp/legonn_encoder exp/legonn_text#decoder -o exp/legonn_plugged
         speech --legonn_exp exp/legonn_plugged --stage 12
         ;;
 esac
