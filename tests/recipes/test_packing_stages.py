@@ -1,0 +1,67 @@
+"""Stages 14 and 15 of legonn.sh, and --download_model: what goes up comes down and decodes to the same text."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from espnet2_legonn import LegoNN
+from tests.zoo.toys import build, pair
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXTS = {"u1": "k l", "u2": "m n k", "u3": "n"}
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A recipe with one test set and one trained experiment."""
+    shutil.copytree(ROOT / "egs2" / "TEMPLATE", tmp_path / "egs2" / "TEMPLATE")
+    folder = tmp_path / "egs2" / "toy" / "legonn1"
+    (folder / "dump" / "raw" / "test").mkdir(parents=True)
+    (folder / "conf").mkdir()
+    for name in ("path.sh", "cmd.sh", "db.sh"):
+        (folder / name).symlink_to(f"../../TEMPLATE/legonn1/{name}")
+    for name, rows in (("src_text", TEXTS), ("text", {u: "a b" for u in TEXTS}), ("utt2spk", {u: u for u in TEXTS})):
+        (folder / "dump" / "raw" / "test" / name).write_text("".join(f"{k} {v}\n" for k, v in rows.items()))
+    about = {"description": "toys", "license": "MIT", "training_data": ["toys"], "language": ["xx"]}
+    (folder / "conf" / "card.yaml").write_text(yaml.safe_dump(about))
+    build(pair()).save(folder / "exp" / "legonn_toy")
+    return folder
+
+
+def stages(recipe: Path, *options: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    environment["VIRTUAL_ENV"] = sys.prefix
+    sets = "--input text --src_lang xx --train_set train --valid_set valid --test_sets test --metrics wer"
+    command = f'. ./path.sh; legonn.sh {sets} --inference_nj 1 "$@"'
+    done = subprocess.run(
+        ["bash", "-c", command, "run.sh", *options], cwd=recipe, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def test_up_and_down(recipe: Path, tmp_path: Path) -> None:
+    place = tmp_path / "inventory"
+    place.mkdir()
+    upload = ["--skip_upload", "false", "--inventory", str(place)]
+    stages(recipe, "--stage", "14", "--legonn_exp", "exp/legonn_toy", "--upload_args", "--dry_run", *upload)
+    packs = recipe / "exp" / "legonn_toy" / "packs"
+    assert {p.name for p in packs.glob("*.zip")} == {"toy.zip", "toy_encoder.zip", "toy_decoder.zip"}
+    assert list(place.iterdir()) == []  # a dry run
+    stages(recipe, "--stage", "15", "--legonn_exp", "exp/legonn_toy", *upload)
+    assert sum(p.suffix == ".zip" for p in place.rglob("*")) == 3
+
+    said = stages(recipe, "--stage", "12", "--stop_stage", "13", "--download_model", str(packs / "toy.zip"))
+    assert "stages 10 and 11 are left out" in said
+    text = (recipe / "exp" / "toy" / "decode" / "test" / "text").read_text()
+    wanted = LegoNN.from_pretrained(recipe / "exp" / "legonn_toy")(list(TEXTS.values()))
+    assert [line.partition(" ")[2].strip() for line in text.splitlines()] == wanted
+    assert (recipe / "exp" / "toy" / "RESULTS.md").is_file()
