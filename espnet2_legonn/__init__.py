@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from espnet2_legonn.api import LegoNN
     from espnet2_legonn.errors import CheckpointError, ConfigError, DataError, InterfaceMismatch, LegoNNError
+    from espnet2_legonn.inference import Speech2Text, Text2Text
     from espnet2_legonn.interface import Interface, Marginals, Vocabulary
 
 __version__ = "0.1.0"
@@ -27,6 +28,8 @@ _HOMES = {
     "Interface": "interface",
     "Marginals": "interface",
     "Vocabulary": "interface",
+    "Speech2Text": "inference",
+    "Text2Text": "inference",
 }
 __all__ = [
     "CheckpointError",
@@ -37,6 +40,8 @@ __all__ = [
     "LegoNN",
     "LegoNNError",
     "Marginals",
+    "Speech2Text",
+    "Text2Text",
     "Vocabulary",
     "register",
 ]

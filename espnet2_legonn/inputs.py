@@ -5,15 +5,25 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from espnet2_legonn.data.text import NORMALIZATIONS, normalize
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.interface import Vocabulary
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+class Recording(NamedTuple):
+    """A file made to fit a model: samples at its rate, and what the file had."""
+
+    wave: np.ndarray
+    seconds: float
+    rate: int
+    channels: int
 
 
 def read_audio(path: str | Path, fs: int) -> np.ndarray:
@@ -22,15 +32,44 @@ def read_audio(path: str | Path, fs: int) -> np.ndarray:
     Raises:
         DataError: the file is missing, no audio, empty, has several channels or another sampling rate.
     """
-    import soundfile
-
-    try:
-        samples, rate = soundfile.read(str(path), dtype="float32")
-    except (OSError, RuntimeError) as error:
-        raise DataError(f"{path}: cannot be read as audio ({error})") from None
+    samples, rate = _decode(path)
     if rate != fs:
         raise DataError(f"{path}: sampled at {rate} Hz, this model was trained at {fs} Hz; resample it first")
     return check_waveform(samples, str(path))
+
+
+def adapt_audio(path: str | Path, fs: int, channel: int | None = None) -> Recording:
+    """One channel of samples in -1 ... 1 at ``fs``, from a file of any rate and number of channels.
+
+    Args:
+        channel: from 0; all channels are mixed if not given.
+
+    Raises:
+        DataError: the file is missing, no audio, empty, or has no such channel.
+    """
+    samples, rate = _decode(path)
+    channels = 1 if samples.ndim == 1 else samples.shape[1]
+    if channel is not None and not 0 <= channel < channels:
+        raise DataError(f"{path}: no channel {channel}; it has {channels}, the first is 0")
+    if samples.ndim > 1:
+        samples = samples.mean(1) if channel is None else samples[:, channel]
+    wave, seconds = check_waveform(samples, str(path)), len(samples) / rate
+    if rate != fs:
+        from torchaudio.functional import resample  # slow to import
+
+        wave = resample(torch.from_numpy(wave), rate, fs).numpy()
+    return Recording(wave, seconds, rate, channels)
+
+
+def _decode(path: str | Path) -> tuple[np.ndarray, int]:
+    """Samples (T,) or (T, channels), and their rate."""
+    import soundfile
+
+    try:
+        return soundfile.read(str(path), dtype="float32")
+    except (OSError, RuntimeError, TypeError) as error:  # TypeError: a headerless .raw
+        reason = error if Path(path).exists() else "no such file"
+        raise DataError(f"{path}: cannot be read as audio ({reason}); give wav, flac, mp3 or ogg") from None
 
 
 def check_waveform(samples: Any, where: str) -> np.ndarray:
@@ -49,6 +88,13 @@ def check_waveform(samples: Any, where: str) -> np.ndarray:
     if not np.isfinite(wave).all():
         raise DataError(f"{where}: {int((~np.isfinite(wave)).sum())} of {wave.size} samples are NaN or infinite")
     return wave.astype(np.float32)
+
+
+def normalized(text: str, vocab: Vocabulary) -> str:
+    """Raw text in the normalisation that the vocabulary was made with; phonemes are no raw text and stay."""
+    if vocab.normalization not in NORMALIZATIONS or vocab.unit == "phn":
+        return text
+    return normalize(text, vocab.normalization)
 
 
 def encode_text(text: Any, vocab: Vocabulary, where: str) -> list[int]:
@@ -77,7 +123,7 @@ def encode_text(text: Any, vocab: Vocabulary, where: str) -> list[int]:
     return ids
 
 
-def pad(items: Sequence[np.ndarray] | Sequence[list[int]], dtype: torch.dtype, device: torch.device) -> Batch:
+def pad(items: Sequence[np.ndarray | list[int]], dtype: torch.dtype, device: torch.device) -> Batch:
     """(B, T) padded with zeros, and (B,) lengths."""
     lengths = torch.tensor([len(item) for item in items], device=device)
     batch = torch.zeros(len(items), int(lengths.max()), dtype=dtype)

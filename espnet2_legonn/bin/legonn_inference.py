@@ -7,13 +7,28 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from espnet2_legonn.errors import ConfigError, LegoNNError
+
+if TYPE_CHECKING:
+    from espnet2_legonn.inference import Speech2Text, Text2Text
+
+__all__ = ["Speech2Text", "Text2Text", "get_parser", "inference", "main", "parse_args"]
 
 EXAMPLE = """example:
   python -m espnet2_legonn.bin.legonn_inference --config conf/decode.yaml \\
     --legonn_train_config exp/legonn_x/config.yaml --legonn_model_file exp/legonn_x/valid.decoded.ave.pth \\
     --data_path_and_name_and_type dump/raw/test/wav.scp,speech,sound --output_dir exp/legonn_x/decode/test"""
+
+
+def __getattr__(name: str) -> Any:
+    """ESPnet's classes where ESPnet has them; loaded when asked for, since --help needs no torch."""
+    if name in ("Speech2Text", "Text2Text"):
+        from espnet2_legonn import inference as home
+
+        return getattr(home, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def boolean(value: str) -> bool:

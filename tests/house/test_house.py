@@ -46,6 +46,7 @@ ROOMS = (
     "lab",
     "decode",
     "inference",
+    "page",
     "__init__",
     "_compat",
     "train",

@@ -1,0 +1,327 @@
+"""``legonn transcribe`` and ``legonn translate``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import glob
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from espnet2_legonn.errors import DataError, LegoNNError
+
+if TYPE_CHECKING:
+    from espnet2_legonn.inference import Answer, Speech2Text, Text2Text
+    from espnet2_legonn.inputs import Recording
+
+# What libsndfile decodes; a file that is named is tried whatever it is called.
+SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".au", ".sph")
+STATUS = "exit status: 0 all done, 1 some inputs failed (they are named on stderr), 3 nothing could be done"
+EPILOGS = {
+    "transcribe": f"""Other sampling rates are resampled and several channels mixed, with a note.
+FILE may be a folder (searched for {" ".join(s[1:] for s in SUFFIXES)}) or a pattern in quotes.
+text: one line a file, FILE<TAB>TEXT for several; json: one object a line; srt: one entry a file.
+{STATUS}
+example: legonn transcribe talk.wav interviews/ --model packs/asr#encoder --model packs/mt#decoder --format json""",
+    "translate": f"""One line of output for each text; an empty text gives an empty line, as does one that failed.
+{STATUS}
+example: echo "ein Hund läuft" | legonn translate --model packs/mt_de_en""",
+}
+
+
+def add(name: str, parser: argparse.ArgumentParser) -> None:
+    """Options."""
+    option = parser.add_argument
+    if name == "transcribe":
+        option("files", nargs="+", metavar="FILE", help="audio files, folders, patterns")
+    else:
+        option("texts", nargs="*", metavar="TEXT", help="texts; without any, lines of standard input")
+        option("-f", "--file", type=Path, help="translate the lines of this file")
+    option(
+        "--model", action="append", required=True, metavar="PACK[#MODULE,...]",
+        help="a pack; given more than once, the parts are plugged in this order",
+    )  # fmt: skip
+    formats = ["text", "json", "srt"] if name == "transcribe" else ["text", "json"]
+    option("--format", choices=formats, default="text", help="json: also the score and each module's own text")
+    option("-o", "--output", type=Path, help="write here; by default on standard output")
+    if name == "transcribe":
+        option("--channel", type=int, help="take this channel (the first is 0) instead of mixing all")
+    option("--beam_size", type=int, default=5, help="hypotheses kept of each input")
+    option("--length_penalty", type=float, default=1.0, help="score = log-probability / length ** length_penalty")
+    option("--batch_size", type=int, default=8, help="inputs decoded together; the answers do not depend on it")
+    option("--device", default="cpu", help="cpu, cuda, cuda:N")
+    parser.epilog = EPILOGS[name]
+    parser.set_defaults(run=transcribe if name == "transcribe" else translate)
+
+
+@dataclass
+class Desk:
+    """Where answers, notes and errors go, without disturbing the progress bar.
+
+    Args:
+        failed: inputs without an answer so far.
+        said: notes that were given; none is given twice.
+        out: takes the answers.
+    """
+
+    failed: int = 0
+    said: set[str] = field(default_factory=set)
+    out: TextIO = field(default_factory=lambda: sys.stdout)
+
+    @contextlib.contextmanager
+    def opened(self, path: Path | None, inputs: Sequence[str]) -> Iterator[None]:
+        """Answers go to this file, if one is given; never over one of the inputs."""
+        if path is None:
+            yield
+            return
+        if path.resolve() in [Path(name).resolve() for name in inputs]:
+            raise DataError(f"{path}: is an input; choose another --output")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.out = path.open("w", encoding="utf-8")
+        except OSError as error:
+            raise DataError(f"{path}: cannot be written ({error.strerror}); choose another --output") from None
+        with self.out:
+            yield
+
+    def write(self, text: str) -> None:
+        """An answer; a reader of a pipe has it at once."""
+        from tqdm import tqdm
+
+        with tqdm.external_write_mode(file=self.out):
+            self.out.write(text)
+            self.out.flush()
+
+    def note(self, message: str, kind: str | None = None) -> None:
+        """Something worth knowing; once for each ``kind`` (by default, for each message)."""
+        if (kind or message) not in self.said:
+            self.said.add(kind or message)
+            self._complain(f"note: {message}" + (" (said once)" if kind else ""))
+
+    def error(self, faults: Iterable[str]) -> None:
+        """An input that gets no answer."""
+        self.failed += 1
+        for fault in faults:
+            self._complain(f"error: {fault}")
+
+    @staticmethod
+    def _complain(line: str) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(line, file=sys.stderr)
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Warnings of the chain become notes."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+        for warning in caught:
+            if issubclass(warning.category, UserWarning):
+                self.note(str(warning.message))
+
+
+def transcribe(args: argparse.Namespace) -> int:
+    """Decode audio files in the order given; the exit status."""
+    from espnet2_legonn.inference import Speech2Text
+    from espnet2_legonn.inputs import adapt_audio
+
+    desk = Desk()
+    files = _find(args.files, desk)
+    model = _load(Speech2Text, args, desk)
+    lines = _Lines(args.format, several=files != args.files or len(files) > 1)
+
+    def read(path: str) -> Recording:
+        recording = adapt_audio(path, model.fs, args.channel)
+        if recording.rate != model.fs:
+            desk.note(f"{path}: resampled from {recording.rate} Hz to the {model.fs} Hz of the model", "rate")
+        if recording.channels > 1 and args.channel is None:
+            desk.note(f"{path}: {recording.channels} channels, mixed into one; --channel chooses one", "channels")
+        return recording
+
+    with desk.opened(args.output, files):
+        for path, recording, answer in _decode(model, files, read, lambda r: r.wave, args.batch_size, desk):
+            if answer is not None:
+                desk.write(lines.speech(path, recording.seconds, answer))
+    return int(desk.failed > 0)
+
+
+def translate(args: argparse.Namespace) -> int:
+    """Translate texts in the order given; the exit status."""
+    from espnet2_legonn.inference import Text2Text
+    from espnet2_legonn.inputs import encode_text
+
+    if args.texts and args.file:
+        raise DataError("texts were given and --file, too: choose one")
+    desk, items, at_once = Desk(), _texts(args), args.batch_size
+    model = _load(Text2Text, args, desk)
+    vocab = model.chain.first.ports[0].vocab
+    assert vocab is not None
+    lines = _Lines(args.format)
+
+    def read(item: tuple[str, str]) -> list[int]:
+        place, text = item
+        text = model.prepare(text)
+        return encode_text(text, vocab, place) if text.strip() else []
+
+    if not (args.texts or args.file) and sys.stdin.isatty():
+        at_once = 1  # somebody waits for each answer
+    with desk.opened(args.output, [str(args.file)] if args.file else []):
+        for (_, text), _, answer in _decode(model, items, read, lambda ids: ids, at_once, desk):
+            desk.write(lines.text(text, answer))
+    return int(desk.failed > 0)
+
+
+def _load(cls: type[Any], args: argparse.Namespace, desk: Desk) -> Any:
+    """The model; what its joints have to say is a note."""
+    from espnet2_legonn.compose import join, pick
+
+    chain, notes = join([pick(spec) for spec in args.model])
+    for note in notes:
+        desk.note(note)
+    return cls(chain, device=args.device, beam_size=args.beam_size, length_penalty=args.length_penalty)
+
+
+def _find(patterns: Sequence[str], desk: Desk) -> list[str]:
+    """Files of all patterns, each once; a pattern without files is an error that stops nothing."""
+    files: dict[str, None] = {}
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.is_dir():
+            inside = [str(p) for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
+            remedy = f"it has no file ending in {' '.join(SUFFIXES)}"
+        elif path.exists() or not glob.has_magic(pattern):
+            inside, remedy = [pattern], ""  # a missing one is reported when it is read
+        else:
+            inside, remedy = sorted(glob.glob(pattern, recursive=True)), "no file is called like that"
+        if not inside:
+            desk.error([f"{pattern}: {remedy}"])
+        files.update(dict.fromkeys(inside))
+    return list(files)
+
+
+def _texts(args: argparse.Namespace) -> Iterable[tuple[str, str]]:
+    """Places, for messages, and texts; a list where the number is known."""
+    from espnet2_legonn.data.text import plain_lines
+
+    if args.texts:
+        return [(f"text {i}", text) for i, text in enumerate(args.texts, 1)]
+    if args.file:
+        return [(f"{args.file}:{i}", line) for i, line in enumerate(plain_lines(args.file), 1)]
+    return _standard_input()
+
+
+def _standard_input() -> Iterator[tuple[str, str]]:
+    try:
+        for i, line in enumerate(sys.stdin, 1):
+            yield f"standard input:{i}", line.rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise DataError("standard input: not UTF-8; convert it with iconv") from None
+
+
+def _decode(
+    model: Speech2Text | Text2Text,
+    items: Iterable[Any],
+    read: Callable[[Any], Any],
+    take: Callable[[Any], Any],
+    size: int,
+    desk: Desk,
+) -> Iterator[tuple[Any, Any, Answer | None]]:
+    """Each item in order, what was read of it, and the answer: None for what is empty or failed.
+
+    Args:
+        read: an item to what is known of it; take: that to the chain's input.
+        size: items decoded together.
+    """
+    from tqdm import tqdm
+
+    total = len(items) if isinstance(items, Sequence) else None
+    rest = iter(items)
+    # disable=None: no bar where nobody looks
+    with tqdm(total=total, unit="input", file=sys.stderr, disable=None, leave=False) as bar:
+        while window := list(islice(rest, max(1, size))):
+            done: list[Any] = []
+            with desk.listening():
+                for item in window:
+                    try:
+                        done.append(read(item))
+                    except LegoNNError as error:
+                        done.append(None)
+                        desk.error(error.faults)
+                places = [item if isinstance(item, str) else item[0] for item in window]
+                # Nothing is decoded for what could not be read or is empty.
+                given = [i for i, known in enumerate(done) if known is not None and len(take(known))]
+                answers = dict(zip(given, _answer(model, [(places[i], take(done[i])) for i in given], desk)))
+            for i, item in enumerate(window):
+                yield item, done[i], answers.get(i)
+            bar.update(len(window))
+
+
+def _answer(model: Speech2Text | Text2Text, inputs: list[tuple[str, Any]], desk: Desk) -> list[Answer | None]:
+    """Answers of one batch; if it fails, of each input alone, so that only the bad ones are lost."""
+    if not inputs:
+        return []
+    try:
+        answers: list[Answer | None] = list(model.answers([x for _, x in inputs]))
+    except (LegoNNError, RuntimeError, MemoryError) as error:
+        if len(inputs) > 1:
+            return [answer for single in inputs for answer in _answer(model, [single], desk)]
+        place = inputs[0][0]
+        if isinstance(error, LegoNNError):
+            desk.error(f"{place}: {fault}" for fault in error.faults)
+        else:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            desk.error([f"{place}: {reason}; if memory was short, split the input or lower --beam_size"])
+        return [None]
+    for (place, _), answer in zip(inputs, answers):
+        for message in answer.beyond if answer else ():
+            desk.note(f"{place}: {message}")
+    return answers
+
+
+class _Lines:
+    """Answers as lines of one of the formats."""
+
+    def __init__(self, format: str, several: bool = False) -> None:
+        self.format, self.several, self.index = format, several, 0
+
+    def speech(self, file: str, seconds: float, answer: Answer) -> str:
+        """A file's answer."""
+        text, _, _, hypothesis = answer.nbest[0]
+        if self.format == "json":
+            head = {
+                "file": file,
+                "text": text,
+                "seconds": round(seconds, 3),
+                "score": round(float(hypothesis.score), 6),
+            }
+            return _json({**head, "interfaces": answer.interfaces})
+        if self.format == "srt":
+            self.index += 1
+            return f"{self.index}\n{_clock(0)} --> {_clock(seconds)}\n{text}\n\n"
+        return f"{file}\t{text}\n" if self.several else f"{text}\n"
+
+    def text(self, source: str, answer: Answer | None) -> str:
+        """A text's answer; there is a line for each source, so that files stay parallel."""
+        text = answer.nbest[0][0] if answer else ""
+        if self.format == "text":
+            return f"{text}\n"
+        score = round(float(answer.nbest[0][3].score), 6) if answer else None
+        interfaces = answer.interfaces if answer else {}
+        return _json({"source": source, "text": text, "score": score, "interfaces": interfaces})
+
+
+def _json(data: dict[str, Any]) -> str:
+    return json.dumps(data, ensure_ascii=False) + "\n"
+
+
+def _clock(seconds: float) -> str:
+    """hh:mm:ss,mmm"""
+    ms = round(seconds * 1000)
+    return f"{ms // 3_600_000:02d}:{ms // 60_000 % 60:02d}:{ms // 1000 % 60:02d},{ms % 1000:03d}"
