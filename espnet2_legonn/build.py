@@ -141,6 +141,34 @@ def build_module(config: ModuleConfig, vocabs: dict[str, Vocabulary]) -> Module:
     return EncoderModule((port, out), input, TransformerEncoder(_sizes(body)), controller, interface, weight)
 
 
+def least_values(config: ChainConfig, vocabs: dict[str, Vocabulary]) -> int:
+    """Fewest values the weights of this description can hold; building takes memory in proportion to it.
+
+    Compared with a file before building: a description that asks for the moon costs nothing.
+    """
+    return sum(_least_values(module, vocabs) for module in config.modules)
+
+
+def _least_values(config: ModuleConfig, vocabs: dict[str, Vocabulary]) -> int:
+    spec, body, control, size = config.input, config.body, config.length_control, config.body.size
+    block = size * (4 * size + 2 * body.linear_units)
+    total = block * (body.num_blocks + getattr(spec, "num_blocks", 0))
+    if control is not None:
+        total += control.max_length * size + block * control.num_blocks
+    if isinstance(spec, SpeechConfig):
+        a, b = spec.channels
+        total += spec.n_mels * (spec.fs * 25 // 2000)  # the filter bank
+        total += 9 * (a + a * a + a * b + b * b) + b * ((spec.n_mels + 3) // 4) * size
+    read = written = 0
+    if isinstance(spec, BeamConvConfig):
+        read = spec.embed_size * (len(vocabs[spec.vocab]) + spec.k * spec.receptive_field * size)
+    elif isinstance(spec, (TokensConfig, WEmbConfig)):
+        read = len(vocabs[spec.vocab]) * size * getattr(spec, "receptive_field", 1)
+    if not isinstance(config.output, StatesConfig):
+        written = len(vocabs[config.output.vocab]) * size
+    return total + max(read, written)  # they may be one matrix
+
+
 def load_vocabs(config: ChainConfig, base: Path | None = None) -> dict[str, Vocabulary]:
     """All vocabularies of a description.
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import yaml
 
-from espnet2_legonn import __version__, store
+from espnet2_legonn import store
 from espnet2_legonn.api import LegoNN
 from espnet2_legonn.config import plain
 from espnet2_legonn.errors import ConfigError, InterfaceMismatch, LegoNNError
@@ -19,6 +19,7 @@ from espnet2_legonn.interface import compare
 from espnet2_legonn.modules.module import consumed, produced
 from espnet2_legonn.remap import remap
 from espnet2_legonn.schema import read_yaml
+from espnet2_legonn.version import __version__
 from espnet2_legonn.zoo.card import CARD, Card, Parent, Provenance, read_card
 from espnet2_legonn.zoo.fetch import resolve
 from espnet2_legonn.zoo.files import opened, sha256_of
@@ -101,7 +102,7 @@ def join(
             except InterfaceMismatch as error:
                 if allow_remap or not _vocabularies_differ(chain, right):
                     raise
-                hint = f"{where}: if the vocabularies are close, --remap lets {right.names[0]} read the other one"
+                hint = f"{where}: if the vocabularies are close, `legonn compose --remap` lets {right.names[0]} read it"
                 raise InterfaceMismatch([*error.faults, hint]) from None
         notes += [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
     return chain, notes

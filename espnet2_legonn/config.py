@@ -175,9 +175,11 @@ def parse_ratio(value: str | float | int) -> Fraction:
     Raises:
         ValueError: not a positive number or quotient of such.
     """
-    parts = [Fraction(part.strip()) for part in str(value).split("/")]
-    if len(parts) > 2 or any(part <= 0 for part in parts):
+    texts = [part.strip() for part in str(value).split("/")]
+    # Before Fraction: 1e999999999 as an exact number would fill the memory.
+    if len(texts) > 2 or not all(1e-9 < float(text) < 1e9 for text in texts):
         raise ValueError(value)
+    parts = [Fraction(text) for text in texts]
     ratio = parts[0] / parts[1] if len(parts) == 2 else parts[0]
     ratio = ratio.limit_denominator(10000)
     if not ratio:
@@ -221,9 +223,9 @@ def _module(reader: Reader, entry: Any, index: int) -> Any:
     module = reader.build(ModuleConfig, entry, where)
     if module is None:
         return None
-    if module.input is not None:
+    if "input" in entry:
         module.input = reader.choose(INPUTS, module.input, f"{where}.input")
-    if module.output is not None:
+    if "output" in entry:
         module.output = reader.choose(OUTPUTS, module.output, f"{where}.output", "tokens")
     return module
 
@@ -290,12 +292,14 @@ def _validate_module(config: ChainConfig, module: ModuleConfig, first: bool, las
             faults.append(f"{name}.input.normalize: {module.input.normalize!r} is not utterance, global or none")
         if len(module.input.channels) != 2:
             faults.append(f"{name}.input.channels: two numbers, one for each block")
+        elif min(module.input.channels) < 1:
+            faults.append(f"{name}.input.channels: {min(module.input.channels)} is not at least 1")
     return faults
 
 
 # Least and (excluded) greatest value of numbers, by key.
 RANGES = {
-    "num_blocks": (0, None),
+    "num_blocks": (0, 1000),
     "size": (2, None),
     "heads": (1, None),
     "linear_units": (1, None),

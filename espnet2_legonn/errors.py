@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-SHOWN = 20
+# Faults, and characters of each, that are printed; some quote what a stranger wrote.
+SHOWN, LONGEST = 20, 2000
 
 
 class LegoNNError(ValueError):
@@ -16,7 +17,7 @@ class LegoNNError(ValueError):
 
     def __init__(self, faults: str | Iterable[str]) -> None:
         self.faults: list[str] = [faults] if isinstance(faults, str) else list(faults)
-        shown = self.faults[:SHOWN]
+        shown = [fault[:LONGEST] for fault in self.faults[:SHOWN]]
         if len(self.faults) > SHOWN:
             shown.append(f"... and {len(self.faults) - SHOWN} more")
         super().__init__("\n".join(shown))

@@ -6,6 +6,7 @@ Dimensions used in the whole package: ``B`` batch, ``T`` input steps, ``K`` slot
 
 from __future__ import annotations
 
+import collections
 import functools
 import hashlib
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 BLANK, UNK, SOS_EOS, SPACE = "<blank>", "<unk>", "<sos/eos>", "<space>"
 UNITS = ("bpe", "phn", "char", "word")
+# A quarter of a million tokens are 3 MB, their sentencepiece model 5 MB.
+MAX_VOCAB_BYTES = 32 << 20
 # A plug survives about this much change of slots per token (measured: 2.0 -> 1.94 holds, 2.0 -> 1.4 breaks).
 RATIO_TOLERANCE = 1.2
 
@@ -64,7 +67,7 @@ class Vocabulary:
                         f"vocabulary: token {place} is {self.tokens[place]!r}, ESPnet's order puts {wanted!r} there"
                     )
         if len(set(self.tokens)) != len(self.tokens):
-            twice = sorted({t for t in self.tokens if self.tokens.count(t) > 1})
+            twice = sorted(t for t, n in collections.Counter(self.tokens).items() if n > 1)
             faults.append(f"vocabulary: tokens that occur twice: {' '.join(twice[:10])}")
         if faults:
             raise DataError(faults)
@@ -86,13 +89,20 @@ class Vocabulary:
         path = Path(tokens)
         if not path.is_file():
             raise DataError(f"{path}: no such token list; stage 5 of the recipe makes it")
-        model = None
-        if bpemodel is not None:
-            if not Path(bpemodel).is_file():
-                raise DataError(f"{bpemodel}: no such sentencepiece model; stage 5 of the recipe makes it")
-            model = Path(bpemodel).read_bytes()
-        # Only "\n" ends a line: a token may be another Unicode separator.
-        lines = path.read_text(encoding="utf-8").split("\n")
+        model_path = None if bpemodel is None else Path(bpemodel)
+        if model_path is not None and not model_path.is_file():
+            raise DataError(f"{model_path}: no such sentencepiece model; stage 5 of the recipe makes it")
+        for file in (path, model_path or path):
+            if file.stat().st_size > MAX_VOCAB_BYTES:
+                raise DataError(f"{file}: {file.stat().st_size} bytes; a vocabulary has at most {MAX_VOCAB_BYTES}")
+        try:
+            model = None if model_path is None else model_path.read_bytes()
+            # Only "\n" ends a line: a token may be another Unicode separator.
+            lines = path.read_text(encoding="utf-8").split("\n")
+        except OSError as error:
+            raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from None
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: not UTF-8 at byte {error.start}; save the token list as UTF-8") from None
         try:
             return cls(tuple(line for line in lines if line), unit, language, normalization, model)
         except DataError as error:
@@ -125,11 +135,15 @@ class Vocabulary:
 
     @functools.cached_property
     def _spm(self) -> Any:
-        if self.bpemodel is None:
+        if not self.bpemodel:
             raise DataError("vocabulary: unit bpe needs a sentencepiece model to split text; give bpemodel")
         import sentencepiece
 
-        return sentencepiece.SentencePieceProcessor(model_proto=self.bpemodel)
+        try:
+            return sentencepiece.SentencePieceProcessor(model_proto=self.bpemodel)
+        except RuntimeError as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise DataError(f"vocabulary: damaged sentencepiece model ({reason}); get it again") from None
 
     def __getstate__(self) -> dict[str, Any]:
         # The sentencepiece object is rebuilt from its bytes after unpickling (data loader workers).

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from espnet2_legonn.build import build_modules
+from espnet2_legonn.build import build_module, least_values, load_vocabs
 from espnet2_legonn.chain import Chain
 from espnet2_legonn.config import parse as parse_config
 from espnet2_legonn.config import plain
@@ -74,15 +75,32 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(f"{path}: no such weights")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return _plain(load_file(path), path)
+        if zipfile.is_zipfile(path):  # torch stores as it is, but would unpack a bomb
+            with zipfile.ZipFile(path) as z:
+                if any(entry.compress_type != zipfile.ZIP_STORED for entry in z.infolist()):
+                    raise CheckpointError(f"{path}: compressed inside, which torch never does; refused")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except CheckpointError:
+        raise
+    except PermissionError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path}: damaged or truncated ({_first_line(error)}); copy it again") from None
     except Exception as error:  # pickle.UnpicklingError: objects other than tensors
         raise CheckpointError(f"{path}: not plain weights: {_first_line(error)}") from None
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise CheckpointError(f"{path}: holds no tensors by name; give an <n>epoch.pth, an averaged one or {WEIGHTS}")
-    return {k.removeprefix("chain."): v for k, v in state.items()}
+    return _plain({str(k).removeprefix("chain."): v for k, v in state.items()}, path)
+
+
+def _plain(tensors: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
+    """Tensors that can be copied into a model: dense, in memory, of real numbers."""
+    for key, tensor in tensors.items():
+        dense = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+        if not dense or tensor.is_complex():
+            raise CheckpointError(f"{path}: {key} is {tensor.type()}, no plain tensor of real numbers")
+    return tensors
 
 
 def _first_line(error: BaseException) -> str:
@@ -108,7 +126,7 @@ def fill(chain: Chain, tensors: dict[str, torch.Tensor], where: str) -> None:
     faults: dict[tuple[str, str], list[str]] = {}
     for keys in aliases.values():
         stored = [k for k in keys if k in tensors]
-        if any(not torch.equal(tensors[k], tensors[stored[0]]) for k in stored[1:]):
+        if any(not _same(tensors[k], tensors[stored[0]]) for k in stored[1:]):
             faults.setdefault((stored[0].split(".")[1], "tied here but different there"), []).extend(stored)
         for key in keys:
             if stored and key not in given:
@@ -131,6 +149,10 @@ def fill(chain: Chain, tensors: dict[str, torch.Tensor], where: str) -> None:
     chain.load_state_dict(given)
 
 
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.dtype == b.dtype and torch.equal(a, b)
+
+
 def find_weights(folder: Path, model_file: str | Path | None) -> Path:
     """The weights of a saved chain or of an ESPnet experiment."""
     if model_file is not None:
@@ -144,8 +166,13 @@ def find_weights(folder: Path, model_file: str | Path | None) -> Path:
     )
 
 
-def from_pretrained(cls: type[Chain], folder: Path, model_file: str | Path | None = None) -> Chain:
+def from_pretrained(
+    cls: type[Chain], folder: Path, model_file: str | Path | None = None, files: Collection[str] | None = None
+) -> Chain:
     """A chain from the folder of a saved chain or of an ESPnet experiment; in evaluation mode.
+
+    Args:
+        files: what a card lists; nothing else in the folder is read, except a ``model_file`` asked for.
 
     Raises:
         CheckpointError, ConfigError, DataError: what is missing or wrong, by file and module.
@@ -156,9 +183,21 @@ def from_pretrained(cls: type[Chain], folder: Path, model_file: str | Path | Non
     if not isinstance(data, dict) or "modules" not in data:
         raise ConfigError(f"{folder / CONFIG}: describes no chain (no 'modules')")
     config = parse_config({"vocabs": data.get("vocabs"), "modules": data["modules"]})
-    modules, vocabs = build_modules(config, folder)
-    chain = cls(modules, config.modules, vocabs)
-    load_weights(chain, find_weights(folder, model_file))
+    if files is not None:
+        model_file = model_file or WEIGHTS
+        wanted = {CONFIG, *(f for v in config.vocabs.values() for f in (v.tokens, v.bpemodel) if isinstance(f, str))}
+        if missing := sorted(wanted.difference(files)):
+            raise CheckpointError(f"{folder}: {name} is not among the files of its card" for name in missing)
+    vocabs = load_vocabs(config, folder)
+    path = find_weights(folder, model_file)
+    tensors = read_weights(path)
+    if (least := least_values(config, vocabs)) > path.stat().st_size:  # a value takes a byte or more
+        raise CheckpointError(
+            f"{path}: {path.stat().st_size} bytes, the modules of {folder / CONFIG} need {least} values or more; "
+            "they do not belong together"
+        )
+    chain = cls([build_module(m, vocabs) for m in config.modules], config.modules, vocabs)
+    fill(chain, tensors, str(path))
     return chain.eval()
 
 

@@ -50,14 +50,14 @@ def main(cmd: Sequence[str] | None = None) -> int:
     args = get_parser(chosen).parse_args(arguments)
     try:
         return int(args.run(args) or 0)
-    except (LegoNNError, FileExistsError) as error:
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (LegoNNError, OSError) as error:
         print(f"{type(error).__name__}:\n{error}", file=sys.stderr)
         return 3
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 if __name__ == "__main__":

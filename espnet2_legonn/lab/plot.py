@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.interface import Marginals
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def plot_marginals(marginals: Marginals, path: str | Path, title: str = "", rows: int = 24) -> Path:
+DPI, ROWS = 150, 24
+
+
+class Picture(NamedTuple):
+    """A heat map in memory: a PNG, its width and height in inches, and its text for those who cannot see it."""
+
+    png: bytes
+    inches: tuple[float, float]
+    words: str
+
+
+def plot_marginals(marginals: Marginals, path: str | Path, title: str = "", rows: int = ROWS) -> Path:
     """Draw the distributions of one item as a heat map.
 
     Args:
@@ -23,12 +38,27 @@ def plot_marginals(marginals: Marginals, path: str | Path, title: str = "", rows
     Raises:
         DataError: several items at once.
     """
+    figure = _draw(marginals, title or marginals.greedy_text(), rows)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=DPI)
+    return path
+
+
+def picture(marginals: Marginals, words: str) -> Picture:
+    """As ``plot_marginals``, in memory and without a title."""
+    figure = _draw(marginals, "", ROWS)
+    stream = io.BytesIO()
+    figure.savefig(stream, dpi=DPI, format="png")
+    width, height = figure.get_size_inches()
+    return Picture(stream.getvalue(), (float(width), float(height)), words)
+
+
+def _draw(marginals: Marginals, title: str, rows: int) -> Figure:
     if len(marginals) != 1:
         raise DataError(f"one item is drawn, these marginals hold {len(marginals)}; choose one by index")
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    # Not pyplot: it keeps every figure and may be used from one thread only.
+    from matplotlib.figure import Figure
 
     probs = marginals[0].probs()[0].cpu().numpy()  # (K, V)
     best = probs.argmax(1)
@@ -36,18 +66,14 @@ def plot_marginals(marginals: Marginals, path: str | Path, title: str = "", rows
     others = [i for i in probs.max(0).argsort()[::-1].tolist() if i not in order and probs[:, i].max() >= 0.02]
     order = (order + others)[:rows]
     vocab = marginals.interface.vocab
-    figure, axis = plt.subplots(
-        figsize=(max(6.0, 1.5 + 0.32 * len(probs)), 1.6 + 0.24 * len(order)), layout="constrained"
-    )
+    size = (max(6.0, 1.5 + 0.32 * len(probs)), 1.6 + 0.24 * len(order))
+    figure = Figure(figsize=size, layout="constrained")
+    axis = figure.subplots()
     image = axis.imshow(probs[:, order].T, aspect="auto", cmap="magma_r", vmin=0, vmax=1, interpolation="nearest")
     axis.set_yticks(range(len(order)), [vocab.tokens[i] for i in order], fontsize=8)
     labels = [vocab.tokens[i] if i != vocab.blank_id else "·" for i in best.tolist()]
     axis.set_xticks(range(len(probs)), labels, rotation=90, fontsize=8)
     axis.set_xlabel("slots, each with its most probable token (· is blank)")
-    axis.set_title(title or marginals.greedy_text(), fontsize=9)
+    axis.set_title(title, fontsize=9)
     figure.colorbar(image, ax=axis, label="probability", shrink=0.8)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-    return path
+    return figure

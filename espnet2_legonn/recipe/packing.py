@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from espnet2_legonn import __version__, store
+from espnet2_legonn import store
 from espnet2_legonn.api import LegoNN
 from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.schema import Reader, read_yaml
 from espnet2_legonn.scoring.results import Row, environment, summary
+from espnet2_legonn.version import __version__
 from espnet2_legonn.zoo.card import CARD, About, Metric, Parent, Provenance, read_card
 from espnet2_legonn.zoo.files import sha256_of, zip_pack
 

@@ -29,6 +29,7 @@ from espnet2_legonn.train.optimizers import parameter_groups
 from espnet2_legonn.train.preprocessor import Preprocessor
 from espnet2_legonn.train.schedulers import add_schedulers
 from espnet2_legonn.train.trainer import LegoNNTrainer
+from espnet2_legonn.zoo.card import CARD
 from espnet2_legonn.zoo.load import init_modules
 
 _abs_task = load("espnet2.tasks.abs_task")
@@ -184,6 +185,8 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[misc, name-defined]
                 f"{chain.names[0]}: a chain is trained from speech or tokens, not from {chain.input_kind}"
             )
         if not getattr(args, "collect_stats", False):
+            if args.output_dir is not None and (Path(args.output_dir) / CARD).is_file():
+                raise ConfigError(f"{args.output_dir}: is a pack; training would change it, give another --output_dir")
             _load_feature_stats(chain, stats_folder(args))
             for line in init_modules(chain):
                 logging.info("init: %s", line)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from espnet2_legonn.archive import refusal
 from espnet2_legonn.errors import CheckpointError, ConfigError
 from espnet2_legonn.interface import Interface, Vocabulary
-from espnet2_legonn.schema import Reader, read_yaml
+from espnet2_legonn.schema import Reader, read_yaml, shown
 
 CARD = "card.yaml"
 VERSION = 1
 # A card is read before anything is trusted: this is far beyond any honest one.
-MAX_CARD_BYTES = 4 << 20
+MAX_CARD_BYTES = 1 << 20
+# Without these a pack is none.
+NEEDED = ("config.yaml", "weights.safetensors")
+_SHA256 = re.compile("[0-9a-f]{64}")
 # What a pack must say before it is shared.
 REQUIRED = ("description", "license", "training_data", "language")
 
@@ -208,7 +213,7 @@ def parse(data: Any, where: str) -> Card:
         ConfigError: every fault, with its place.
     """
     if isinstance(data, dict) and data.get("version", VERSION) != VERSION:
-        raise ConfigError(f"{where}: card version {data['version']!r}; this package reads {VERSION}, update it")
+        raise ConfigError(f"{where}: card version {shown(data['version'])}; this package reads {VERSION}, update it")
     reader = Reader()
     card = reader.build(Card, data, where)
     if card is not None and not reader.faults:
@@ -222,10 +227,11 @@ def _inconsistent(card: Card, where: str) -> list[str]:
     faults = []
     if not card.modules:
         faults.append(f"{where}.modules: at least one is needed")
+    faults += [f"{where}.files: {name} is not listed" for name in NEEDED if name not in card.files]
     for name, entry in card.files.items():
-        path = Path(name.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or name == CARD or len(entry.sha256) != 64:
-            faults.append(f"{where}.files: {name!r} is no file inside the pack with a SHA-256 of 64 digits")
+        if refusal(name) or name == CARD or not _SHA256.fullmatch(entry.sha256):
+            faults.append(f"{where}.files: {shown(name)} is no file inside the pack with a SHA-256 of 64 digits")
+    faults += [f"{where}: control characters in {shown(t)}" for t in _texts(dataclasses.asdict(card)) if _odd(t)]
     for name, vocab in card.vocabs.items():
         for file in filter(None, (vocab.tokens, vocab.bpemodel)):
             if file not in card.files:
@@ -241,6 +247,19 @@ def _inconsistent(card: Card, where: str) -> list[str]:
     return faults
 
 
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for part in [*value, *value.values()] if isinstance(value, dict) else value:
+            yield from _texts(part)
+
+
+def _odd(text: str) -> bool:
+    """Whether it could move a terminal's cursor or hide what it says."""
+    return not text.replace("\n", "").replace("\t", "").isprintable()
+
+
 def read_card(folder: Path) -> Card:
     """The card of an unpacked pack.
 
@@ -250,12 +269,7 @@ def read_card(folder: Path) -> Card:
     path = folder / CARD
     if not path.is_file():
         raise ConfigError(f"{folder}: no {CARD}; make a pack of it with `legonn pack {folder}`")
-    if path.stat().st_size > MAX_CARD_BYTES:
-        raise ConfigError(f"{path}: {path.stat().st_size} bytes; a card has at most {MAX_CARD_BYTES}")
-    try:
-        return parse(read_yaml(path), str(path))
-    except RecursionError:
-        raise ConfigError(f"{path}: nested too deeply for a card") from None
+    return parse(read_yaml(path, MAX_CARD_BYTES), str(path))
 
 
 def vocabulary(card: Card, folder: Path, name: str) -> Vocabulary:

@@ -113,7 +113,7 @@ def check(specs: Sequence[str]) -> Report:
         for spec in specs:
             source, _, names = spec.partition("#")
             try:
-                folder = stack.enter_context(opened(resolve(source)))
+                folder = stack.enter_context(opened(resolve(source), weights=False))
                 card = read_card(folder)
                 parts.append(Part(spec, card, folder, choose(card, names, spec)))
             except LegoNNError as error:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from espnet2_legonn import store
 from espnet2_legonn.chain import Chain
-from espnet2_legonn.errors import LegoNNError
-from espnet2_legonn.zoo.card import CARD
+from espnet2_legonn.errors import CheckpointError, LegoNNError
+from espnet2_legonn.zoo.card import CARD, Card
 from espnet2_legonn.zoo.espnet_archive import locate
 from espnet2_legonn.zoo.fetch import resolve
-from espnet2_legonn.zoo.files import opened, verify
+from espnet2_legonn.zoo.files import opened, verified
+from espnet2_legonn.zoo.pack import describe
 
 
 def load(cls: type[Chain], reference: str | Path, model_file: str | Path | None = None) -> Chain:
@@ -26,15 +28,36 @@ def load(cls: type[Chain], reference: str | Path, model_file: str | Path | None 
         path = path.parent
     with opened(path) as folder:
         try:
-            if (folder / CARD).is_file():
-                verify(folder)
-            elif found := locate(folder):
-                return store.from_pretrained(cls, found[0].parent, model_file or found[1])
-            return store.from_pretrained(cls, folder, model_file)
+            return _load(cls, folder, model_file)
         except LegoNNError as error:
             if folder == path:
                 raise
-            raise type(error)(f.replace(f"{folder}/", f"{path}: ") for f in error.faults) from None
+            told = (f.replace(f"{folder}/", f"{path}: ").replace(str(folder), str(path)) for f in error.faults)
+            raise type(error)(told) from None
+
+
+def _load(cls: type[Chain], folder: Path, model_file: str | Path | None) -> Chain:
+    if os.path.lexists(folder / CARD):
+        with verified(folder) as card:
+            chain = store.from_pretrained(cls, folder, model_file, card.files)
+        _require_truth(chain, card, folder)
+        return chain
+    if found := locate(folder):
+        return store.from_pretrained(cls, found[0].parent, model_file or found[1])
+    return store.from_pretrained(cls, folder, model_file)
+
+
+def _require_truth(chain: Chain, card: Card, folder: Path) -> None:
+    """What ``legonn check`` promised from the card is what was loaded."""
+    true = describe(chain, {"name": card.name}, card.files)
+    faults = []
+    if [m.name for m in true.modules] != [m.name for m in card.modules] or true.vocabs != card.vocabs:
+        faults.append(f"{folder / CARD}: lists other modules or vocabularies than {store.CONFIG}")
+    for told, found in zip(card.modules, true.modules):
+        if (told.reads, told.writes) != (found.reads, found.writes):
+            faults.append(f"{folder / CARD}: {told.name}: reads or writes something else than {store.CONFIG} says")
+    if faults:
+        raise CheckpointError(f"{fault}; get the pack again" for fault in faults)
 
 
 def init_modules(chain: Chain) -> list[str]:

@@ -26,6 +26,7 @@ FIRST_IMPORT = "from espnet2_legonn import LegoNN"  # the bare package loads no 
 
 # Rooms in building order: a room imports rooms above its own line only. A new room needs a line here.
 ROOMS = (
+    "version",
     "errors",
     "interface",
     "schema",

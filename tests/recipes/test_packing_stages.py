@@ -27,7 +27,7 @@ def recipe(tmp_path: Path) -> Path:
     (folder / "conf").mkdir()
     for name in ("path.sh", "cmd.sh", "db.sh"):
         (folder / name).symlink_to(f"../../TEMPLATE/legonn1/{name}")
-    for name, rows in (("src_text", TEXTS), ("text", {u: "a b" for u in TEXTS}), ("utt2spk", {u: u for u in TEXTS})):
+    for name, rows in (("src_text", TEXTS), ("text", dict.fromkeys(TEXTS, "a b")), ("utt2spk", {u: u for u in TEXTS})):
         (folder / "dump" / "raw" / "test" / name).write_text("".join(f"{k} {v}\n" for k, v in rows.items()))
     about = {"description": "toys", "license": "MIT", "training_data": ["toys"], "language": ["xx"]}
     (folder / "conf" / "card.yaml").write_text(yaml.safe_dump(about))

@@ -104,7 +104,7 @@ def test_a_remapping_is_offered_done_and_told(
     more = build(pair("d a c b e f"), 3).save(tmp_path / "more")
     specs = (f"{more}#encoder", f"{packs[1]}#decoder")
     assert compose(*specs, "-o", tmp_path / "both") == 3
-    assert "--remap lets decoder read the other one" in capsys.readouterr().err
+    assert "`legonn compose --remap` lets decoder read it" in capsys.readouterr().err
     assert compose(*specs, "-o", tmp_path / "both", "--remap", "--sample", "k l m", "n n") == 0
     said = capsys.readouterr().err
     assert "remapped: 7 tokens are read as before (4 at another id); the mass of 2 is read as <unk>: e f" in said

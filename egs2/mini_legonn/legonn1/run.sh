@@ -2,7 +2,7 @@
 # LegoNN in miniature: an embedded corpus, the paper's Tables III-VI and X. `make demo` runs all of it.
 set -euo pipefail
 
-stage=1              # 1 data, 3-5 format, filter, vocabularies; 10-13 the experiments of conf/plan.yaml
+stage=1              # 1 data, 3-5 format, filter, vocabularies; 10-13 the experiments of conf/plan.yaml; 14 packs
 stop_stage=10000
 nj=2                 # processes
 plan=conf/plan.yaml
@@ -10,6 +10,8 @@ data_opts="--de_en 8000 --ro_en 700"   # options of local/data.py
 nbpe=300             # English
 src_nbpe=500         # German, Romanian
 expdir=exp
+packs="mt_de_en mt_de_en_collapsed mt_de_en_beam_conv ro_encoder asr_encoder"   # stage 14
+inventory=exp/packs  # where stage 14 puts them
 only=                # experiments to run, with what they need (default: all)
 help_message="Usage: $0 [--stage N] [--stop_stage N] [--nj N] [--plan FILE] [--only \"NAMES\"]"
 
@@ -43,8 +45,15 @@ if active 5; then # after all others: the English vocabulary sees all texts
     python3 -m espnet2_legonn.data.cli vocab data/en_token_list/phn dump/raw/train_asr/text_phn \
         dump/raw/train_ted/text_phn --unit phn
 fi
-if [ "${stop_stage}" -ge 10 ]; then
+if [ "${stage}" -le 13 ] && [ "${stop_stage}" -ge 10 ]; then
     # shellcheck disable=SC2086
     python3 -m espnet2_legonn.bin.legonn_plan "${plan}" --workers "${nj}" --expdir "${expdir}" ${only:+--only ${only}}
+fi
+if active 14; then
+    for name in ${packs}; do
+        [ -d "${expdir}/legonn_${name}" ] || continue # not among --only
+        python3 -m espnet2_legonn.bin.legonn pack "${expdir}/legonn_${name}" --about conf/card.yaml --out "${expdir}/made"
+        python3 -m espnet2_legonn.bin.legonn push "${expdir}/made/${name}" --inventory "${inventory}" --replace
+    done
 fi
 echo "$0: done in $((SECONDS / 60)) min $((SECONDS % 60)) s"

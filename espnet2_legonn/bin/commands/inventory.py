@@ -129,7 +129,7 @@ def _card(reference: str, place: str | None) -> Card | Entry:
         if folder is None:
             raise CheckpointError(f"{reference}: no {CARD}, so this is no pack")
         return read_card(folder)
-    with opened(resolve(reference, place)) as folder:
+    with opened(resolve(reference, place), weights=False) as folder:
         return read_card(folder)
 
 

@@ -1,0 +1,144 @@
+"""The page itself: gradio's layout and events around ``shelf`` and ``model``. Nothing leaves this machine."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from espnet2_legonn.errors import LegoNNError
+from espnet2_legonn.page import model, render
+from espnet2_legonn.page.shelf import DECODER, ENCODER, MIDDLE, Choice, Shelf
+from espnet2_legonn.zoo.check import Verdict
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+try:
+    import gradio as gr
+except ModuleNotFoundError as error:
+    raise LegoNNError(f"the page needs gradio ({error.name} is missing): pip install 'espnet2_legonn[page]'") from None
+
+TITLE = "LegoNN"
+SENTENCE = "Choose the parts of a model, trained apart from each other, and see whether they fit and what each one says."
+NO_MIDDLE = ("none", "")
+FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+
+
+def build(shelf: Shelf) -> gr.Blocks:
+    """The page for these packs."""
+    encoder, decoder = shelf.first_fit()
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600)) as page:
+        gr.HTML(render.head(TITLE, SENTENCE))
+        if shelf.faults:
+            gr.HTML(render.faults(shelf.faults, "Not on this page:"))
+        with gr.Row():
+            parts = [
+                _dropdown("Encoder part", "hears or reads", shelf.of(ENCODER), encoder, "encoder"),
+                _dropdown("Middle part", "may be left out", shelf.of(MIDDLE), "", "middle"),
+                _dropdown("Decoder part", "writes", shelf.of(DECODER), decoder, "decoder"),
+            ]
+        first = _judged(shelf, encoder, "", decoder)
+        verdict = gr.HTML(first.verdict, elem_id="verdict")
+        with gr.Row():
+            with gr.Column():
+                text = gr.Textbox(
+                    label="Your text", placeholder="Type a sentence", visible=first.typed, max_length=2000, elem_id="text"
+                )
+                sound = gr.Audio(
+                    label="Your recording", sources=["microphone", "upload"], type="filepath",
+                    visible=not first.typed, elem_id="sound",
+                )  # fmt: skip
+                examples = gr.Dataset(
+                    label="Examples", components=["textbox"], samples=first.examples, type="index",
+                    visible=bool(first.examples), elem_id="examples",
+                )  # fmt: skip
+                button = gr.Button("Run", variant="primary", interactive=first.runs, elem_id="run")
+            with gr.Column():
+                answer = [gr.HTML(elem_id="final"), gr.HTML(elem_id="notes")]
+        answer += [gr.HTML(elem_id="modules"), gr.HTML(elem_id="maps")]
+        _connect(shelf, parts, [verdict, text, sound, examples, button], answer)
+    return page
+
+
+def _dropdown(label: str, info: str, choices: list[Choice], value: str, name: str) -> gr.Dropdown:
+    pairs = [(c.label, c.spec) for c in choices]
+    optional = name == MIDDLE
+    return gr.Dropdown(
+        [NO_MIDDLE, *pairs] if optional else pairs, value=value, label=label, info=info, elem_id=name,
+        visible=bool(pairs) or not optional, min_width=260,
+    )  # fmt: skip
+
+
+class _Judged:
+    """What a choice of parts changes on the page."""
+
+    def __init__(self, verdict: str, runs: bool, first: Choice | None) -> None:
+        self.verdict, self.runs = verdict, runs
+        self.typed = first is None or first.reads == "tokens"
+        self.examples = [[e.text] for e in first.examples] if first else []
+
+
+def _judged(shelf: Shelf, *specs: str) -> _Judged:
+    first = None
+    try:
+        first = shelf.find(specs)[0]
+        report = shelf.judge(specs)
+        return _Judged(render.verdict(report), report.verdict < Verdict.MISFIT, first)
+    except LegoNNError as error:
+        return _Judged(render.faults(error.faults, "These parts cannot be read"), False, first)
+
+
+def _connect(shelf: Shelf, parts: list[Any], shown: list[Any], answer: list[Any]) -> None:
+    """Events: a choice is judged at once and clears the old answer; the button runs it."""
+    _, text, sound, examples, button = shown
+
+    def judge(*specs: str) -> list[Any]:
+        judged = _judged(shelf, *specs)
+        return [
+            judged.verdict,
+            gr.Textbox(visible=judged.typed),
+            gr.Audio(visible=not judged.typed),
+            gr.Dataset(samples=judged.examples, visible=bool(judged.examples)),
+            gr.Button(interactive=judged.runs),
+            *[""] * len(answer),
+        ]
+
+    def fill(index: int, encoder: str) -> list[Any]:
+        choice = shelf.find([encoder])[0]
+        given = model.example_input(choice, choice.examples[index])
+        return [given, gr.skip()] if isinstance(given, str) else [gr.skip(), given]
+
+    def run(encoder: str, middle: str, decoder: str, typed: str, recorded: str | None) -> list[str]:
+        try:
+            choices = shelf.find([encoder, middle, decoder])
+            found = model.run(choices, typed if choices[0].reads == "tokens" else recorded)
+        except LegoNNError as error:
+            return ["", render.faults(error.faults), "", ""]
+        said = [render.final(found.text), render.notes(found.notes)]
+        return [*said, render.modules(found), render.heat_maps(found.said)]
+
+    gr.on([part.input for part in parts], judge, parts, [*shown, *answer], show_progress="hidden")
+    examples.click(fill, [examples, parts[0]], [text, sound], show_progress="hidden")
+    # One at a time: each run uses all processors already.
+    options = {"show_progress_on": answer[0], "concurrency_limit": 1}
+    gr.on([button.click, text.submit], run, [*parts, text, sound], answer, **options)
+
+
+def serve(shelf: Shelf, host: str = "127.0.0.1", port: int = 7860, wait: bool = True) -> str:
+    """Show the page until interrupted (or, without ``wait``, until the process ends); its address.
+
+    Raises:
+        LegoNNError: the port is taken, or the host is not this machine's.
+    """
+    theme = gr.themes.Base(primary_hue="blue", neutral_hue="slate", radius_size="md", font=FONTS)
+    page = build(shelf)
+    try:
+        _, url, _ = page.launch(
+            server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True, inbrowser=False,
+            ssr_mode=False, footer_links=[], run_history=False, enable_monitoring=False, max_file_size="50mb",
+            theme=theme, css=render.CSS,
+        )  # fmt: skip
+    except OSError as error:
+        raise LegoNNError(f"{host}:{port} cannot be used ({error}); choose another with --port or --host") from None
+    if wait:
+        print(f"the page is at {url} (Ctrl-C ends it)", flush=True)
+        page.block_thread()
+    return url

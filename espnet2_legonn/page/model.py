@@ -1,0 +1,187 @@
+"""One run of the page: an input through a plugged chain, with everything that is shown of it. No web framework."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from espnet2_legonn.api import LegoNN
+from espnet2_legonn.data.audio import change_rate
+from espnet2_legonn.data.text import NORMALIZATIONS, normalize
+from espnet2_legonn.errors import DataError
+from espnet2_legonn.inputs import Batch, check_waveform
+from espnet2_legonn.interface import Marginals
+from espnet2_legonn.lab.plot import Picture, picture
+from espnet2_legonn.modules.module import DecoderModule
+from espnet2_legonn.modules.speech_input import SpeechInput
+from espnet2_legonn.page.shelf import Choice, Example
+from espnet2_legonn.search.beam import BeamOptions
+from espnet2_legonn.zoo.fetch import resolve
+from espnet2_legonn.zoo.files import opened
+
+# Packs kept in memory, each once, however many of its parts are chosen.
+LOADED = 8
+
+
+@dataclass
+class Said:
+    """What one module says by itself: the best path of its interface, or the decoder's answer."""
+
+    module: str
+    text: str
+    seconds: float
+    picture: Picture | None = None
+
+
+@dataclass
+class Answer:
+    """All that a run shows.
+
+    Args:
+        steps: what took how many seconds, besides the modules themselves.
+        notes: what a person should know: resampled, normalised, unknown words, cut.
+    """
+
+    text: str = ""
+    said: list[Said] = field(default_factory=list)
+    steps: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+@functools.lru_cache(maxsize=LOADED)
+def load(source: str) -> LegoNN:
+    """The chain of a pack; kept in memory."""
+    return LegoNN.from_pretrained(source)
+
+
+def plug(choices: Sequence[Choice]) -> LegoNN:
+    """The chosen parts as one chain.
+
+    Raises:
+        LegoNNError: a pack cannot be loaded, or parts do not fit, with every reason.
+    """
+    parts = []
+    for choice in choices:
+        whole = load(choice.source)
+        start = whole.names.index(choice.modules[0])
+        parts.append(whole[start : start + len(choice.modules)])
+    chain = parts[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the verdict has said them
+        for part in parts[1:]:
+            chain = chain + part
+    return chain
+
+
+def run(choices: Sequence[Choice], given: str | Path | None) -> Answer:
+    """Send an input through the chosen parts.
+
+    Args:
+        choices: in order; the last one is a decoder part.
+        given: the text, or the recording's file if the first part reads speech.
+
+    Raises:
+        LegoNNError: what is wrong with the input or the parts, in words.
+    """
+    answer = Answer()
+    known = load.cache_info().misses
+    started = time.perf_counter()
+    chain = plug(choices)
+    loaded = load.cache_info().misses > known
+    answer.steps["load and plug" if loaded else "plug (packs are in memory)"] = time.perf_counter() - started
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with _timed(answer.steps, "read the input"):
+            batch = _read(chain, given, answer.notes)
+        interfaces = _decode(chain, batch, answer)
+    # Inputs are numbered there; here is only one.
+    answer.notes += [str(w.message).removeprefix("input 0: ") for w in caught if issubclass(w.category, UserWarning)]
+    with _timed(answer.steps, "draw the interfaces"):
+        for said in answer.said:
+            if said.module in interfaces:
+                said.picture = picture(interfaces[said.module], f"{said.module}: {said.text}")
+    return answer
+
+
+@contextlib.contextmanager
+def _timed(steps: dict[str, float], name: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    steps[name] = time.perf_counter() - started
+
+
+def _read(chain: LegoNN, given: str | Path | None, notes: list[str]) -> Batch:
+    if isinstance(chain.first.input, SpeechInput):
+        if not given:
+            raise DataError("no recording yet: speak into the microphone or upload a file")
+        fs = int(chain.first.input.features.mel.sample_rate)
+        return chain.batch(read_sound(Path(given), fs, notes))
+    text = str(given or "").strip()
+    vocab = chain.first.ports[0].vocab
+    if vocab is not None and vocab.normalization in NORMALIZATIONS:
+        treated = normalize(text, vocab.normalization)
+        if treated != text and treated:
+            notes.append(f"read as “{treated}”: the encoder was trained on text of normalisation {vocab.normalization}")
+        text = treated
+    if not text:
+        raise DataError("nothing to read: type a sentence first")
+    return chain.batch(text)
+
+
+def read_sound(path: Path, fs: int, notes: list[str]) -> np.ndarray:
+    """A recording as one channel at ``fs`` Hz; what had to be done for that is noted.
+
+    Raises:
+        DataError: not audio that can be read, or without samples.
+    """
+    import soundfile
+
+    try:
+        samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+    except (OSError, RuntimeError) as error:
+        reason = str(error).replace(str(path), path.name).rstrip(".")
+        raise DataError(f"{path.name}: cannot be read as audio ({reason}); give WAV, FLAC, OGG or MP3") from None
+    wave = check_waveform(samples.mean(axis=1), path.name)
+    if samples.shape[1] > 1:
+        notes.append(f"{samples.shape[1]} channels were averaged to one")
+    if rate != fs:
+        notes.append(f"resampled from {rate / 1000:g} kHz to the encoder's {fs / 1000:g} kHz")
+        wave = change_rate(wave, rate, fs)
+    if not wave.any():
+        notes.append("the recording is silent: is the microphone on?")
+    return wave
+
+
+def _decode(chain: LegoNN, batch: Batch, answer: Answer) -> dict[str, Marginals]:
+    """Run module by module, so that each has its own time; marginals by module name."""
+    x, lengths = batch
+    interfaces: dict[str, Marginals] = {}
+    for name in chain.names:
+        started, module = time.perf_counter(), chain[name]
+        if isinstance(module.last, DecoderModule):
+            hypotheses, _ = module.decode_batch(x, lengths, BeamOptions())
+            text = answer.text = module.text(hypotheses[0][0].ids)
+        else:
+            found, x, lengths = module.encode(x, lengths)
+            interfaces |= found
+            text = found[name].greedy_text() if name in found else ""
+        answer.said.append(Said(name, text, time.perf_counter() - started))
+    return interfaces
+
+
+def example_input(choice: Choice, example: Example) -> str | tuple[int, np.ndarray]:
+    """An example of a pack: its text, or sampling rate and samples of its recording."""
+    if not example.is_file:
+        return example.text
+    import soundfile
+
+    with opened(resolve(choice.source)) as folder:
+        samples, rate = soundfile.read(str(folder / example.text), dtype="int16")
+    return rate, samples

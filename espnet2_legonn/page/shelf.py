@@ -1,0 +1,210 @@
+"""What can be chosen on the page: parts of packs that can begin, continue or end a chain. Cards only, no torch."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from espnet2_legonn.errors import ConfigError, LegoNNError
+from espnet2_legonn.zoo.card import CARD, Card, PortCard, read_card
+from espnet2_legonn.zoo.check import Report, check
+from espnet2_legonn.zoo.fetch import resolve
+from espnet2_legonn.zoo.files import opened
+
+ENCODER, MIDDLE, DECODER = "encoder", "middle", "decoder"
+# A part's role follows from what its ends read and write; other runs of modules (hidden states) cannot be plugged.
+ROLES = {
+    ("speech", "marginals"): ENCODER,
+    ("tokens", "marginals"): ENCODER,
+    ("marginals", "marginals"): MIDDLE,
+    ("marginals", "text"): DECODER,
+}
+# A pack may bring examples of its input: a text a line, and recordings whose names begin like this.
+EXAMPLE_TEXTS, EXAMPLE_SOUNDS = "examples.txt", "example"
+SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+MAX_EXAMPLES = 4
+DEFAULT_VARIABLE = "LEGONN_PACKS"
+
+
+class Example(NamedTuple):
+    """An input that a pack brings along: a text, or the name of a recording in the pack."""
+
+    text: str
+    is_file: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Modules of a pack that can be one part of a chain.
+
+    Args:
+        spec: ``PACK#module[,module...]``, as ``check`` reads it.
+        label: what a person reads: the pack, the modules, what goes in and out.
+        role: encoder, middle or decoder.
+        reads: speech, tokens or marginals.
+    """
+
+    spec: str
+    label: str
+    role: str
+    reads: str
+    examples: tuple[Example, ...] = ()
+
+    @property
+    def source(self) -> str:
+        """The pack."""
+        return self.spec.rpartition("#")[0]
+
+    @property
+    def modules(self) -> list[str]:
+        """Names of the modules, in order."""
+        return self.spec.rpartition("#")[2].split(",")
+
+
+@dataclass
+class Shelf:
+    """All choices, in the order of the packs, and what is wrong with packs that give none."""
+
+    choices: list[Choice]
+    faults: list[str] = field(default_factory=list)
+
+    def of(self, role: str) -> list[Choice]:
+        """The choices for one place of the chain."""
+        return [choice for choice in self.choices if choice.role == role]
+
+    def find(self, specs: Sequence[str | None]) -> list[Choice]:
+        """Choices by their specs; places left empty are skipped.
+
+        Raises:
+            ConfigError: a part that is not on this page.
+        """
+        known = {choice.spec: choice for choice in self.choices}
+        if unknown := [spec for spec in specs if spec and spec not in known]:
+            raise ConfigError(f"not on this page: {', '.join(unknown)}; reload it, or start it with that pack")
+        return [known[spec] for spec in specs if spec]
+
+    def judge(self, specs: Sequence[str | None]) -> Report:
+        """Every reason for and against; see ``check``.
+
+        Raises:
+            LegoNNError: parts that are not on the page, or packs that cannot be read any more.
+        """
+        return _check(tuple(choice.spec for choice in self.find(specs)))
+
+    def first_fit(self) -> tuple[str, str]:
+        """An encoder part and a decoder part that fit, or that do so best."""
+        pairs = ((e.spec, d.spec) for e in self.of(ENCODER) for d in self.of(DECODER))
+        best, weight = (self.of(ENCODER)[0].spec, self.of(DECODER)[0].spec), 3
+        for pair in pairs:
+            try:
+                verdict = int(self.judge(pair).verdict)
+            except LegoNNError:
+                continue
+            if verdict < weight:
+                best, weight = pair, verdict
+            if weight == 0:
+                break
+        return best
+
+
+@functools.lru_cache(maxsize=1024)
+def _check(specs: tuple[str, ...]) -> Report:
+    return check(specs)
+
+
+def default_packs() -> Path:
+    """The folder of the packs that ship with the repository, or the one that ``LEGONN_PACKS`` names."""
+    return Path(os.environ.get(DEFAULT_VARIABLE) or Path(__file__).resolve().parents[2] / "packs")
+
+
+def open_shelf(references: Sequence[str | Path] = ()) -> Shelf:
+    """Read the cards of packs, and of folders of packs (default: ``default_packs()``).
+
+    A pack that cannot be read does not hide the others: it is named in ``faults``.
+
+    Raises:
+        ConfigError: no encoder part or no decoder part is left, with everything that was found wrong.
+    """
+    shelf, seen = Shelf([]), set()
+    found: list[tuple[str, Card, tuple[Example, ...]]] = []
+    sources, shelf.faults = _sources(references)
+    for source in sources:
+        try:
+            with opened(resolve(source)) as folder:
+                card = read_card(folder)
+                examples = tuple(_examples(card, folder))
+        except LegoNNError as error:
+            shelf.faults += error.faults
+            continue
+        # `legonn pack` writes a folder and its zip side by side: one of them is enough.
+        if card.content_sha256 not in seen:
+            seen.add(card.content_sha256)
+            found.append((source, card, examples))
+    names = Counter(card.name for _, card, _ in found)
+    for source, card, examples in found:
+        title = card.name if names[card.name] == 1 else f"{card.name} ({source})"
+        choices = list(_choices(source, card, title, examples))
+        shelf.choices += choices
+        if not choices:
+            shelf.faults.append(f"{source}: nothing to plug, its modules pass hidden states; train them with CTC")
+    lacking = [role for role in (ENCODER, DECODER) if not shelf.of(role)]
+    if lacking and shelf.choices:
+        shelf.faults.append(f"no {' and no '.join(lacking)} part among these packs; name a pack that has one as well")
+    if lacking:
+        raise ConfigError(shelf.faults)
+    return shelf
+
+
+def _sources(references: Sequence[str | Path]) -> tuple[list[str], list[str]]:
+    """Packs that references stand for, and folders that hold none."""
+    sources, faults = [], []
+    for reference in references or [default_packs()]:
+        folder = Path(reference).expanduser()
+        if folder.is_dir() and not (folder / CARD).is_file():
+            inside = [p for p in sorted(folder.iterdir()) if (p / CARD).is_file() or p.suffix == ".zip"]
+            sources += map(str, inside)
+            if not inside:
+                remedy = "name others, `legonn demo PACK_OR_FOLDER ...`, or make one, `legonn pack EXPERIMENT`"
+                faults.append(f"{folder}: no pack in it (a folder with {CARD}, or a zip); {remedy}")
+        elif not references and not folder.exists():
+            faults.append(f"{folder}: no such folder of packs; name some: `legonn demo PACK_OR_FOLDER ...`")
+        else:
+            sources.append(str(reference))
+    return sources, faults
+
+
+def _examples(card: Card, folder: Path) -> Iterator[Example]:
+    if EXAMPLE_TEXTS in card.files:
+        text = (folder / EXAMPLE_TEXTS).read_text(encoding="utf-8", errors="replace")
+        for line in [line for line in text.splitlines() if line.strip()][:MAX_EXAMPLES]:
+            yield Example(line.strip())
+    sounds = [n for n in card.files if n.startswith(EXAMPLE_SOUNDS) and n.lower().endswith(SOUND_SUFFIXES)]
+    yield from (Example(name, is_file=True) for name in sorted(sounds)[:MAX_EXAMPLES])
+
+
+def _choices(source: str, card: Card, title: str, examples: tuple[Example, ...]) -> Iterator[Choice]:
+    """Every run of modules of a pack that has a role."""
+    for i, first in enumerate(card.modules):
+        for j, last in enumerate(card.modules[i:], i):
+            role = ROLES.get((first.reads.kind, last.writes.kind))
+            if role:
+                names = ",".join(m.name for m in card.modules[i : j + 1])
+                label = f"{title}#{names}: {_words(card, first.reads)} → {_words(card, last.writes)}"
+                kind = first.reads.kind
+                own = tuple(e for e in examples if role == ENCODER and e.is_file == (kind == "speech"))
+                yield Choice(f"{source}#{names}", label, role, kind, own)
+
+
+def _words(card: Card, port: PortCard) -> str:
+    """A port in a few words."""
+    if port.kind == "speech":
+        return f"speech, {(port.fs or 0) / 1000:g} kHz"
+    vocab = card.vocabs[port.vocab or ""]
+    if port.kind == "marginals":
+        return ", ".join(filter(None, [f"{vocab.size} {vocab.unit}", vocab.language]))
+    return f"text ({vocab.language})" if vocab.language else "text"
