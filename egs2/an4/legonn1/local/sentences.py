@@ -28,9 +28,10 @@ class Bigrams:
         texts: sentences.
         words: the vocabulary of random words.
         random_share: chance that a word is any word; between letters, any letter.
+        repeat_share: chance that a word is said twice, as letters of names and digits of numbers are.
     """
 
-    def __init__(self, texts: Sequence[str], words: Sequence[str], random_share: float) -> None:
+    def __init__(self, texts: Sequence[str], words: Sequence[str], random_share: float, repeat_share: float) -> None:
         self._next: dict[str, list[str]] = defaultdict(list)
         for text in texts:
             sentence = [END, *text.split(), END]
@@ -38,7 +39,7 @@ class Bigrams:
                 self._next[word].append(after)
         self._words = list(words)
         self._letters = [word for word in words if len(word) == 1]
-        self._share = random_share
+        self._share, self._repeat = random_share, repeat_share
 
     def sample(self, draw: random.Random, longest: int = 20) -> list[str]:
         """One sentence of at least one word."""
@@ -51,7 +52,7 @@ class Bigrams:
             if draw.random() < self._share:
                 word = draw.choice(self._letters if len(last) == 1 and len(word) == 1 else self._words)
             if word != END:
-                sentence.append(word)
+                sentence += [word] * (1 + (draw.random() < self._repeat))
                 last = word
         return sentence
 
@@ -78,12 +79,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sentences", type=int, default=20000)
     parser.add_argument("--random_share", type=float, default=0.3)
+    parser.add_argument("--repeat_share", type=float, default=0.15)
     parser.add_argument("--error_rate", type=float, default=0.1, help="of phonemes")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     try:
         lexicon = Lexicon(args.lexicon).entries
-        bigrams = Bigrams(list(read_table(args.data / "text").values()), sorted(lexicon), args.random_share)
+        texts = list(read_table(args.data / "text").values())
+        bigrams = Bigrams(texts, sorted(lexicon), args.random_share, args.repeat_share)
         inventory = sorted({phoneme for phonemes in lexicon.values() for phoneme in phonemes})
         draw = random.Random(args.seed)
         text, heard = {}, {}
