@@ -11,7 +11,7 @@ from espnet2_legonn.search.beam import BeamOptions
 from espnet2_legonn.zoo.card import Card, read_card
 from espnet2_legonn.zoo.files import opened, verify
 from espnet2_legonn.zoo.inventory import Inventory
-from tests.zoo.shipped import PACKS, speak, pairs_of
+from tests.zoo.shipped import PACKS, pairs_of, speak
 
 pytestmark = pytest.mark.skipif(not (PACKS / "inventory.json").is_file(), reason="no packs/: `make demo packs`")
 NAMES = ("asr_encoder", "mt_de_en", "mt_de_en_beam_conv", "mt_de_en_collapsed", "ro_encoder")

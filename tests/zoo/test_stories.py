@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.zoo.shipped import PACKS, ROOT, speak, pairs_of
+from tests.zoo.shipped import PACKS, ROOT, pairs_of, speak
 
 pytestmark = pytest.mark.skipif(not (PACKS / "inventory.json").is_file(), reason="no packs/: `make demo packs`")
 GERMAN = "die frau arbeitet"
