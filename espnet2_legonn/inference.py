@@ -23,7 +23,6 @@ from typing_extensions import Self
 
 from espnet2_legonn.api import LegoNN
 from espnet2_legonn.errors import ConfigError, DataError
-from espnet2_legonn.inputs import normalized
 from espnet2_legonn.interface import Marginals, Vocabulary
 from espnet2_legonn.modules.ingestor import Ingestor
 from espnet2_legonn.modules.length_control import slots_for
@@ -201,20 +200,16 @@ class ChainInference:
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
-    def prepare(self, item: Any) -> Any:
-        """One input as the chain takes it."""
-        return item
-
     def marginals(self, inputs: Any, module: str | int = -1) -> Marginals:
         """Distributions of one interface, see ``LegoNN.marginals``; one input is a batch of 1."""
-        items = [self.prepare(item) for item in _as_items(inputs)]
+        items = _as_items(inputs)
         with self._precision():
             return self.chain.marginals(items, module)
 
     def interfaces(self, inputs: Any) -> Any:
         """What each encoder module says: ``{module: greedy text}``, or a list of them for a list."""
         texts: list[dict[str, str]] = []
-        items = [self.prepare(item) for item in _as_items(inputs)]
+        items = _as_items(inputs)
         for begin in range(0, len(items), self.batch_size):
             batch = items[begin : begin + self.batch_size]
             with self._precision():
@@ -228,7 +223,7 @@ class ChainInference:
         Raises:
             DataError: every input that cannot be used.
         """
-        x, lengths = self.chain.batch([self.prepare(item) for item in inputs])
+        x, lengths = self.chain.batch(list(inputs))
         with self._precision():
             if isinstance(self.chain.last, DecoderModule):
                 hypotheses, found = self.chain.decode_batch(x, lengths, self.options)
@@ -307,12 +302,6 @@ class Text2Text(ChainInference):
     @property
     def mt_model(self) -> LegoNN:
         return self.chain
-
-    def prepare(self, item: Any) -> Any:
-        """Raw text gets the normalisation that the vocabulary names; ids stay as they are."""
-        vocab = self.chain.first.ports[0].vocab
-        assert vocab is not None
-        return normalized(item, vocab) if isinstance(item, str) else item
 
     def __call__(self, src_text: Any) -> Any:
         """ESPnet's list of (text, tokens, ids, hypothesis) for one text, a list of those for a list of texts.

@@ -98,7 +98,7 @@ def normalized(text: str, vocab: Vocabulary) -> str:
 
 
 def encode_text(text: Any, vocab: Vocabulary, where: str) -> list[int]:
-    """Source text (or ids) to ids.
+    """Source text (raw: it gets the vocabulary's normalisation) or ids to ids.
 
     Raises:
         DataError: nothing to translate, or ids outside the vocabulary.
@@ -114,6 +114,7 @@ def encode_text(text: Any, vocab: Vocabulary, where: str) -> list[int]:
     elif not isinstance(text, str):
         raise DataError(f"{where}: {text!r} is neither text nor ids")
     else:
+        text = normalized(text, vocab)
         ids = vocab.encode(text)
         unknown = [token for token in vocab.split(text) if token not in vocab.ids]
         if unknown:

@@ -17,7 +17,7 @@ except ModuleNotFoundError as error:
     raise LegoNNError(f"the page needs gradio ({error.name} is missing): pip install 'espnet2_legonn[page]'") from None
 
 TITLE = "LegoNN"
-SENTENCE = "Choose the parts of a model, trained apart from each other, and see whether they fit and what each one says."
+SENTENCE = "Choose parts of a model that were trained apart; see whether they fit, and what each one says."
 NO_MIDDLE = ("none", "")
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 
@@ -40,8 +40,9 @@ def build(shelf: Shelf) -> gr.Blocks:
         with gr.Row():
             with gr.Column():
                 text = gr.Textbox(
-                    label="Your text", placeholder="Type a sentence", visible=first.typed, max_length=2000, elem_id="text"
-                )
+                    label="Your text", placeholder="Type a sentence", visible=first.typed, max_length=2000,
+                    elem_id="text",
+                )  # fmt: skip
                 sound = gr.Audio(
                     label="Your recording", sources=["microphone", "upload"], type="filepath",
                     visible=not first.typed, elem_id="sound",

@@ -13,10 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_legonn.api import LegoNN
-from espnet2_legonn.data.audio import change_rate
-from espnet2_legonn.data.text import NORMALIZATIONS, normalize
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.inputs import Batch, check_waveform
+from espnet2_legonn.inputs import Batch, adapt_audio, normalized
 from espnet2_legonn.interface import Marginals
 from espnet2_legonn.lab.plot import Picture, picture
 from espnet2_legonn.modules.module import DecoderModule
@@ -121,17 +119,15 @@ def _read(chain: LegoNN, given: str | Path | None, notes: list[str]) -> Batch:
     if isinstance(chain.first.input, SpeechInput):
         if not given:
             raise DataError("no recording yet: speak into the microphone or upload a file")
-        fs = int(chain.first.input.features.mel.sample_rate)
-        return chain.batch(read_sound(Path(given), fs, notes))
+        return chain.batch(read_sound(Path(given), int(chain.first.input.features.mel.sample_rate), notes))
     text = str(given or "").strip()
     vocab = chain.first.ports[0].vocab
-    if vocab is not None and vocab.normalization in NORMALIZATIONS:
-        treated = normalize(text, vocab.normalization)
-        if treated != text and treated:
-            notes.append(f"read as “{treated}”: the encoder was trained on text of normalisation {vocab.normalization}")
-        text = treated
-    if not text:
+    assert vocab is not None
+    treated = normalized(text, vocab)
+    if not treated:
         raise DataError("nothing to read: type a sentence first")
+    if treated != text:
+        notes.append(f"read as “{treated}”: the encoder was trained on text of normalisation {vocab.normalization}")
     return chain.batch(text)
 
 
@@ -139,24 +135,19 @@ def read_sound(path: Path, fs: int, notes: list[str]) -> np.ndarray:
     """A recording as one channel at ``fs`` Hz; what had to be done for that is noted.
 
     Raises:
-        DataError: not audio that can be read, or without samples.
+        DataError: not audio that can be read, or without samples; only the file's name is told, not its place.
     """
-    import soundfile
-
     try:
-        samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
-    except (OSError, RuntimeError) as error:
-        reason = str(error).replace(str(path), path.name).rstrip(".")
-        raise DataError(f"{path.name}: cannot be read as audio ({reason}); give WAV, FLAC, OGG or MP3") from None
-    wave = check_waveform(samples.mean(axis=1), path.name)
-    if samples.shape[1] > 1:
-        notes.append(f"{samples.shape[1]} channels were averaged to one")
-    if rate != fs:
-        notes.append(f"resampled from {rate / 1000:g} kHz to the encoder's {fs / 1000:g} kHz")
-        wave = change_rate(wave, rate, fs)
-    if not wave.any():
+        recording = adapt_audio(path, fs)
+    except DataError as error:
+        raise DataError(fault.replace(str(path), path.name) for fault in error.faults) from None
+    if recording.channels > 1:
+        notes.append(f"{recording.channels} channels were averaged to one")
+    if recording.rate != fs:
+        notes.append(f"resampled from {recording.rate / 1000:g} kHz to the encoder's {fs / 1000:g} kHz")
+    if not recording.wave.any():
         notes.append("the recording is silent: is the microphone on?")
-    return wave
+    return recording.wave
 
 
 def _decode(chain: LegoNN, batch: Batch, answer: Answer) -> dict[str, Marginals]:
@@ -182,6 +173,6 @@ def example_input(choice: Choice, example: Example) -> str | tuple[int, np.ndarr
         return example.text
     import soundfile
 
-    with opened(resolve(choice.source)) as folder:
+    with opened(resolve(choice.source), weights=False) as folder:
         samples, rate = soundfile.read(str(folder / example.text), dtype="int16")
     return rate, samples

@@ -135,7 +135,7 @@ def open_shelf(references: Sequence[str | Path] = ()) -> Shelf:
     sources, shelf.faults = _sources(references)
     for source in sources:
         try:
-            with opened(resolve(source)) as folder:
+            with opened(resolve(source), weights=False) as folder:
                 card = read_card(folder)
                 examples = tuple(_examples(card, folder))
         except LegoNNError as error:

@@ -155,7 +155,7 @@ def transcribe(args: argparse.Namespace) -> int:
 def translate(args: argparse.Namespace) -> int:
     """Translate texts in the order given; the exit status."""
     from espnet2_legonn.inference import Text2Text
-    from espnet2_legonn.inputs import encode_text
+    from espnet2_legonn.inputs import encode_text, normalized
 
     if args.texts and args.file:
         raise DataError("texts were given and --file, too: choose one")
@@ -167,8 +167,7 @@ def translate(args: argparse.Namespace) -> int:
 
     def read(item: tuple[str, str]) -> list[int]:
         place, text = item
-        text = model.prepare(text)
-        return encode_text(text, vocab, place) if text.strip() else []
+        return encode_text(text, vocab, place) if normalized(text, vocab).strip() else []
 
     if not (args.texts or args.file) and sys.stdin.isatty():
         at_once = 1  # somebody waits for each answer

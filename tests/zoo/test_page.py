@@ -1,0 +1,101 @@
+"""The page in a headless browser: a fitting pair answers, a misfit says why, and nothing leaves this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import urllib.parse
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.zoo.toys import build, pair
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH (Debian: the package chromium)"),
+]
+SECONDS = 60_000
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page over two packs that fit and one that does not."""
+    pytest.importorskip("gradio", reason="extra page")
+    from espnet2_legonn.page.app import serve
+    from espnet2_legonn.page.shelf import open_shelf
+
+    packs = tmp_path_factory.mktemp("packs")
+    build(pair(), 1).save(packs / "left")
+    build(pair(), 2).save(packs / "right")
+    build(pair("d c b a"), 3).save(packs / "wrong")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return serve(open_shelf([packs]), port=port, wait=False)
+
+
+class Visit:
+    """A browser's view, and what went over the wire."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+        self.hosts: set[str | None] = set()
+        self.errors: list[str] = []
+        page.on("request", lambda r: self.hosts.add(urllib.parse.urlparse(r.url).hostname))
+        page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda e: self.errors.append(str(e)))
+
+    def choose(self, place: str, part: str) -> None:
+        """Pick the option that begins like this."""
+        self.page.locator(f"#{place} input").click()
+        self.page.locator(f"#{place} [role=option]", has_text=part).first.click()
+
+    def wait(self, place: str, text: str) -> None:
+        """Until some text stands there."""
+        self.page.locator(f"#{place}", has_text=text).wait_for(timeout=SECONDS)
+
+
+@pytest.fixture
+def visit(address: str) -> Iterator[Visit]:
+    api = pytest.importorskip("playwright.sync_api", reason="extra dev-zoo")
+    with api.sync_playwright() as browsers:
+        browser = browsers.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        found = Visit(browser.new_page(viewport={"width": 1280, "height": 1500}))
+        found.page.goto(address, timeout=SECONDS)
+        found.page.locator("#run").wait_for(timeout=SECONDS)
+        yield found
+        assert found.hosts <= {"127.0.0.1", None}, "no request leaves this machine"
+        assert found.errors == []
+        browser.close()
+
+
+def test_a_fitting_pair_answers(visit: Visit) -> None:
+    visit.choose("encoder", "left#encoder")
+    visit.choose("decoder", "right#decoder")
+    visit.wait("verdict", "Fits")
+    visit.page.locator("#text textarea").fill("k l m")
+    visit.page.locator("#run").click()
+    visit.wait("modules", "says by itself")
+    assert visit.page.locator("#modules").inner_text().count("ms") >= 2
+    picture = visit.page.locator("#maps img")
+    picture.wait_for(timeout=SECONDS)
+    assert picture.evaluate("img => img.complete && img.naturalWidth > 100")
+    if where := os.environ.get("LEGONN_SCREENSHOT"):
+        visit.page.screenshot(path=where)
+
+
+def test_a_misfit_says_why(visit: Visit) -> None:
+    visit.choose("encoder", "left#encoder")
+    visit.choose("decoder", "wrong#decoder")
+    visit.wait("verdict", "Will not fit")
+    visit.wait("verdict", "the same tokens in another order; id 2 is 'a' there and 'd' here")
+    assert visit.page.locator("#run").is_disabled()
+
+
+def test_an_empty_text_is_a_message(visit: Visit) -> None:
+    visit.page.locator("#run").click()
+    visit.wait("notes", "nothing to read: type a sentence first")

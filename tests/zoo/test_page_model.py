@@ -1,0 +1,117 @@
+"""What the page offers and shows, without a browser and without gradio."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from espnet2_legonn.bin.legonn import main
+from espnet2_legonn.errors import ConfigError, DataError
+from espnet2_legonn.page import model, render
+from espnet2_legonn.page.shelf import DECODER, ENCODER, MIDDLE, Choice, Shelf, open_shelf
+from espnet2_legonn.zoo.check import Verdict
+from espnet2_legonn.zoo.files import zip_pack
+from tests.zoo.toys import build, change, pair
+
+SPEECH = {"type": "speech", "n_mels": 8, "channels": [2, 3]}
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    """A text pair, a speech pair over the same vocabulary, and a decoder of another order."""
+    build(change(pair(), "vocabs.src.normalization", "lc.rm")).save(tmp_path / "packs" / "mt")
+    asr = change(change(pair(), "modules.0.input", SPEECH), "modules.0.length_control.ratio", 1)
+    asr["vocabs"].pop("src")
+    build(asr).save(tmp_path / "packs" / "asr")
+    build(pair("d c b a")).save(tmp_path / "packs" / "other")
+    model.load.cache_clear()
+    return open_shelf([tmp_path / "packs"])
+
+
+def spec(shelf: Shelf, role: str, name: str) -> str:
+    return next(c.spec for c in shelf.of(role) if Path(c.source).name == name)
+
+
+def parts(shelf: Shelf, encoder: str, decoder: str) -> list[Choice]:
+    return shelf.find([spec(shelf, ENCODER, encoder), "", spec(shelf, DECODER, decoder)])
+
+
+def test_roles_follow_from_ports(shelf: Shelf) -> None:
+    assert [Path(c.source).name for c in shelf.of(ENCODER)] == ["asr", "mt", "other"]
+    assert [Path(c.source).name for c in shelf.of(DECODER)] == ["asr", "mt", "other"]
+    assert shelf.of(MIDDLE) == [] and shelf.faults == []
+    assert shelf.first_fit() == (spec(shelf, ENCODER, "asr"), spec(shelf, DECODER, "asr"))
+
+
+def test_verdict_in_words(shelf: Shelf) -> None:
+    fits = shelf.judge([spec(shelf, ENCODER, "mt"), None, spec(shelf, DECODER, "asr")])
+    assert fits.verdict == Verdict.FITS and "Fits" in render.verdict(fits)
+    misfit = render.verdict(shelf.judge([spec(shelf, ENCODER, "mt"), None, spec(shelf, DECODER, "other")]))
+    assert "Will not fit" in misfit and "the same tokens in another order" in misfit
+
+
+def test_a_text_goes_through(shelf: Shelf) -> None:
+    answer = model.run(parts(shelf, "mt", "asr"), "K, l M!")
+    chain = model.plug(parts(shelf, "mt", "asr"))
+    assert answer.text == chain("k l m")
+    assert [s.module for s in answer.said] == ["encoder", "decoder"] and answer.said[1].text == answer.text
+    assert answer.said[0].text == chain.marginals("k l m").greedy_text()
+    picture = answer.said[0].picture
+    assert picture is not None and picture.png.startswith(b"\x89PNG") and answer.said[1].picture is None
+    assert "read as “k l m”" in answer.notes[0]
+    assert {"read the input", "draw the interfaces"} <= answer.steps.keys()
+
+
+def test_a_recording_goes_through(shelf: Shelf, tmp_path: Path) -> None:
+    """Another rate and two channels are noted, not refused."""
+    wave = 0.1 * np.random.default_rng(0).standard_normal((8000, 2))
+    soundfile.write(tmp_path / "a.wav", wave, 8000)
+    answer = model.run(parts(shelf, "asr", "mt"), tmp_path / "a.wav")
+    assert answer.notes[:2] == ["2 channels were averaged to one", "resampled from 8 kHz to the encoder's 16 kHz"]
+
+
+@pytest.mark.parametrize(("encoder", "given", "message"), [
+    ("mt", "  ", "nothing to read: type a sentence first"),
+    ("mt", "?!", "nothing to read: type a sentence first"),
+    ("asr", None, "no recording yet"),
+])  # fmt: skip
+def test_nothing_to_read(shelf: Shelf, encoder: str, given: str | None, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        model.run(parts(shelf, encoder, "mt"), given)
+
+
+def test_a_recording_that_is_none(shelf: Shelf, tmp_path: Path) -> None:
+    """Where the upload lies on this machine is nobody's business."""
+    (tmp_path / "a.wav").write_bytes(b"no audio")
+    with pytest.raises(DataError, match="cannot be read as audio") as error:
+        model.run(parts(shelf, "asr", "mt"), tmp_path / "a.wav")
+    assert str(tmp_path) not in str(error.value)
+
+
+def test_what_comes_from_packs_is_escaped() -> None:
+    page = render.final("<script>") + render.faults(["<b>"], "<i>") + render.notes(["<u>"])
+    assert "&lt;script&gt;" in page and not any(tag in page for tag in ("<script>", "<b>", "<i>", "<u>"))
+
+
+def test_a_broken_pack_does_not_hide_the_others(shelf: Shelf, tmp_path: Path) -> None:
+    (tmp_path / "packs" / "broken.zip").write_bytes(b"PK")
+    again = open_shelf([tmp_path / "packs"])
+    assert len(again.choices) == len(shelf.choices)
+    assert any("broken.zip" in fault for fault in again.faults)
+
+
+def test_a_folder_and_its_zip_are_one(tmp_path: Path) -> None:
+    folder = build(pair()).save(tmp_path / "packs" / "mt")
+    zip_pack(folder, tmp_path / "packs" / "mt.zip")
+    assert len(open_shelf([tmp_path / "packs"]).choices) == 2
+
+
+def test_no_packs(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEGONN_PACKS", str(tmp_path / "none"))
+    with pytest.raises(ConfigError, match="no such folder of packs; name some: `legonn demo"):
+        open_shelf()
+    assert main(["demo", str(tmp_path)]) == 3
+    assert "no pack in it" in capsys.readouterr().err
