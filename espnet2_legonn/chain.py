@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -101,17 +101,20 @@ class Chain(nn.Module):
 
     @property
     def first(self) -> Module:
-        return self.mods[self.names[0]]
+        return self._module(self.names[0])
 
     @property
     def last(self) -> Module:
-        return self.mods[self.names[-1]]
+        return self._module(self.names[-1])
+
+    def _module(self, name: str) -> Module:
+        return cast(Module, self.mods[name])  # ModuleDict knows only nn.Module
 
     def __len__(self) -> int:
         return len(self.configs)
 
     def __iter__(self) -> Iterator[Module]:
-        return iter(self.mods.values())
+        return iter(cast(list[Module], list(self.mods.values())))
 
     def __getitem__(self, item: int | str | slice) -> Self:
         """A shorter chain that shares its modules with this one."""
@@ -126,7 +129,7 @@ class Chain(nn.Module):
             raise IndexError(f"no module left: this chain has {', '.join(self.names)}")
         used = {v for c in chosen for v in (getattr(c.input, "vocab", None), getattr(c.output, "vocab", None))}
         vocabs = {name: v for name, v in self.vocabs.items() if name in used}
-        return type(self)([self.mods[c.name] for c in chosen], chosen, vocabs)
+        return type(self)([self._module(c.name) for c in chosen], chosen, vocabs)
 
     def __add__(self, other: Chain) -> Self:
         """Plug ``other`` behind this chain.
@@ -174,11 +177,11 @@ class Chain(nn.Module):
         Raises:
             DataError: labels of a module are missing.
         """
-        missing = [n for n, m in self.mods.items() if n not in labels and m.ports[1].kind != "states"]
+        missing = [n for n, m in zip(self.names, self) if n not in labels and m.ports[1].kind != "states"]
         if missing:
             raise DataError(f"no labels for module {', '.join(missing)}: give text, or text_<module>")
         parts: dict[str, ModuleLoss] = {}
-        for i, (name, module) in enumerate(self.mods.items()):
+        for i, (name, module) in enumerate(zip(self.names, self)):
             if isinstance(module, DecoderModule):
                 parts[name] = _cross_entropy(module, x, lengths, labels[name])
                 break
@@ -188,7 +191,7 @@ class Chain(nn.Module):
             if module.interface is not None:
                 parts[name] = _ctc(module, x, lengths, labels[name])
                 if i + 1 < len(self) and self.training:
-                    _observe(self.mods[self.names[i + 1]], lengths, labels[name].lengths)
+                    _observe(self._module(self.names[i + 1]), lengths, labels[name].lengths)
         return parts
 
     # -- reading ---------------------------------------------------------------------------------------------------
@@ -202,7 +205,7 @@ class Chain(nn.Module):
             (or the last output where there is none).
         """
         found: dict[str, Marginals] = {}
-        for name, module in self.mods.items():
+        for name, module in zip(self.names, self):
             if isinstance(module, DecoderModule):
                 break
             x, lengths = module(x, lengths)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -15,6 +16,7 @@ from espnet2_legonn.modules.ingestor import Ingestor, WeightedEmbedding
 from espnet2_legonn.modules.masks import valid_mask
 from espnet2_legonn.modules.module import DecoderModule, EncoderModule
 
+C = TypeVar("C", bound=Chain)
 # Below this share of common tokens two vocabularies are not close, and a plug would be noise.
 LEAST_SHARED = 0.5
 
@@ -55,7 +57,7 @@ class Remapping:
         return float(probs[..., lost].sum() / total)
 
 
-def remap(reader: Chain, vocab: Vocabulary, name: str) -> tuple[Chain, Remapping]:
+def remap(reader: C, vocab: Vocabulary, name: str) -> tuple[C, Remapping]:
     """The chain with its first module reading ``vocab``; the other modules are shared.
 
     Tokens of both vocabularies keep their embedding, so for a writer that only orders its tokens differently or has a

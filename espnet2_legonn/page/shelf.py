@@ -162,7 +162,8 @@ def open_shelf(references: Sequence[str | Path] = ()) -> Shelf:
 
 def _sources(references: Sequence[str | Path]) -> tuple[list[str], list[str]]:
     """Packs that references stand for, and folders that hold none."""
-    sources, faults = [], []
+    sources: list[str] = []
+    faults: list[str] = []
     for reference in references or [default_packs()]:
         folder = Path(reference).expanduser()
         if folder.is_dir() and not (folder / CARD).is_file():

@@ -121,8 +121,8 @@ def check(specs: Sequence[str]) -> Report:
         if faults:
             raise ConfigError(faults)
         joints = [_joint(a, b) for a, b in zip(parts, parts[1:])]
-        names = [f"{p.card.name}#{m.name}" for p in parts for m in p.modules]
-        return Report(names, _end(parts[0], reads=True), _end(parts[-1], reads=False), joints)
+        said = [f"{p.card.name}#{m.name}" for p in parts for m in p.modules]
+        return Report(said, _end(parts[0], reads=True), _end(parts[-1], reads=False), joints)
 
 
 def _end(part: Part, reads: bool) -> str:
