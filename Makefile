@@ -1,4 +1,4 @@
-# make setup | test | test-all | demo | packs | check | types | clean        PYTHON=python3.11 chooses the interpreter
+# make setup | test | test-all | test-slurm | demo | packs | check | types | clean        PYTHON=python3.11 chooses the interpreter
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
@@ -6,7 +6,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 # ESPnet is slow to import without compiled files, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup test test-all demo packs check types clean
+.PHONY: setup test test-all test-slurm demo packs check types clean
 
 setup:
 	@$(PYTHON) tools/setup.py
@@ -19,10 +19,15 @@ types: setup
 	$(BIN)/mypy
 
 test: check
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not slurm"
 
 test-all: check
-	$(PYTEST)
+	$(PYTEST) -m "not slurm"
+
+# A recipe on a Slurm that is started for it and stopped after it; two nodes need root.
+test-slurm: setup
+	NODES=$$([ "$$(id -u)" = 0 ] && echo 2 || echo 1) tools/slurm_local.sh \
+	    $(BIN)/python -m pytest -m slurm tests/recipes/test_slurm.py
 
 demo: setup
 	cd egs2/mini_legonn/legonn1 && PATH="$(BIN):$$PATH" ./run.sh

@@ -13,6 +13,8 @@ EXTRAS = {
     "score": ["sacrebleu", "jiwer"],
     # The maintained edition of g2p_en (same import name), which espnet_tts_frontend installs as well.
     "g2p": ["espnet-g2p-en"],
+    # Corpora of the paper: m4a (PyAV), Moses' tokeniser, given BPE codes.
+    "corpora": ["av", "sacremoses", "subword-nmt"],
     "demo": ["espeakng-loader", "matplotlib"],
     # Packs from elsewhere: the Hub, and what fsspec needs for S3. Web servers and folders need nothing.
     "zoo": ["huggingface_hub>=0.34", "fsspec", "s3fs"],

@@ -9,6 +9,8 @@ from __future__ import annotations
 import collections
 import functools
 import hashlib
+import io
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +24,8 @@ BLANK, UNK, SOS_EOS, SPACE = "<blank>", "<unk>", "<sos/eos>", "<space>"
 UNITS = ("bpe", "phn", "char", "word")
 # A quarter of a million tokens are 3 MB, their sentencepiece model 5 MB.
 MAX_VOCAB_BYTES = 32 << 20
+# Merges of subword-nmt begin so; pieces inside a word end in @@.
+MERGES, JOINT = b"#version:", re.compile(r"@@(?: |$)")
 # A plug survives about this much change of slots per token (measured: 2.0 -> 1.94 holds, 2.0 -> 1.4 breaks).
 RATIO_TOLERANCE = 1.2
 
@@ -39,7 +43,8 @@ class Vocabulary:
         unit: ``bpe`` (needs a sentencepiece model), ``phn``, ``char`` or ``word``.
         language: ISO code, for instance ``en``.
         normalization: name of the text treatment before tokenisation, for instance ``lc.rm``.
-        bpemodel: serialized sentencepiece model (bytes), for unit ``bpe``.
+        bpemodel: for unit ``bpe``, how words are split (bytes): a serialized sentencepiece model, or the merges of
+            subword-nmt (a text that begins with ``#version:``), whose pieces end in ``@@`` inside words.
 
     Raises:
         DataError: lists everything that is wrong with the list.
@@ -145,12 +150,30 @@ class Vocabulary:
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise DataError(f"vocabulary: damaged sentencepiece model ({reason}); get it again") from None
 
+    @property
+    def merges(self) -> bool:
+        """Whether ``bpemodel`` holds subword-nmt's merges."""
+        return bool(self.bpemodel) and self.bpemodel.startswith(MERGES)  # type: ignore[union-attr]
+
+    @functools.cached_property
+    def _bpe(self) -> Any:
+        try:
+            from subword_nmt.apply_bpe import BPE
+        except ImportError:
+            raise DataError("vocabulary: merges of subword-nmt need it: pip install subword-nmt") from None
+        try:
+            return BPE(io.StringIO((self.bpemodel or b"").decode("utf-8")))
+        except (SystemExit, ValueError, IndexError):  # it leaves the program on a line that is no merge
+            raise DataError("vocabulary: damaged merges of subword-nmt; each line is two pieces") from None
+
     def __getstate__(self) -> dict[str, Any]:
-        # The sentencepiece object is rebuilt from its bytes after unpickling (data loader workers).
-        return {k: v for k, v in self.__dict__.items() if k not in ("_spm", "ids")}
+        # What splits text is rebuilt from its bytes after unpickling (data loader workers).
+        return {k: v for k, v in self.__dict__.items() if k not in ("_spm", "_bpe", "ids")}
 
     def split(self, text: str) -> list[str]:
         """Text to tokens, unknown ones included as they are."""
+        if self.merges:
+            return list(self._bpe.segment_tokens(text.split()))
         if self.unit == "bpe":
             return list(self._spm.encode(text, out_type=str))
         if self.unit == "char":
@@ -165,6 +188,8 @@ class Vocabulary:
         """Ids to text; ``<blank>`` and ``<sos/eos>`` are left out."""
         special = (self.blank_id, self.sos_eos_id)
         tokens = [self.tokens[i] for i in ids if i not in special]
+        if self.merges:
+            return JOINT.sub("", " ".join(tokens))
         if self.unit == "bpe":
             return "".join(tokens).replace("\u2581", " ").strip()
         if self.unit == "char":

@@ -22,6 +22,7 @@ COMMANDS = {
     "info": ("inventory", "the card of a pack"),
     "pull": ("inventory", "get a pack"),
     "push": ("inventory", "publish a pack into an inventory or on the Hugging Face Hub"),
+    "vocab": ("vocab", "design a vocabulary: make or adopt one, and see how it fits corpora"),
     "transcribe": ("transcribe", "speech files to text"),
     "translate": ("transcribe", "texts to texts"),
     "demo": ("demo", "a web page: choose two packs, speak or type, see every interface"),

@@ -1,15 +1,21 @@
-"""Fan work out over jobs with a run.pl-compatible launcher."""
+"""Fan work out over jobs with a run.pl-compatible launcher; what a broken run finished is not done again."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import shlex
+import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from espnet2_legonn.data.tables import atomic_text
 from espnet2_legonn.errors import DataError, LegoNNError
+
+WORK = ".work"  # in a folder of jobs: what they were about
 
 
 def read_keys(path: Path) -> list[str]:
@@ -53,3 +59,31 @@ def run(cmd: str, log: Path, command: Sequence[str], jobs: int | None = None, gp
 def module(name: str, *options: str | Path) -> list[str]:
     """``python -m name options...`` with this Python."""
     return [sys.executable, "-m", name, *(str(o) for o in options)]
+
+
+def unchanged(files: Iterable[Path]) -> list[list[object]]:
+    """What tells a file from another version of it: path, size, time of change; none for a file that is not there."""
+    found = [(path, path.stat()) for path in files if os.path.isfile(path)]  # a word may be too long for a path
+    return [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in found]
+
+
+def begin(folder: Path, command: Sequence[str], files: Iterable[Path]) -> None:
+    """Make ready a folder for jobs: what a broken run of the same command on the same files left there stays."""
+    mark = hashlib.sha256(json.dumps([list(command), unchanged(files)]).encode()).hexdigest()
+    path = folder / WORK
+    if not (path.is_file() and path.read_text() == mark):
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_text(path) as f:
+        f.write(mark)
+
+
+def end(folder: Path) -> None:
+    """All is done: the next run of these jobs begins afresh."""
+    (folder / WORK).unlink(missing_ok=True)
+
+
+def once(command: Sequence[str], output: Path) -> list[str]:
+    """A command for a launcher that fills the folder ``output``, and does nothing where that is done."""
+    mark = str(output / ".done")
+    return ["test", "-f", mark, "||", *command, "&&", "touch", mark]

@@ -6,7 +6,6 @@ it), and leaves finished results alone only where ESPnet does.
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +15,10 @@ from espnet2_legonn.config import ChainConfig, parse
 from espnet2_legonn.data.tables import read_table, write_table
 from espnet2_legonn.decode import KINDS
 from espnet2_legonn.errors import ConfigError, DataError
-from espnet2_legonn.recipe.jobs import module, run, split_keys
+from espnet2_legonn.recipe.jobs import begin, end, module, once, read_keys, run, split_keys
 from espnet2_legonn.schema import read_yaml
-from espnet2_legonn.scoring.bleu import BleuReport, score_bleu
+from espnet2_legonn.scoring.bleu import BleuReport
+from espnet2_legonn.scoring.translation import score_translation
 from espnet2_legonn.scoring.wer import ErrorReport, score_error_rate
 
 TRAIN = "espnet2_legonn.bin.legonn_train"
@@ -88,20 +88,20 @@ def stats(config_file: Path, train: Path, valid: Path, out: Path, cmd: str, nj: 
     """Stage 10: lengths of everything and statistics of features."""
     config = chain_config(config_file)
     logs = out / "logdir"
-    shutil.rmtree(logs, ignore_errors=True)
-    numbers = []
-    for phase, data in (("train", train), ("valid", valid)):
-        numbers.append(split_keys(data / KINDS[config.modules[0].input.type][0], nj, logs / phase))
-    jobs = min(numbers)
-    for phase, data in (("train", train), ("valid", valid)):
-        split_keys(data / KINDS[config.modules[0].input.type][0], jobs, logs / phase)
     command = module(TRAIN, "--collect_stats", "true", "--config", config_file, *data_options(config, train, valid))
     command += ["--train_shape_file", f"{logs}/train/keys.JOB.scp", "--valid_shape_file", f"{logs}/valid/keys.JOB.scp"]
     command += ["--output_dir", f"{logs}/stats.JOB", "--ngpu", "0", *extra]
-    run(cmd, logs / "stats.JOB.log", command, jobs)
+    tables = [data / KINDS[config.modules[0].input.type][0] for data in (train, valid)]
+    jobs = min(max(1, nj), *(len(read_keys(table)) for table in tables))
+    read = [Path(triple.split(",")[0]) for data in (train, valid) for triple in data_triples(config, data)]
+    begin(logs, [*command, str(jobs)], [config_file, *read])
+    for phase, table in zip(("train", "valid"), tables):
+        split_keys(table, jobs, logs / phase)
+    run(cmd, logs / "stats.JOB.log", once(command, logs / "stats.JOB"), jobs)
     folders = [o for i in range(jobs) for o in ("--input_dir", f"{logs}/stats.{i + 1}")]
     skip = [] if config.modules[0].input.type == "speech" else ["--skip_sum_stats"]
     run(cmd, logs / "aggregate.log", module("espnet2.bin.aggregate_stats_dirs", *skip, *folders, "--output_dir", out))
+    end(logs)
 
 
 def train(
@@ -139,13 +139,16 @@ def decode(
     config = chain_config(exp / store.CONFIG)
     file = data / KINDS[config.modules[0].input.type][0]
     logs = out / "logdir"
-    shutil.rmtree(logs, ignore_errors=True)
-    jobs = split_keys(file, nj, logs)
+    jobs = max(1, min(nj, len(read_keys(file))))
     weights = ["--legonn_model_file", model] if model else []
     command = module("espnet2_legonn.bin.legonn_inference", "--legonn_train_config", exp / store.CONFIG, *weights)
     command += ["--data_path_and_name_and_type", data_triples(config, data, targets=False)[0]]
     command += ["--key_file", f"{logs}/keys.JOB.scp", "--output_dir", f"{logs}/output.JOB", "--ngpu", str(ngpu), *extra]
-    run(cmd, logs / "legonn_inference.JOB.log", command, jobs, ngpu)
+    options = [Path(word) for word in extra]  # the search's configuration among them
+    model_files = [exp / store.CONFIG, exp / store.WEIGHTS, *sorted(exp.glob("*.pth"))]
+    begin(logs, [*command, str(jobs)], [file, *model_files, *options])
+    split_keys(file, jobs, logs)
+    run(cmd, logs / "legonn_inference.JOB.log", once(command, logs / "output.JOB"), jobs, ngpu)
     parts = [logs / f"output.{i + 1}" for i in range(jobs)]
     for folder in sorted(
         p.relative_to(parts[0]) for p in [*parts[0].glob("*best_recog"), *parts[0].glob("interfaces/*")]
@@ -156,6 +159,7 @@ def decode(
             for part in parts:
                 merged.update(read_table(part / folder / name))
             write_table(target / name, merged)
+    end(logs)
 
 
 def score(exp: Path, data: Path, decoded: Path, metrics: Sequence[str]) -> list[tuple[str, str, float]]:
@@ -166,6 +170,7 @@ def score(exp: Path, data: Path, decoded: Path, metrics: Sequence[str]) -> list[
     """
     config = chain_config(exp / store.CONFIG)
     units = {m.name: config.vocabs[m.output.vocab].unit for m in config.modules if hasattr(m.output, "vocab")}
+    languages = {m.name: config.vocabs[m.output.vocab].language for m in config.modules if hasattr(m.output, "vocab")}
     speakers = data / "utt2spk" if (data / "utt2spk").is_file() else None
     found = []
     for name, folder in [("", decoded)] + [(m, decoded / "interfaces" / m) for m in units]:
@@ -177,8 +182,9 @@ def score(exp: Path, data: Path, decoded: Path, metrics: Sequence[str]) -> list[
             continue  # a donor's phonemes need not be known for this data
         for metric in ["per"] if phonemes else metrics:
             report: BleuReport | ErrorReport
-            if metric == "bleu":
-                report = score_bleu([reference], folder / "text", speakers)
+            if metric.startswith("bleu"):
+                language = languages[name or _last_target(config)]
+                report = score_translation(metric, data, folder / "text", language, speakers)
             else:
                 report = score_error_rate(reference, folder / "text", metric, speakers)
             report.write(folder / f"score_{metric}")

@@ -14,6 +14,7 @@ from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.decode import KINDS, decode_table, read_inputs
 from espnet2_legonn.interface import Vocabulary
 from espnet2_legonn.schema import read_yaml
+from espnet2_legonn.scoring.translation import change_of
 from espnet2_legonn.search.beam import BeamOptions
 from espnet2_legonn.train.averaging import choose
 
@@ -25,10 +26,14 @@ def reference_file(vocab: Vocabulary, data: Path) -> Path:
 
 def corpus_score(refs: list[str], hyps: list[str], metric: str) -> float:
     """BLEU, or minus the error rate in percent: higher is better."""
-    if metric == "bleu":
+    if metric.startswith("bleu"):
         import sacrebleu
 
-        return float(sacrebleu.corpus_bleu(hyps, [refs]).score)
+        change = change_of(metric, None)
+        if change is None:
+            return float(sacrebleu.corpus_bleu(hyps, [refs]).score)
+        hyps, refs = list(map(change.hyp, hyps)), list(map(change.ref, refs))
+        return float(sacrebleu.corpus_bleu(hyps, [refs], tokenize=change.tokenize, force=True).score)
     import jiwer
 
     return -100.0 * float(jiwer.wer(refs, hyps))

@@ -6,8 +6,8 @@ the signature records tokenizer, case, references and version.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,27 @@ from espnet2_legonn.scoring.bootstrap import RESAMPLES, SEED, Interval, Segments
 from espnet2_legonn.scoring.tables import Joined, Missing, join_tables, read_table, speakers_of, write_report
 
 _ORDER = 4
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is done to texts before BLEU (scoring/translation.py has those that papers use).
+
+    Args:
+        label: stands in the signature; "" when the tokenizer says it all.
+        hyp, ref: the change of a hypothesis and of a reference.
+        tokenize: sacreBLEU's tokenizer afterwards.
+    """
+
+    label: str
+    hyp: Callable[[str], str]
+    ref: Callable[[str], str]
+    tokenize: str
+
+    def apply(self, joined: Joined) -> Joined:
+        """Changed texts of the same ids."""
+        refs = tuple(tuple(map(self.ref, ref)) for ref in joined.refs)
+        return replace(joined, refs=refs, hyps=tuple(map(self.hyp, joined.hyps)))
 
 
 @dataclass(frozen=True)
@@ -90,7 +111,7 @@ def _corpus_bleu(sums: np.ndarray) -> np.ndarray:
 
 def _segment_stats(joined: Joined, lowercase: bool, tokenize: str) -> np.ndarray:
     # The sentence scores themselves are not used: effective_order only silences a warning about them.
-    metric = BLEU(lowercase=lowercase, tokenize=tokenize, effective_order=True)
+    metric = BLEU(lowercase=lowercase, tokenize=tokenize, effective_order=True, force=tokenize != "13a")
     rows = []
     for hyp, *refs in zip(joined.hyps, *joined.refs, strict=True):
         score = metric.sentence_score(hyp, refs)
@@ -107,6 +128,7 @@ def score_bleu(
     missing: Missing = "error",
     resamples: int = RESAMPLES,
     seed: int = SEED,
+    change: Change | None = None,
 ) -> BleuReport:
     """Scores a hypothesis table against one or more reference tables.
 
@@ -115,24 +137,29 @@ def score_bleu(
         utt2spk: makes the bootstrap draw speakers (or documents) instead of sentences.
         tokenize: sacreBLEU's tokenizer; `none` for BLEU on already tokenised text.
         missing: "error", or "empty" to score absent hypotheses as empty (and list them).
+        change: done to all texts first; it brings its own tokenizer.
 
     Raises:
         DataError: files unreadable, ids differ, unknown tokenizer, or every reference is empty.
     """
+    tokenize = change.tokenize if change else tokenize
     if tokenize not in BLEU.TOKENIZERS:
         raise DataError(f"tokenizer {tokenize!r} is none of {', '.join(sorted(BLEU.TOKENIZERS))}")
     joined = join_tables([read_table(ref) for ref in refs], read_table(hyp), missing)
     if not any(text for ref in joined.refs for text in ref):
         raise DataError(f"{', '.join(map(str, refs))}: every reference is empty; check the file")
     speakers = speakers_of(joined.ids, read_table(utt2spk)) if utt2spk is not None else None
-    bleu, chrf = BLEU(lowercase=lowercase, tokenize=tokenize), CHRF(lowercase=lowercase)
+    joined = change.apply(joined) if change else joined
+    # force: no advice to detokenise; whoever asks for another tokenizer knows it, and the signature says it.
+    bleu, chrf = BLEU(lowercase=lowercase, tokenize=tokenize, force=tokenize != "13a"), CHRF(lowercase=lowercase)
     score = bleu.corpus_score(joined.hyps, joined.refs)
     chrf_score = chrf.corpus_score(joined.hyps, joined.refs)
     stats = _segment_stats(joined, lowercase, tokenize)
-    segments = Segments("bleu", f"{joined.sha256} {bleu.get_signature()}", joined.ids, stats, _corpus_bleu, speakers)
+    signature = "|".join(filter(None, (str(bleu.get_signature()), change.label if change else "")))
+    segments = Segments("bleu", f"{joined.sha256} {signature}", joined.ids, stats, _corpus_bleu, speakers)
     return BleuReport(
         value=score.score,
-        signature=str(bleu.get_signature()),
+        signature=signature,
         verbose=" ".join(score.format(signature="").split(" ")[3:]),
         chrf=chrf_score.score,
         chrf_signature=str(chrf.get_signature()),

@@ -7,7 +7,7 @@ sclite's four counts for 99.6 % of the pairs (unit costs: sclite's total for 98.
 that sclite breaks otherwise.
 
 Differences from sclite: every token counts as written (no case folding unless asked, no optional words in
-parentheses, no `{a / b}` alternatives). Hub5 scoring with filler rules is hubscr's work, not this module's.
+parentheses, no `{a / b}` alternatives). Those are the work of sclite.py and, with NIST's mapping rules, of hub5.py.
 """
 
 from __future__ import annotations
@@ -218,19 +218,49 @@ def _report(
     split = TOKENIZERS[metric]
     fold: Callable[[str], str] = str.lower if lowercase else str
     counts = [count_errors(split(fold(r)), split(fold(h))) for r, h in zip(joined.refs[0], joined.hyps, strict=True)]
-    stats = np.array([(c.errors, c.ref) for c in counts], dtype=np.int64)
-    if stats[:, 1].sum() == 0:
+    if not any(c.ref for c in counts):
         raise DataError(f"{ref}: no reference holds a single token, so a rate is undefined; check the file")
+    return summarize(
+        metric,
+        dict(zip(joined.ids, counts, strict=True)),
+        speakers,
+        f"{joined.sha256} lowercase={lowercase}",
+        resamples=resamples,
+        seed=seed,
+        lowercase=lowercase,
+        absent=joined.absent,
+    )
+
+
+def summarize(
+    metric: str,
+    counts: dict[str, Counts],
+    speakers: tuple[str, ...] | None,
+    reference: str,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+    lowercase: bool = False,
+    absent: tuple[str, ...] = (),
+) -> ErrorReport:
+    """A report from counts by utterance.
+
+    Args:
+        counts: sorted by id, with at least one reference token.
+        speakers: of the utterances, in the same order; None draws utterances.
+        reference: identifies references and settings (`Segments.reference`).
+    """
     by_speaker: dict[str, Counts] = {}
-    for speaker, count in zip(speakers or (), counts, strict=False):
+    for speaker, count in zip(speakers or (), counts.values(), strict=False):
         by_speaker[speaker] = by_speaker.get(speaker, Counts()) + count
-    segments = Segments(metric, f"{joined.sha256} lowercase={lowercase}", joined.ids, stats, _rates, speakers)
+    stats = np.array([(c.errors, c.ref) for c in counts.values()], dtype=np.int64)
+    segments = Segments(metric, reference, tuple(counts), stats, _rates, speakers)
     return ErrorReport(
         metric=metric,
-        utterances=dict(zip(joined.ids, counts, strict=True)),
+        utterances=counts,
         speakers=dict(sorted(by_speaker.items())),
         segments=segments,
         interval=confidence_interval(segments, resamples, seed),
-        absent=joined.absent,
+        absent=absent,
         lowercase=lowercase,
     )

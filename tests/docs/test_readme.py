@@ -109,7 +109,9 @@ def module_file(name: str) -> Path:
 
 def wrong(page: str, words: list[str]) -> list[str]:
     """What a command names that is not there."""
-    while re.fullmatch(r"[A-Z0-9_]+=.*", words[0]):
+    if words[0] == "(cd":  # (cd FOLDER && COMMAND)
+        page, words = f"{Path(page).parent}/{words[1]}/README.md", [*words[3:-1], words[-1].removesuffix(")")]
+    while re.fullmatch(r"\w+=.*", words[0]):
         words = words[1:]
     name = words[0]
     if name in PLAIN:
@@ -131,6 +133,9 @@ def wrong(page: str, words: list[str]) -> list[str]:
     if name == "./run.sh":
         own = (ROOT / page).parent / "run.sh"
         return _run_sh(own if own.is_file() else ROOT / "egs2/an4/legonn1/run.sh", words)
+    if name.startswith("./run_"):
+        own = (ROOT / page).parent / name
+        return _run_sh(own, words) if own.is_file() else [f"no script {name}"]
     return [f"{name}: a command that this test does not know"]
 
 
@@ -167,6 +172,8 @@ def test_commands_exist(page: str, words: list[str]) -> None:
         ("python -m espnet2_legonn.bin.legonn compose a b --uot c", "no option --uot"),
         ("./run.sh --stgae 1", "no option --stgae"),
         ("python tools/nothing.py", "no script"),
+        ("./run_nothing.sh", "no script"),
+        ("(cd egs2/an4/legonn1 && AN4=x ./run.sh --stgae 1)", "no option --stgae"),
         ("legonn fly", "no command fly"),
         ("legonn check a --quickly", "no option --quickly"),
         ("espnet fly", "does not know"),

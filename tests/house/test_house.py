@@ -42,6 +42,7 @@ ROOMS = (
     "search",
     "store",
     "zoo",
+    "corpora",
     "api",
     "compose",
     "lab",

@@ -88,6 +88,13 @@ def test_failures_are_counted_and_shown(tmp_path: Path) -> None:
     assert "# Ended (code 127)" in (tmp_path / "one.log").read_text()
 
 
+def test_output_on_the_terminal_too(tmp_path: Path) -> None:
+    done = run(tmp_path, "--show", "1", "JOB=1:2", "x.JOB.log", "echo", "said JOB")
+    assert done.returncode == 0 and sorted(done.stdout.split("\n"))[1:] == ["said 1", "said 2"]
+    assert "\nsaid 2\n# Accounting" in (tmp_path / "x.2.log").read_text()
+    assert run(tmp_path, "--show", "1", "x.log", "false").returncode == 1
+
+
 def test_a_second_run_replaces_the_log(tmp_path: Path) -> None:
     run(tmp_path, "x.log", "echo", "first")
     run(tmp_path, "x.log", "echo", "second")
@@ -325,13 +332,21 @@ def test_path_activates_the_repositorys_environment_unless_one_is_active(
 def test_cmd(recipe: Path, tmp_path: Path) -> None:
     show = "set -eu; . ./path.sh; . ./cmd.sh; echo $train_cmd $cuda_cmd $decode_cmd"
     assert bash(recipe, show).stdout.strip() == "run.pl run.pl run.pl"
-    done = bash(recipe, show, cmd_backend="slurm")
-    assert done.returncode == 1 and "slurm.pl of cmd_backend=slurm is not on PATH" in done.stderr
+    assert bash(recipe, show, cmd_backend="stdout").stdout.splitlines() == ["run.pl --show 1 " * 2 + "run.pl --show 1"]
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "slurm.pl").write_text("#!/bin/sh\n")
-    (tmp_path / "bin" / "slurm.pl").chmod(0o755)
-    done = bash(recipe, show, cmd_backend="slurm", PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    assert done.stdout.strip() == "slurm.pl slurm.pl slurm.pl", done.stderr
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    done = bash(recipe, show, cmd_backend="sge")
+    assert done.returncode == 1 and "queue.pl of cmd_backend=sge is not on PATH" in done.stderr
+    for name in ("queue.pl", "sbatch"):
+        (tmp_path / "bin" / name).write_text("#!/bin/sh\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    done = bash(recipe, show, cmd_backend="sge", PATH=path)
+    assert done.stdout.strip() == "queue.pl queue.pl queue.pl", done.stderr
+    done = bash(recipe, show, cmd_backend="slurm", PATH=path, train_cmd_opts="--mem 4G", decode_cmd_opts="--time 1:0:0")
+    assert done.stdout.strip() == "slurm.pl --mem 4G slurm.pl slurm.pl --time 1:0:0", done.stderr
+    bare = "set -eu; . ./path.sh; PATH=$MAIN_ROOT/egs2/TEMPLATE/legonn1; . ./cmd.sh"
+    done = bash(recipe, bare, cmd_backend="slurm")
+    assert done.returncode == 1 and "cmd_backend=slurm, but sbatch is not on PATH" in done.stderr
     done = bash(recipe, show, cmd_backend="lsf")
     assert done.returncode == 1 and "unknown cmd_backend=lsf; choose local, stdout" in done.stderr
 

@@ -1,38 +1,40 @@
 #!/usr/bin/env bash
 # How jobs are run; sourced after path.sh. Choose with cmd_backend=... in the environment (or edit the default):
-#   local   on this machine, by run.pl in this folder
-#   stdout  as local, but output on the terminal
-#   sge | pbs | slurm | ssh   a cluster
-# Only `local` is complete here. The others call stdout.pl, queue.pl, pbs.pl, slurm.pl or ssh.pl with run.pl's command
-# line: put your own (Kaldi's and ESPnet's fit) on PATH in local/path.sh, and their settings into conf/.
+#   local    on this machine (run.pl)
+#   stdout   as local, with all output on the terminal too
+#   slurm    a Slurm cluster (slurm.pl); conf/slurm.conf, if there is one, says what its options mean on yours
+#   sge | pbs | ssh   your own queue.pl, pbs.pl or ssh.pl with run.pl's command line: Kaldi's and ESPnet's fit; put
+#            them on PATH in local/path.sh, and their settings into conf/
 #
-#   train_cmd   jobs on CPUs: data preparation, statistics, scoring
-#   cuda_cmd    training
-#   decode_cmd  decoding
+#   train_cmd   jobs on CPUs: data preparation, statistics, averaging;  its options: train_cmd_opts="--mem 4G"
+#   cuda_cmd    training;  cuda_cmd_opts="--num_threads 8 --time 2-0"
+#   decode_cmd  decoding;  decode_cmd_opts="--mem 8G --max-jobs-run 20"
 
-cmd_backend="${cmd_backend:-local}"
+export cmd_backend="${cmd_backend:-local}"
 
 case "${cmd_backend}" in
-    local)
-        export train_cmd="run.pl" cuda_cmd="run.pl" decode_cmd="run.pl" ;;
-    stdout)
-        export train_cmd="stdout.pl" cuda_cmd="stdout.pl" decode_cmd="stdout.pl" ;;
-    sge)
-        export train_cmd="queue.pl" cuda_cmd="queue.pl" decode_cmd="queue.pl" ;;
-    pbs)
-        export train_cmd="pbs.pl" cuda_cmd="pbs.pl" decode_cmd="pbs.pl" ;;
-    slurm)
-        export train_cmd="slurm.pl" cuda_cmd="slurm.pl" decode_cmd="slurm.pl" ;;
-    ssh)
-        export train_cmd="ssh.pl" cuda_cmd="ssh.pl" decode_cmd="ssh.pl" ;;
+    local) _launcher="run.pl" ;;
+    stdout) _launcher="run.pl --show 1" ;;
+    slurm) _launcher="slurm.pl" ;;
+    sge) _launcher="queue.pl" ;;
+    pbs) _launcher="pbs.pl" ;;
+    ssh) _launcher="ssh.pl" ;;
     *)
-        echo "cmd.sh: unknown cmd_backend=${cmd_backend}; choose local, stdout, sge, pbs, slurm or ssh" >&2
+        echo "cmd.sh: unknown cmd_backend=${cmd_backend}; choose local, stdout, slurm, sge, pbs or ssh" >&2
         return 1 ;;
 esac
 
-# shellcheck disable=SC2154  # exported by every branch above
-if ! command -v "${train_cmd%% *}" >/dev/null; then
-    echo "cmd.sh: ${train_cmd} of cmd_backend=${cmd_backend} is not on PATH; source path.sh first, and for" \
-        "anything but local put your own ${train_cmd} on PATH in local/path.sh" >&2
+if ! command -v "${_launcher%% *}" >/dev/null; then
+    echo "cmd.sh: ${_launcher%% *} of cmd_backend=${cmd_backend} is not on PATH; source path.sh first, and for" \
+        "sge, pbs and ssh put your own ${_launcher%% *} on PATH in local/path.sh" >&2
     return 1
 fi
+if [ "${cmd_backend}" = slurm ] && ! command -v sbatch >/dev/null; then
+    echo "cmd.sh: cmd_backend=slurm, but sbatch is not on PATH: is this a machine of the cluster?" >&2
+    return 1
+fi
+
+export train_cmd="${_launcher}${train_cmd_opts:+ ${train_cmd_opts}}"
+export cuda_cmd="${_launcher}${cuda_cmd_opts:+ ${cuda_cmd_opts}}"
+export decode_cmd="${_launcher}${decode_cmd_opts:+ ${decode_cmd_opts}}"
+unset -v _launcher

@@ -36,6 +36,8 @@ token_type=bpe       # bpe | char | word
 nbpe=1000
 bpemode=unigram
 bpe_train_text=      # texts of the target vocabulary; default: the training text
+token_joint=false    # text: source and target share one vocabulary, that of the target
+vocab_opts=          # a vocabulary made or adopted by `legonn vocab` with these options, instead of --nbpe and the like
 src_nbpe=1000
 src_bpemode=unigram
 use_phonemes=false   # make text_phn and its vocabulary
@@ -55,7 +57,7 @@ inference_config=
 inference_args=
 inference_tag=
 inference_legonn_model=  # weights in the experiment; default: the averaged ones
-metrics="wer cer"    # wer cer bleu
+metrics="wer cer"    # wer cer bleu bleu_tok bleu_split bleu_detok (scoring/translation.py); the first picks checkpoints
 local_score_opts=
 # Packs
 download_model=      # decode with this pack (folder, zip, URL, inventory name, hub tag): no training
@@ -86,7 +88,20 @@ for name in train_set valid_set test_sets; do
 done
 
 active() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ] && [[ " ${skip_stages} " != *" $1 "* ]]; }
-data_cli() { python3 -m espnet2_legonn.data.cli "$@"; }
+# One process, or one that is parallel inside (--nj): here, or on a cluster as one job of so many cores.
+one_job() { # CORES LOG COMMAND...
+    case "${cmd_backend}" in
+        local | stdout) "${@:3}" ;;
+        *)
+            ${train_cmd} --num_threads "$1" "${@:2}" || return
+            { grep -v '^#' "$2" || true; } ;;
+    esac
+}
+data_cli() { # STEP TARGET...
+    local cores=1
+    if [ "$1" = format ]; then cores=${nj}; fi
+    one_job "${cores}" "${dumpdir}/log/$1_${2//\//_}.log" python3 -m espnet2_legonn.data.cli "$@"
+}
 legonn_cli() { python3 -m espnet2_legonn.bin.legonn "$@"; }
 stage_cli() { python3 -m espnet2_legonn.bin.legonn_stage "$@"; }
 # A script that repeats a stage, beside its results.
@@ -138,10 +153,16 @@ if active 4; then
 fi
 if active 5; then
     log "Stage 5: vocabularies"
-    # shellcheck disable=SC2086
-    data_cli vocab "${token_dir}" ${bpe_train_text:-${raw}/${train_set}/text} \
-        --unit "${token_type}" --vocab_size "${nbpe}" --model_type "${bpemode}" --report_on "${raw}/${valid_set}/text"
-    if [ "${input}" = text ]; then
+    if [ -n "${vocab_opts}" ]; then
+        # shellcheck disable=SC2086
+        one_job 1 "${dumpdir}/log/vocab_${token_dir//\//_}.log" \
+            python3 -m espnet2_legonn.bin.legonn vocab "${token_dir}" --unit "${token_type}" ${vocab_opts}
+    else
+        # shellcheck disable=SC2086
+        data_cli vocab "${token_dir}" ${bpe_train_text:-${raw}/${train_set}/text} \
+            --unit "${token_type}" --vocab_size "${nbpe}" --model_type "${bpemode}" --report_on "${raw}/${valid_set}/text"
+    fi
+    if [ "${input}" = text ] && ! "${token_joint}"; then
         data_cli vocab "data/${src_lang}_token_list/bpe_${src_bpemode}${src_nbpe}" "${raw}/${train_set}/src_text" \
             --unit bpe --vocab_size "${src_nbpe}" --model_type "${src_bpemode}" \
             --report_on "${raw}/${valid_set}/src_text"
@@ -183,7 +204,8 @@ if active 11; then
         --num_nodes "${num_nodes}" ${legonn_args}
     if [ "${average_window}" -gt 0 ]; then
         read -r first_metric _ <<< "${metrics}"
-        python3 -m espnet2_legonn.bin.legonn_average "${legonn_exp}" --data "${raw}/${valid_set}" \
+        one_job 1 "${legonn_exp}/average.log" \
+            python3 -m espnet2_legonn.bin.legonn_average "${legonn_exp}" --data "${raw}/${valid_set}" \
             --metric "${first_metric}" --window "${average_window}" --candidates "${average_candidates}" \
             --stride "${average_stride}" --limit "${average_limit}"
     fi

@@ -1,0 +1,153 @@
+"""How a vocabulary fits corpora: unknown units, units per word, slots per unit, and what CTC cannot align."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from espnet2_legonn.data.tables import read_table, split_fields
+from espnet2_legonn.errors import DataError
+from espnet2_legonn.interface import Vocabulary
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text table, and the inputs it is the target of: ``utt2num_samples``, or a text table in the source vocabulary.
+
+    Written ``TEXT`` or ``TEXT,INPUTS`` on the command line.
+    """
+
+    text: Path
+    inputs: Path | None = None
+
+    @classmethod
+    def parse(cls, spec: str) -> Text:
+        """From ``TEXT[,INPUTS]``."""
+        text, _, inputs = spec.partition(",")
+        return cls(Path(text), Path(inputs) if inputs else None)
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """From inputs to slots, as the length controller does: min(max_length, ceil(ratio * steps)).
+
+    Args:
+        source: vocabulary of text inputs.
+        fs: sampling rate of speech inputs, in Hz.
+    """
+
+    ratio: Fraction
+    max_length: int
+    source: Vocabulary
+    fs: int = 16000
+
+    def steps(self, table: str, value: str, lengths: dict[str, int]) -> int:
+        """Input steps of one utterance: 40 ms of speech, or units of the source and its end."""
+        if table == "utt2num_samples":
+            window, hop = 1 << (self.fs * 25 // 1000 - 1).bit_length(), self.fs // 100
+            frames = max(1, (int(split_fields(value)[0]) - window) // hop + 1)
+            return (frames + 3) // 4
+        return sum(_words(self.source, value, lengths)) + 1
+
+    def slots(self, steps: int) -> int:
+        """Slots for so many steps."""
+        return min(self.max_length, -(-steps * self.ratio.numerator // self.ratio.denominator))
+
+
+def _words(vocab: Vocabulary, text: str, lengths: dict[str, int]) -> Iterator[int]:
+    for word in text.split():
+        if word not in lengths:
+            lengths[word] = len(vocab.split(word))
+        yield lengths[word]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One corpus. ``oov_rate`` is the share of units that are unknown, as in the paper's appendix A-B.
+
+    Without inputs there are no slots: ``slots_per_token`` and ``infeasible`` are None. ``infeasible`` counts lines
+    whose units and repeats need more slots than there are, so that CTC has no path.
+    """
+
+    corpus: str
+    lines: int
+    words: int
+    tokens: int
+    unknown_tokens: int
+    unknown_words: int
+    slots_per_token: float | None = None
+    infeasible: int | None = None
+
+    @property
+    def oov_rate(self) -> float:
+        """Unknown units, as a fraction."""
+        return self.unknown_tokens / max(self.tokens, 1)
+
+    @property
+    def fertility(self) -> float:
+        """Units per word."""
+        return self.tokens / max(self.words, 1)
+
+    @property
+    def infeasible_share(self) -> float | None:
+        """Lines without a CTC path, as a fraction."""
+        return None if self.infeasible is None else self.infeasible / max(self.lines, 1)
+
+    def as_dict(self) -> dict[str, object]:
+        """For --json."""
+        shares = {"oov_rate": self.oov_rate, "fertility": self.fertility, "infeasible_share": self.infeasible_share}
+        return asdict(self) | shares
+
+
+def fit(vocab: Vocabulary, corpus: Text, lengths: Lengths | None = None) -> Fit:
+    """How ``vocab`` fits one corpus.
+
+    Raises:
+        DataError: a file is missing or damaged, or an utterance has no input.
+    """
+    texts = read_table(corpus.text)
+    inputs = read_table(corpus.inputs) if corpus.inputs and lengths else None
+    if inputs is not None and (missing := [key for key in texts if key not in inputs]):
+        raise DataError(f"{corpus.inputs}: no line for {key}, which {corpus.text} has" for key in missing)
+    words = tokens = unknown = unknown_words = slots = infeasible = 0
+    known: dict[str, list[int]] = {}
+    source_lengths: dict[str, int] = {}
+    for key, text in texts.items():
+        ids: list[int] = []
+        pieces = text.split() if vocab.unit != "char" else [" ".join(text.split())]
+        for piece in pieces:
+            if piece not in known:
+                known[piece] = vocab.encode(piece)
+            ids += known[piece]
+            unknown_words += vocab.unk_id in known[piece]
+        words += len(text.split())
+        tokens += len(ids)
+        unknown += ids.count(vocab.unk_id)
+        if inputs is not None and lengths is not None and corpus.inputs is not None:
+            room = lengths.slots(lengths.steps(corpus.inputs.name, inputs[key], source_lengths))
+            slots += room
+            infeasible += room < len(ids) + sum(a == b for a, b in zip(ids, ids[1:]))
+    have = inputs is not None
+    return Fit(
+        str(corpus.text), len(texts), words, tokens, unknown, unknown_words,
+        slots / max(tokens, 1) if have else None, infeasible if have else None,
+    )  # fmt: skip
+
+
+def render(vocab: Vocabulary, fits: Sequence[Fit]) -> str:
+    """A table for people."""
+    head = ("corpus", "lines", "words", "units", "OOV %", "units/word", "slots/unit", "no CTC path %")
+    rows = [head]
+    for f in fits:
+        slots = "-" if f.slots_per_token is None else f"{f.slots_per_token:.2f}"
+        share = "-" if f.infeasible_share is None else f"{100 * f.infeasible_share:.2f}"
+        numbers = (str(f.lines), str(f.words), str(f.tokens), f"{100 * f.oov_rate:.3f}", f"{f.fertility:.3f}")
+        rows.append((f.corpus, *numbers, slots, share))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines = [f"{vocab.unit} vocabulary of {len(vocab)} units, sha256 {vocab.sha256}"]
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]
+        lines.append("  ".join(cells))
+    return "\n".join(lines)

@@ -1,0 +1,99 @@
+"""BLEU of translations as papers report it: tokenised, with compounds split, or detokenised; each named by its metric.
+
+bleu        sacreBLEU (13a) of the texts as they are
+bleu_tok    tokenised BLEU: the texts are tokens already and are not tokenised again (multi-bleu)
+bleu_split  as bleu_tok, compounds split at hyphens on both sides: higher figures, only for comparison with papers
+bleu_detok  sacreBLEU (13a) of hypotheses detokenised in the *target* language against raw references (``text.raw``)
+
+Pieces of a given BPE (``ap@@ proved``) are joined first in the last three. Further references stand beside the first:
+``text.1``, ``text.2``; ``text.raw.1``.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from espnet2_legonn.errors import DataError
+from espnet2_legonn.interface import JOINT
+from espnet2_legonn.scoring.bleu import BleuReport, Change, score_bleu
+
+METRICS = ("bleu", "bleu_tok", "bleu_split", "bleu_detok")
+_HYPHEN = re.compile(r"(\S)-(\S)")
+
+
+def join_pieces(text: str) -> str:
+    """Words of subword-nmt's pieces; other text stays."""
+    return JOINT.sub("", text)
+
+
+def split_compounds(text: str) -> str:
+    """``Kosten-Nutzen`` -> ``Kosten ##AT##-##AT## Nutzen``: the rule of the published En-De figures.
+
+    One pass from left to right, so the middle of ``a-b-c`` is not split twice, as with the original.
+    """
+    return _HYPHEN.sub(r"\1 ##AT##-##AT## \2", text)
+
+
+@functools.cache
+def _detokenizer(language: str) -> Any:
+    try:
+        from sacremoses import MosesDetokenizer
+    except ImportError:
+        raise DataError("bleu_detok needs sacremoses: pip install sacremoses") from None
+    return MosesDetokenizer(lang=language)
+
+
+def detokenize(text: str, language: str) -> str:
+    """Moses tokens to running text; escaped characters (``&quot;``) are restored."""
+    return str(_detokenizer(language).detokenize(text.split(), return_str=True, unescape=True))
+
+
+def change_of(metric: str, language: str | None) -> Change | None:
+    """What a metric does to texts before BLEU; None for nothing.
+
+    Raises:
+        DataError: no such metric, or detokenisation without a language.
+    """
+    if metric == "bleu":
+        return None
+    if metric == "bleu_tok":
+        return Change("", join_pieces, join_pieces, "none")
+    if metric == "bleu_split":
+
+        def split(text: str) -> str:
+            return split_compounds(join_pieces(text))
+
+        return Change("compounds:split", split, split, "none")
+    if metric != "bleu_detok":
+        raise DataError(f"metric {metric!r} is none of {', '.join(METRICS)}")
+    if language is None:
+        raise DataError("bleu_detok: the target vocabulary names no language; give `language` in the YAML")
+    undo: Callable[[str], str] = lambda text: detokenize(join_pieces(text), language)  # noqa: E731
+    return Change(f"detok:moses-{language}", undo, str, "13a")
+
+
+def references(data: Path, metric: str) -> list[Path]:
+    """The reference tables of a data directory for one metric, the first and further ones."""
+    name = "text.raw" if metric == "bleu_detok" else "text"
+    further = [p for p in data.glob(f"{name}.*") if p.suffix[1:].isdigit() and p.name.count(".") == name.count(".") + 1]
+    return [data / name, *sorted(further, key=lambda p: int(p.suffix[1:]))]
+
+
+def score_translation(
+    metric: str, data: Path, hyp: Path, language: str | None = None, utt2spk: Path | None = None
+) -> BleuReport:
+    """Score a hypothesis table against the references of a data directory.
+
+    Args:
+        metric: one of ``METRICS``.
+        language: of the target, for detokenisation.
+        utt2spk: see ``score_bleu``.
+
+    Raises:
+        DataError: see ``score_bleu`` and ``change_of``.
+    """
+    return score_bleu(references(data, metric), hyp, utt2spk, change=change_of(metric, language))

@@ -1,0 +1,60 @@
+"""The recipe of Switchboard as a user runs it, on an invented corpus; tiny models; eval2000 through glm filtering."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from espnet2_legonn.data.datadir import DataDir, validate
+from tests.corpora.fixtures_swbd import write_corpus
+from tests.corpora.text_recipes import copy_recipes, run
+from tests.corpora.tiny_speech import shrink
+
+QUICK = ("--nj", "1", "--inference_nj", "1", "--local_data_opts", "--dev 8 --max_duplicates 3")
+UNITS = ("[laughter]", "[noise]", "[vocalized-noise]")
+
+
+def test_stages_1_to_5(tmp_path: Path) -> None:
+    recipe = copy_recipes(tmp_path, "swbd")
+    told = run(recipe, "./run.sh", *QUICK, "--stop_stage", "5", SWBD=write_corpus(tmp_path / "SWBD", count=3))
+    assert "swbd: train_nodev: 46" in told and "eval2000: segments: 32" in told and told.count("sha256") >= 12
+    sizes = {name: validate(recipe / "dump/raw" / name) for name in ("train_nodup_sp", "train_dev", "eval2000")}
+    nodup = validate(recipe / "data/train_nodup")
+    assert sizes == {"train_nodup_sp": 3 * nodup, "train_dev": 8, "eval2000": 24} and 30 < nodup < 46
+    samples = DataDir(recipe / "dump/raw/eval2000").table("utt2num_samples")
+    assert int(samples["en_9001-A_000050-000275"]) == pytest.approx(2.45 * 16000, abs=2), "widened, at 16 kHz"
+    for units in (100, 2000):
+        tokens = (recipe / f"data/en_token_list/bpe_unigram{units}/tokens.txt").read_text().split("\n")
+        assert tokens[0] == "<blank>" and len(tokens) > 50 and set(UNITS) <= set(tokens)
+
+
+def test_without_the_corpus(tmp_path: Path) -> None:
+    told = run(copy_recipes(tmp_path, "swbd"), "./run.sh", "--stop_stage", "1", fails=True, SWBD="")
+    assert "set SWBD=DIR" in told
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("espnet")
+@pytest.mark.parametrize("system", ["wemb", "baseline", "beam_conv", "encoder"])
+def test_stages_10_to_13(system: str, tmp_path: Path) -> None:
+    recipe = copy_recipes(tmp_path, "swbd")
+    shrink(recipe, f"train_{system}")
+    config = f"conf/train_{system}.yaml"
+    words = (*QUICK, "--stop_stage", "13", "--speed_perturb_factors", "", "--legonn_config", config)
+    corpus = write_corpus(tmp_path / "SWBD", count=3)
+    run(recipe, "./run.sh", *words, SWBD=corpus)
+    exp = recipe / "exp" / f"legonn_{system}"
+    decoded = exp / "decode/eval2000"
+    folders = [decoded] if system == "baseline" else [decoded, decoded / "interfaces/encoder"]
+    for folder in folders:
+        found = {v: json.loads((folder / f"score_wer_{v}/result.json").read_text()) for v in ("hub5", "swb", "ch")}
+        assert [r["n"] for r in found.values()] == [32, 16, 16]
+        assert found["hub5"]["errors"] == found["swb"]["errors"] + found["ch"]["errors"] > 0
+    results = (exp / "RESULTS.md").read_text()
+    assert all(f"|decode/eval2000 ({variant})|" in results for variant in ("hub5", "swb", "ch"))
+    first = json.loads((decoded / "score_wer_hub5/result.json").read_text())
+    run(recipe, "./run.sh", *words, "--stage", "13", "--local_score_opts", "--scorer python", SWBD=corpus)
+    again = json.loads((decoded / "score_wer_hub5/result.json").read_text())
+    assert again == {**first, "scorer": "python"}

@@ -1,0 +1,83 @@
+"""The paper's tables beside ours: published numbers, results by name, and every mistake in naming them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from espnet2_legonn.errors import ConfigError
+from espnet2_legonn.recipe.paper_tables import PUBLISHED, load_tables, main
+
+TABLES = load_tables()
+
+
+def result(folder: Path, metric: str = "wer", value: float = 17.0, **interval: float) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "result.json").write_text(json.dumps({"metric": metric, "value": value, **interval}))
+    return folder
+
+
+def test_published_numbers() -> None:
+    assert list(TABLES) == ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI"]
+    values = {f"{n}.{r}.{c}": v for n, t in TABLES.items() for r, row in t.rows.items() for c, v in row.values.items()}
+    assert len(values) == 142
+    assert values["IV.wemb.test"] == 18.4 and values["V.three.test"] == 19.0 and values["VI.V.tuned"] == 14.8
+    assert values["XI.baseline.ch_10"] == 136.6 and values["III.wemb.test"] == 35.0
+    # What the paper says in words: 12.5 % and 19.5 % fewer errors, 1.5 BLEU more.
+    baseline = values["IV.baseline.test"]
+    assert round(100 * (1 - values["VI.IV.tuned"] / baseline), 1) == 12.5
+    assert round(100 * (1 - values["VI.V.tuned"] / baseline), 1) == 19.6  # the paper: 19.5
+    assert values["VI.III.tuned"] - values["III.baseline.test"] == 1.5
+
+
+def test_our_results_stand_beside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plug = result(tmp_path / "plug", value=18.9, ci_low=18.1, ci_high=19.8)
+    tuned = result(tmp_path / "tuned", value=16.0) / "result.json"
+    bleu = result(tmp_path / "bleu", "bleu", 35.25)
+    found = [f"IV.wemb={plug}", f"VI.IV.plug={plug}", f"VI.IV.tuned={tuned}", f"VI.III.tuned={bleu}"]
+    assert main(["IV", "VI", "--found", *found, "--out", str(tmp_path / "tables.md")]) == 0
+    text = capsys.readouterr().out
+    assert (tmp_path / "tables.md").read_text() == text
+    lines = text.splitlines()
+    assert "### Table IV: % WER on Europarl: an encoder trained on Europarl, a decoder from De-En" in lines
+    assert "|Baseline Europarl Enc-Dec|18.4|not run||22|" in lines
+    assert "|+ De-En WEmb decoder|18.4|18.9 (18.1 to 19.8)|+0.5|0|" in lines
+    assert "BLEU, higher is better; % WER, lower is better" in lines
+    assert "|Europarl encoder + De-En decoder (Table IV), WER|18.4|18.9 (18.1 to 19.8)|+0.5|16.1|16.0|-0.1|" in lines
+    assert "|Ro-En encoder + De-En decoder (Table III), BLEU|35.0|not run||35.5|35.2|-0.2|" in lines
+
+
+def test_every_mistake_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bleu = result(tmp_path / "good"), result(tmp_path / "bleu", "bleu")
+    (tmp_path / "bad.json").write_text("{}")
+    found = [f"XX.a={good}", f"IV.wembb={good}", f"XI.wemb={good}", f"VI.IV.test={good}", f"IV.wemb={bleu}"]
+    found += [f"IV.encoder={tmp_path}/none", f"IV.baseline={tmp_path}/bad.json", "IV"]
+    assert main(["IV", "--found", *found]) == 1
+    told = capsys.readouterr().err
+    for part in (
+        "no table 'XX'",
+        "Table IV has no row 'wembb' (did you mean 'wemb'?)",
+        "Table XI has the columns swb_10, ch_10, swb_30, ch_30; name one",
+        "Table VI has the columns plug, tuned; name one",
+        "is bleu, the paper measured wer",
+        "none: no readable result",
+        "bad.json: no readable result",
+        "Table IV has no row ''",
+    ):
+        assert part in told, part
+    assert main(["IV", "XIX"]) == 1
+    assert "no table XIX; there are I, II" in capsys.readouterr().err
+
+
+def test_a_damaged_file_of_published_numbers(tmp_path: Path) -> None:
+    data = yaml.safe_load(PUBLISHED.read_text())
+    data["IV"]["rows"]["wemb"]["tset"] = data["IV"]["rows"]["wemb"].pop("test")
+    data["V"]["metric"] = "per"
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(data))
+    with pytest.raises(
+        ConfigError, match=r"(?s)IV.wemb: columns \['test'\] expected, found \['tset'\].*'per' is not one"
+    ):
+        load_tables(tmp_path / "x.yaml")
