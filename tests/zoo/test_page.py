@@ -72,7 +72,7 @@ def browser(address: str) -> Iterator[Visit]:
     api = pytest.importorskip("playwright.sync_api", reason="extra dev-zoo")
     with api.sync_playwright() as browsers:
         opened = browsers.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        found = Visit(opened.new_page(viewport={"width": 1180, "height": 1240}))
+        found = Visit(opened.new_page(viewport={"width": 1180, "height": 1260}))
         found.page.goto(address, timeout=SECONDS)
         found.page.locator("#run").wait_for(timeout=SECONDS)
         yield found
@@ -118,7 +118,7 @@ def test_picture_for_the_readme() -> None:
     with browser(serve(PACKS)) as found:
         found.choose("encoder", "ro_encoder")
         found.choose("decoder", "mt_de_en#decoder")
-        found.page.locator("#text textarea").fill("când cutia este grea umbrelele noastre sunt roșii")
+        found.page.locator("#text textarea").fill("fiul nu a deschis ușa roșie")
         found.page.locator("#run").click()
         found.page.locator("#maps img").wait_for(timeout=SECONDS)
         found.page.screenshot(path=os.environ["LEGONN_SCREENSHOT"])
