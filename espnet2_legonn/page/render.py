@@ -35,6 +35,9 @@ CSS = """
 .lego th { text-align: left; font-weight: 600; color: var(--body-text-color-subdued); font-size: 0.85rem; }
 .lego th, .lego td { padding: 0.45rem 0.8rem 0.45rem 0; border-bottom: 1px solid var(--border-color-primary);
   vertical-align: top; }
+.gradio-container .lego :is(table, tr, th, td) { border-left: 0 !important;
+  border-right: 0 !important; border-top: 0 !important; }
+.gradio-container :is(#encoder, #middle, #decoder) input { text-overflow: ellipsis; padding-right: 2rem !important; }
 .lego td.text { width: 75%; overflow-wrap: anywhere; }
 .lego td.time { white-space: nowrap; text-align: right; font-variant-numeric: tabular-nums; padding-right: 0; }
 .lego th.time { text-align: right; padding-right: 0; }
