@@ -41,10 +41,10 @@ def files(corpus: Path) -> tuple[Path, Path, Path]:
 @pytest.mark.parametrize(
     ("segments", "by", "wide"),
     [
-        ([(0, 1), (3, 4)], 1, [(0, 2), (2, 5)]),  # a gap of twice the widening
-        ([(0, 1), (2, 3)], 1, [(0, 1.5), (1.5, 4)]),  # a smaller gap is shared
-        ([(0, 2), (1, 3)], 1, [(0, 2), (1, 4)]),  # an overlap stays
-        ([(0, 2), (5, 6), (3, 4)], 1, [(0, 2.5), (4.5, 7), (2.5, 4.5)]),  # in any order
+        ([(2.0, 5.5), (7.5, 9.0)], 0.5, [(1.5, 6.0), (7.0, 9.5)]),  # a gap wider than twice the widening
+        ([(2.0, 5.5), (6.1, 9.0)], 0.5, [(1.5, 5.8), (5.8, 9.5)]),  # a smaller gap is shared
+        ([(4.0, 7.0), (6.5, 9.0)], 0.5, [(3.5, 7.0), (6.5, 9.5)]),  # an overlap stays
+        ([(9.0, 9.5), (2.0, 3.0), (3.4, 8.0)], 0.5, [(8.5, 10.0), (1.5, 3.2), (3.2, 8.5)]),  # in any order
         ([(0.05, 1)], 0.1, [(0, 1.1)]),  # not before the beginning
         ([(1, 2), (2, 3)], 0.1, [(0.9, 2), (2, 3.1)]),  # no gap
     ],
