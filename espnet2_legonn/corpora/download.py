@@ -14,61 +14,73 @@ from espnet2_legonn.zoo.transfer import download
 
 @dataclass(frozen=True)
 class Archive:
-    """A tar file that makes a corpus.
+    """A file that makes a corpus, or a part of one.
 
     Args:
         url: where it is.
         gigabytes: about its size; more than twice of that is refused, and the disk must hold three times.
         licence: what using it means.
-        folder: what it unpacks to.
+        folder: what a tar file unpacks to; None for a file that is read as it is.
+        bare: the tar file has no folder of its own, so one of that name is made.
         sha256: digest, where one is published.
     """
 
     url: str
     gigabytes: float
     licence: str
-    folder: str
+    folder: str | None
     sha256: str | None = None
+    bare: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of the file itself."""
+        return self.url.rsplit("/", 1)[-1]
 
     def __str__(self) -> str:
-        return f"{self.url} (about {self.gigabytes:g} GB; {self.licence}), unpacks to {self.folder}/"
+        unpacked = f", unpacks to {self.folder}/" if self.folder else ""
+        return f"{self.url} (about {self.gigabytes:g} GB; {self.licence}){unpacked}"
 
 
 def fetch(archive: Archive, into: Path) -> Path:
     """Download and unpack below `into`; what is there already is left alone.
 
     Returns:
-        the corpus's folder.
+        the folder that was unpacked, or the file.
 
     Raises:
         DataError: too little disk space, a wrong digest, or a damaged archive.
         CheckpointError: what the server says.
     """
-    target = into / archive.folder
-    if target.is_dir():
+    target = into / (archive.folder or archive.name)
+    if target.exists():
         return target
     into.mkdir(parents=True, exist_ok=True)
     size = round(archive.gigabytes * 1e9)
     if (free := shutil.disk_usage(into).free) < 3 * size:
         raise DataError(f"{into}: {free / 1e9:.0f} GB are free, {3 * size / 1e9:.0f} GB needed; choose another place")
-    name = archive.url.rsplit("/", 1)[-1]
-    whole, part = into / name, into / f"{name}.part"
+    whole, part = into / archive.name, into / f"{archive.name}.part"
     if not whole.is_file():
-        download(archive.url, part, name, 2 * size)
+        download(archive.url, part, archive.name, 2 * size)
         part.rename(whole)
     digest = sha256_of(whole)
     print(f"{whole}: {whole.stat().st_size} bytes, sha256 {digest}")
     if archive.sha256 not in (None, digest):
         raise DataError(f"{whole}: sha256 should be {archive.sha256}; remove the file and try again")
-    unpacked = into / f".{archive.folder}.unpacking"
+    return whole if archive.folder is None else _unpack(whole, archive, target)
+
+
+def _unpack(whole: Path, archive: Archive, target: Path) -> Path:
+    unpacked = target.with_name(f".{target.name}.unpacking")
     shutil.rmtree(unpacked, ignore_errors=True)
     try:
         with tarfile.open(whole) as tar:
             tar.extractall(unpacked, filter="data")
     except (tarfile.TarError, EOFError, OSError) as error:
         raise DataError(f"{whole}: cannot be unpacked ({error}); remove it and try again") from error
-    if not (unpacked / archive.folder).is_dir():
-        raise DataError(f"{whole}: holds no {archive.folder}/; is it the archive of this corpus?")
-    (unpacked / archive.folder).rename(target)
-    shutil.rmtree(unpacked)
+    inside = unpacked if archive.bare else unpacked / target.name
+    if not inside.is_dir():
+        raise DataError(f"{whole}: holds no {target.name}/; is it the archive of this corpus?")
+    inside.rename(target)
+    shutil.rmtree(unpacked, ignore_errors=True)
     return target

@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 
+from espnet2_legonn.corpora.download import Archive, fetch
 from espnet2_legonn.corpora.parallel import catalogue, pick, read_test, sgm_names
 from espnet2_legonn.corpora.prepare import Published, Recipe, expected, parser, run, write_test, write_training
 from espnet2_legonn.corpora.treatment import Treatment
@@ -22,6 +23,17 @@ CORPORA: Mapping[str, Sequence[Sequence[str]]] = {
     "rapid2019": [("rapid2019.de-en.de", "rapid2019.de-en.en")],
     "wikititles-v1": [("wikititles-v1.de-en.tsv",)],
 }
+RESEARCH = "for research, under the terms of each corpus"
+DATA = "https://data.statmt.org"
+SOURCES = (
+    Archive("https://www.statmt.org/europarl/v9/training/europarl-v9.de-en.tsv.gz", 0.5, RESEARCH, None),
+    Archive(f"{DATA}/news-commentary/v14/training/news-commentary-v14.de-en.tsv.gz", 0.2, RESEARCH, None),
+    Archive(f"{DATA}/wikititles/v1/wikititles-v1.de-en.tsv.gz", 0.2, RESEARCH, None),
+    Archive("https://www.statmt.org/wmt13/training-parallel-commoncrawl.tgz", 1, RESEARCH, "commoncrawl", bare=True),
+    Archive("https://s3-eu-west-1.amazonaws.com/tilde-model/rapid2019.de-en.zip", 0.5, RESEARCH, None),
+    Archive(f"{DATA}/wmt19/translation-task/dev.tgz", 0.2, RESEARCH, "wmt19-dev", bare=True),
+    Archive(f"{DATA}/wmt19/translation-task/test.tgz", 0.2, RESEARCH, "wmt19-test", bare=True),
+)
 PUBLISHED = {
     "all": Published(7_400_000, 0.03),  # the paper's figure is rounded
     "newstest2018": Published(2998),
@@ -33,6 +45,9 @@ MAX_TOKENS = {"lc.tok": 80, "lc.rm": 250}
 
 def prepare(args: argparse.Namespace) -> None:
     """Write train, validation and test sets of each treatment."""
+    for source in SOURCES if args.download else ():
+        print(f"download: {source}")
+        fetch(source, args.corpus)
     files = catalogue(args.corpus)
     published = expected(args.expect, PUBLISHED)
     faults: list[str] = []
@@ -64,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     made = parser(__doc__, 1.5, 80)
     made.set_defaults(max_tokens=None)  # each treatment has its own
     add = made.add_argument
+    add("--download", action="store_true", help="get what is missing first, about 3 GB; an interrupted one goes on")
     add("--treatment", nargs="+", choices=list(MAX_TOKENS), default=list(MAX_TOKENS), help="default: both")
     add("--valid", default="newstest2018", help="validation set; the paper does not name it")
     add("--test", default="newstest2019", help="test set; the paper does not name it")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from espnet2_legonn.corpora import download, europarl_st, tedlium
+from espnet2_legonn.corpora import download, europarl_st, tedlium, wmt19_de_en
 from espnet2_legonn.corpora.download import Archive, fetch
 from espnet2_legonn.errors import CheckpointError, DataError
 from espnet2_legonn.zoo.files import sha256_of
@@ -60,6 +60,27 @@ def test_on_request_of_a_reader(
     assert not (tmp_path / "corpora").exists()
     assert tedlium.main([*options, "--download"]) == 0
     assert "train: 6 utterances" in capsys.readouterr().out
+
+
+def test_a_file_that_is_read_as_it_is_and_a_tar_without_a_folder(
+    served: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As WMT ships them; the reader then says what else is missing."""
+    url, root = served
+    (root / "europarl-v9.de-en.tsv.gz").write_bytes(b"x")
+    with tarfile.open(root / "bare.tgz", "w:gz") as tar:
+        tar.add(root / "europarl-v9.de-en.tsv.gz", "commoncrawl.de-en.de")
+    sources = (
+        Archive(f"{url}/europarl-v9.de-en.tsv.gz", 0.001, "free", None),
+        Archive(f"{url}/bare.tgz", 0.001, "free", "commoncrawl", bare=True),
+    )
+    monkeypatch.setattr(wmt19_de_en, "SOURCES", sources)
+    assert wmt19_de_en.main([str(tmp_path / "wmt"), "--out", str(tmp_path / "data"), "--download"]) == 1
+    assert (tmp_path / "wmt/europarl-v9.de-en.tsv.gz").read_bytes() == b"x"
+    assert (tmp_path / "wmt/commoncrawl/commoncrawl.de-en.de").is_file()
+    told = capsys.readouterr()
+    assert f"download: {url}/bare.tgz (about 0.001 GB; free), unpacks to commoncrawl/" in told.out
+    assert "wikititles-v1" in told.err
 
 
 def test_what_can_be_wrong(served: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
