@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from espnet2_legonn.data.tables import read_table, split_fields
+from espnet2_legonn.data.vocab import Coverage
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.interface import Vocabulary
 
@@ -64,31 +65,15 @@ def _words(vocab: Vocabulary, text: str, lengths: dict[str, int]) -> Iterator[in
 
 
 @dataclass(frozen=True)
-class Fit:
-    """One corpus. ``oov_rate`` is the share of units that are unknown, as in the paper's appendix A-B.
+class Fit(Coverage):
+    """One corpus, with its slots.
 
-    Without inputs there are no slots: ``slots_per_token`` and ``infeasible`` are None. ``infeasible`` counts lines
+    Without inputs there are none: ``slots_per_token`` and ``infeasible`` are None. ``infeasible`` counts lines
     whose units and repeats need more slots than there are, so that CTC has no path.
     """
 
-    corpus: str
-    lines: int
-    words: int
-    tokens: int
-    unknown_tokens: int
-    unknown_words: int
     slots_per_token: float | None = None
     infeasible: int | None = None
-
-    @property
-    def oov_rate(self) -> float:
-        """Unknown units, as a fraction."""
-        return self.unknown_tokens / max(self.tokens, 1)
-
-    @property
-    def fertility(self) -> float:
-        """Units per word."""
-        return self.tokens / max(self.words, 1)
 
     @property
     def infeasible_share(self) -> float | None:
