@@ -20,7 +20,7 @@ class Archive:
         url: where it is.
         gigabytes: about its size; more than twice of that is refused, and the disk must hold three times.
         licence: what using it means.
-        folder: what a tar file unpacks to; None for a file that is read as it is.
+        folder: what a tar file unpacks to; empty for a file that is read as it is.
         bare: the tar file has no folder of its own, so one of that name is made.
         sha256: digest, where one is published.
     """
@@ -28,7 +28,7 @@ class Archive:
     url: str
     gigabytes: float
     licence: str
-    folder: str | None
+    folder: str
     sha256: str | None = None
     bare: bool = False
 
@@ -67,7 +67,7 @@ def fetch(archive: Archive, into: Path) -> Path:
     print(f"{whole}: {whole.stat().st_size} bytes, sha256 {digest}")
     if archive.sha256 not in (None, digest):
         raise DataError(f"{whole}: sha256 should be {archive.sha256}; remove the file and try again")
-    return whole if archive.folder is None else _unpack(whole, archive, target)
+    return _unpack(whole, archive, target) if archive.folder else whole
 
 
 def _unpack(whole: Path, archive: Archive, target: Path) -> Path:

@@ -26,11 +26,11 @@ CORPORA: Mapping[str, Sequence[Sequence[str]]] = {
 RESEARCH = "for research, under the terms of each corpus"
 DATA = "https://data.statmt.org"
 SOURCES = (
-    Archive("https://www.statmt.org/europarl/v9/training/europarl-v9.de-en.tsv.gz", 0.5, RESEARCH, None),
-    Archive(f"{DATA}/news-commentary/v14/training/news-commentary-v14.de-en.tsv.gz", 0.2, RESEARCH, None),
-    Archive(f"{DATA}/wikititles/v1/wikititles-v1.de-en.tsv.gz", 0.2, RESEARCH, None),
+    Archive("https://www.statmt.org/europarl/v9/training/europarl-v9.de-en.tsv.gz", 0.5, RESEARCH, ""),
+    Archive(f"{DATA}/news-commentary/v14/training/news-commentary-v14.de-en.tsv.gz", 0.2, RESEARCH, ""),
+    Archive(f"{DATA}/wikititles/v1/wikititles-v1.de-en.tsv.gz", 0.2, RESEARCH, ""),
     Archive("https://www.statmt.org/wmt13/training-parallel-commoncrawl.tgz", 1, RESEARCH, "commoncrawl", bare=True),
-    Archive("https://s3-eu-west-1.amazonaws.com/tilde-model/rapid2019.de-en.zip", 0.5, RESEARCH, None),
+    Archive("https://s3-eu-west-1.amazonaws.com/tilde-model/rapid2019.de-en.zip", 0.5, RESEARCH, ""),
     Archive(f"{DATA}/wmt19/translation-task/dev.tgz", 0.2, RESEARCH, "wmt19-dev", bare=True),
     Archive(f"{DATA}/wmt19/translation-task/test.tgz", 0.2, RESEARCH, "wmt19-test", bare=True),
 )
@@ -45,9 +45,9 @@ MAX_TOKENS = {"lc.tok": 80, "lc.rm": 250}
 
 def prepare(args: argparse.Namespace) -> None:
     """Write train, validation and test sets of each treatment."""
-    for source in SOURCES if args.download else ():
-        print(f"download: {source}")
-        fetch(source, args.corpus)
+    for archive in SOURCES if args.download else ():
+        print(f"download: {archive}")
+        fetch(archive, args.corpus)
     files = catalogue(args.corpus)
     published = expected(args.expect, PUBLISHED)
     faults: list[str] = []

@@ -71,7 +71,7 @@ def test_a_file_that_is_read_as_it_is_and_a_tar_without_a_folder(
     with tarfile.open(root / "bare.tgz", "w:gz") as tar:
         tar.add(root / "europarl-v9.de-en.tsv.gz", "commoncrawl.de-en.de")
     sources = (
-        Archive(f"{url}/europarl-v9.de-en.tsv.gz", 0.001, "free", None),
+        Archive(f"{url}/europarl-v9.de-en.tsv.gz", 0.001, "free", ""),
         Archive(f"{url}/bare.tgz", 0.001, "free", "commoncrawl", bare=True),
     )
     monkeypatch.setattr(wmt19_de_en, "SOURCES", sources)
