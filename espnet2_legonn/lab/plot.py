@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI, ROWS = 150, 24
+# In memory: beside other things, so without the rows that are almost white.
+FEW_ROWS = 16
 
 
 class Picture(NamedTuple):
@@ -29,8 +31,8 @@ def plot_marginals(marginals: Marginals, path: str | Path, title: str = "", rows
     Args:
         marginals: of one item (``chain.marginals(x)`` or one of a batch by index).
         path: image file; its ending chooses the format.
-        rows: most tokens shown: those on the best path first, in order of appearance, then the most probable others
-            that reach 2 % somewhere.
+        rows: tokens shown: all on the best path, in order of appearance, then up to this number the most probable
+            others that reach 2 % somewhere.
 
     Returns:
         the path.
@@ -47,7 +49,7 @@ def plot_marginals(marginals: Marginals, path: str | Path, title: str = "", rows
 
 def picture(marginals: Marginals, words: str) -> Picture:
     """As ``plot_marginals``, in memory and without a title."""
-    figure = _draw(marginals, "", ROWS)
+    figure = _draw(marginals, "", FEW_ROWS)
     stream = io.BytesIO()
     figure.savefig(stream, dpi=DPI, format="png")
     width, height = figure.get_size_inches()
@@ -64,16 +66,16 @@ def _draw(marginals: Marginals, title: str, rows: int) -> Figure:
     best = probs.argmax(1)
     order = list(dict.fromkeys(best.tolist()))
     others = [i for i in probs.max(0).argsort()[::-1].tolist() if i not in order and probs[:, i].max() >= 0.02]
-    order = (order + others)[:rows]
+    order += others[: max(0, rows - len(order))]
     vocab = marginals.interface.vocab
-    size = (max(6.0, 1.5 + 0.32 * len(probs)), 1.6 + 0.24 * len(order))
+    size = (max(6.0, 1.8 + 0.24 * len(probs)), 1.6 + 0.22 * len(order))
     figure = Figure(figsize=size, layout="constrained")
     axis = figure.subplots()
     image = axis.imshow(probs[:, order].T, aspect="auto", cmap="magma_r", vmin=0, vmax=1, interpolation="nearest")
     axis.set_yticks(range(len(order)), [vocab.tokens[i] for i in order], fontsize=8)
     labels = [vocab.tokens[i] if i != vocab.blank_id else "·" for i in best.tolist()]
     axis.set_xticks(range(len(probs)), labels, rotation=90, fontsize=8)
-    axis.set_xlabel("slots, each with its most probable token (· is blank)")
+    axis.set_xlabel("slots, each with its most probable token (· is blank)", loc="left")
     axis.set_title(title, fontsize=9)
     figure.colorbar(image, ax=axis, label="probability", shrink=0.8)
     return figure

@@ -14,6 +14,7 @@ import numpy as np
 
 from espnet2_legonn.api import LegoNN
 from espnet2_legonn.errors import DataError
+from espnet2_legonn.inference import beyond_training
 from espnet2_legonn.inputs import Batch, adapt_audio, normalized
 from espnet2_legonn.interface import Marginals
 from espnet2_legonn.lab.plot import Picture, picture
@@ -99,6 +100,7 @@ def run(choices: Sequence[Choice], given: str | Path | None) -> Answer:
         with _timed(answer.steps, "read the input"):
             batch = _read(chain, given, answer.notes)
         interfaces = _decode(chain, batch, answer)
+    answer.notes += beyond_training(chain, batch[1], interfaces)[0]
     # Inputs are numbered there; here is only one.
     answer.notes += [str(w.message).removeprefix("input 0: ") for w in caught if issubclass(w.category, UserWarning)]
     with _timed(answer.steps, "draw the interfaces"):
@@ -127,7 +129,7 @@ def _read(chain: LegoNN, given: str | Path | None, notes: list[str]) -> Batch:
     if not treated:
         raise DataError("nothing to read: type a sentence first")
     if treated != text:
-        notes.append(f"read as “{treated}”: the encoder was trained on text of normalisation {vocab.normalization}")
+        notes.append(f"read as “{treated}”, as the encoder's training text was written ({vocab.normalization})")
     return chain.batch(text)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 
 from espnet2_legonn.page.model import Answer, Said
@@ -15,7 +15,9 @@ PIXELS = 96
 
 # Colours are tints over whatever the theme has behind them, so that light and dark pages both work.
 CSS = """
-.gradio-container { max-width: 1080px !important; margin: 0 auto !important; }
+.gradio-container { max-width: 1080px !important; margin: 0 auto !important;
+  width: 100% !important; min-width: 0 !important; }
+.gradio-container .html-container:has(> .prose > .lego) { padding: 0; }
 .gradio-container .wrap.hide { display: none; }
 .lego h1 { font-size: 1.7rem; margin: 0.4rem 0 0.2rem; }
 .lego p { margin: 0.2rem 0; }
@@ -30,7 +32,7 @@ CSS = """
 .lego .mark { flex: 0 0 1.3rem; height: 1.3rem; line-height: 1.3rem; border-radius: 50%; text-align: center;
   font-weight: 700; color: #fff; background: var(--tint); }
 .lego .final { font-size: 1.6rem; line-height: 1.35; font-weight: 600; min-height: 2.2rem; overflow-wrap: anywhere; }
-.lego .scroll { overflow-x: auto; }
+.lego .scroll { overflow-x: auto; max-width: 100%; }
 .lego table { width: 100%; border-collapse: collapse; }
 .lego th { text-align: left; font-weight: 600; color: var(--body-text-color-subdued); font-size: 0.85rem; }
 .lego th, .lego td { padding: 0.45rem 0.8rem 0.45rem 0; border-bottom: 1px solid var(--border-color-primary);
@@ -104,17 +106,18 @@ def modules(answer: Answer) -> str:
     )
 
 
-def heat_maps(said: Iterable[Said]) -> str:
+def heat_maps(said: Sequence[Said]) -> str:
     """A picture of each interface; long ones scroll sideways."""
     figures = []
-    for module in said:
+    for module, reader in zip(said, said[1:]):
         if module.picture is None:
             continue
         data = base64.b64encode(module.picture.png).decode()
         width, height = (round(PIXELS * side) for side in module.picture.inches)
         figures.append(
-            f"<figure><figcaption>What {escape(module.module)} hands on</figcaption>"
-            f'<div class="scroll"><img src="data:image/png;base64,{data}" width="{width}" height="{height}" '
+            f"<figure><figcaption>What {escape(module.module)} hands to {escape(reader.module)}</figcaption>"
+            f'<div class="scroll" tabindex="0">'
+            f'<img src="data:image/png;base64,{data}" width="{width}" height="{height}" '
             f'alt="{escape(module.picture.words)}"></div></figure>'
         )
     return f'<div class="lego">{"".join(figures)}</div>'

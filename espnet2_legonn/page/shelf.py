@@ -44,7 +44,7 @@ class Choice:
 
     Args:
         spec: ``PACK#module[,module...]``, as ``check`` reads it.
-        label: what a person reads: the pack, the modules, what goes in and out.
+        label: what a person reads: the pack, its modules unless they are all, what goes in and out.
         role: encoder, middle or decoder.
         reads: speech, tokens or marginals.
     """
@@ -195,7 +195,9 @@ def _choices(source: str, card: Card, title: str, examples: tuple[Example, ...])
             role = ROLES.get((first.reads.kind, last.writes.kind))
             if role:
                 names = ",".join(m.name for m in card.modules[i : j + 1])
-                label = f"{title}#{names}: {_words(card, first.reads)} → {_words(card, last.writes)}"
+                whole = j - i + 1 == len(card.modules)
+                place = title if whole else f"{title}#{names}"
+                label = f"{place}: {_words(card, first.reads)} → {_words(card, last.writes)}"
                 kind = first.reads.kind
                 own = tuple(e for e in examples if role == ENCODER and e.is_file == (kind == "speech"))
                 yield Choice(f"{source}#{names}", label, role, kind, own)

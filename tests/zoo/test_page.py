@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import shutil
 import socket
+import sys
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
+from espnet2_legonn.errors import LegoNNError
 from tests.zoo.shipped import PACKS
-from tests.zoo.toys import build, pair
+from tests.zoo.toys import build, change, pair
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
@@ -22,6 +27,30 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH (Debian: the package chromium)"),
 ]
 SECONDS = 60_000
+NARROW = 390
+# Where this process has connected to since the first page was made; the hook cannot be taken out again.
+CALLED: set[str] = set()
+
+
+def listen(event: str, arguments: tuple[Any, ...]) -> None:
+    """Note every internet address that Python connects to, and every name that it looks up."""
+    if event == "socket.connect" and isinstance(arguments[1], tuple):
+        CALLED.add(str(arguments[1][0]))
+    elif event == "socket.getaddrinfo" and arguments[0]:
+        CALLED.add(arguments[0].decode() if isinstance(arguments[0], bytes) else str(arguments[0]))
+
+
+def is_here(host: str) -> bool:
+    """This machine, by name or address."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def serve(packs: Path) -> str:
@@ -29,17 +58,19 @@ def serve(packs: Path) -> str:
     pytest.importorskip("gradio", reason="extra page")
     from espnet2_legonn.page import app, shelf
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return app.serve(shelf.open_shelf([packs]), port=port, wait=False)
+    return app.serve(shelf.open_shelf([packs]), port=free_port(), wait=False)
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The page over two packs that fit and one that does not."""
+    """The page over two packs that fit (one has examples), one that does not, and one that hears."""
+    sys.addaudithook(listen)
     packs = tmp_path_factory.mktemp("packs")
-    build(pair(), 1).save(packs / "left")
+    (packs / "some.txt").write_text("l m\nn\n", encoding="utf-8")
+    speech = {"type": "speech", "n_mels": 8, "channels": [2, 3]}
+    hears = change(change(pair(), "modules.0.input", speech), "modules.0.length_control.ratio", 1)
+    build(hears, 4).save(packs / "hears")
+    build(pair(), 1).save(packs / "left", extra={"examples.txt": packs / "some.txt"})
     build(pair(), 2).save(packs / "right")
     build(pair("d c b a"), 3).save(packs / "wrong")
     return serve(packs)
@@ -67,12 +98,12 @@ class Visit:
 
 
 @contextlib.contextmanager
-def browser(address: str) -> Iterator[Visit]:
+def browser(address: str, width: int = 1180) -> Iterator[Visit]:
     """A visit that ends well: nothing left this machine, nothing went wrong on the page."""
     api = pytest.importorskip("playwright.sync_api", reason="extra dev-zoo")
     with api.sync_playwright() as browsers:
         opened = browsers.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        found = Visit(opened.new_page(viewport={"width": 1180, "height": 1260}))
+        found = Visit(opened.new_page(viewport={"width": width, "height": 1260}))
         found.page.goto(address, timeout=SECONDS)
         found.page.locator("#run").wait_for(timeout=SECONDS)
         yield found
@@ -108,7 +139,63 @@ def test_a_misfit_says_why(visit: Visit) -> None:
     assert visit.page.locator("#run").is_disabled()
 
 
+def test_examples_fill_the_box(visit: Visit) -> None:
+    visit.choose("encoder", "left#encoder")
+    visit.page.locator("#examples").get_by_text("l m", exact=True).click()
+    visit.page.wait_for_function("document.querySelector('#text textarea').value === 'l m'", timeout=SECONDS)
+
+
+def test_a_recording_is_heard(visit: Visit, tmp_path: Path) -> None:
+    """The box for text gives way to the recorder; an upload of another rate is noted and answered."""
+    wave = 0.1 * np.random.default_rng(0).standard_normal((8000, 2))
+    soundfile.write(tmp_path / "a.wav", wave, 8000)
+    visit.choose("encoder", "hears#encoder")
+    visit.page.locator("#sound").wait_for(timeout=SECONDS)
+    assert not visit.page.locator("#text").is_visible()
+    visit.choose("decoder", "right#decoder")
+    visit.wait("verdict", "speech at 16 kHz")
+    visit.page.locator("#run").click()
+    visit.wait("notes", "no recording yet")
+    visit.page.locator("#sound [aria-label='Upload file']").click()
+    visit.page.locator("#sound input[type=file]").set_input_files(tmp_path / "a.wav")
+    visit.page.locator("#sound [data-testid='waveform-Your recording']").wait_for(timeout=SECONDS)
+    visit.page.locator("#run").click()
+    visit.wait("notes", "resampled from 8 kHz")
+    visit.wait("modules", "says by itself")
+
+
+def test_a_narrow_screen_shows_everything(address: str) -> None:
+    """Pictures scroll within the page; the page itself does not scroll sideways."""
+    with browser(address, NARROW) as visit:
+        visit.choose("encoder", "left#encoder")
+        visit.page.locator("#text textarea").fill("k l m n " * 5)
+        visit.page.locator("#run").click()
+        visit.page.locator("#maps img").wait_for(timeout=SECONDS)
+        assert visit.page.locator("#maps img").bounding_box()["width"] > NARROW
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= NARROW
+        visit.choose("decoder", "wrong#decoder")
+        visit.wait("verdict", "Will not fit")
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= NARROW
+
+
+def test_the_server_calls_nobody(visit: Visit) -> None:
+    """Neither at the start nor while it is used."""
+    visit.page.locator("#run").click()
+    visit.page.locator("#notes .panel").wait_for(timeout=SECONDS)
+    assert CALLED and all(map(is_here, CALLED)), CALLED
+
+
+def test_a_port_that_is_taken(address: str) -> None:
+    from espnet2_legonn.page import app, shelf
+
+    taken = urllib.parse.urlparse(address).port
+    with pytest.raises(LegoNNError, match=f"{taken} cannot be used .*; choose another with --port"):
+        app.serve(shelf.open_shelf([PACKS]), port=taken or 0, wait=False)
+
+
 def test_an_empty_text_is_a_message(visit: Visit) -> None:
+    visit.choose("encoder", "left#encoder")
+    visit.page.locator("#text").wait_for(timeout=SECONDS)
     visit.page.locator("#run").click()
     visit.wait("notes", "nothing to read: type a sentence first")
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from espnet2_legonn.bin.legonn import main
-from espnet2_legonn.errors import ConfigError, DataError
+from espnet2_legonn.chain import Labels
+from espnet2_legonn.errors import ConfigError, DataError, InterfaceMismatch
+from espnet2_legonn.interface import Interface, Marginals, Vocabulary
+from espnet2_legonn.lab.plot import picture
 from espnet2_legonn.page import model, render
 from espnet2_legonn.page.shelf import DECODER, ENCODER, MIDDLE, Choice, Shelf, open_shelf
 from espnet2_legonn.zoo.check import Verdict
 from espnet2_legonn.zoo.files import zip_pack
-from tests.zoo.toys import build, change, pair
+from tests.zoo.toys import BODY, build, change, pair
 
 SPEECH = {"type": "speech", "n_mels": 8, "channels": [2, 3]}
 
@@ -44,6 +49,76 @@ def test_roles_follow_from_ports(shelf: Shelf) -> None:
     assert [Path(c.source).name for c in shelf.of(DECODER)] == ["asr", "mt", "other"]
     assert shelf.of(MIDDLE) == [] and shelf.faults == []
     assert shelf.first_fit() == (spec(shelf, ENCODER, "asr"), spec(shelf, DECODER, "asr"))
+
+
+def test_a_middle_part_may_stand_between(shelf: Shelf, tmp_path: Path) -> None:
+    """A pack of one module is called by its name alone; parts of a pack by their modules."""
+    data = pair()
+    length = {"ratio": 1, "max_length": 40, "num_blocks": 1}
+    middle = {**data["modules"][1], "name": "polish", "body": dict(BODY), "length_control": length}
+    build({"vocabs": {"tgt": data["vocabs"]["tgt"]}, "modules": [middle]}).save(tmp_path / "packs" / "polisher")
+    again = open_shelf([tmp_path / "packs"])
+    assert [c.label for c in again.of(MIDDLE)] == ["polisher: 7 word → 7 word"]
+    assert "mt#encoder: text → 7 word" in [c.label for c in again.of(ENCODER)]
+    answer = model.run([*parts(again, "mt", "mt")[:1], *again.of(MIDDLE), *parts(again, "mt", "mt")[1:]], "k l")
+    assert [(s.module, s.picture is not None) for s in answer.said] == [
+        ("encoder", True), ("polish", True), ("decoder", False),
+    ]  # fmt: skip
+    maps = render.heat_maps(answer.said)
+    assert "What encoder hands to polish" in maps and "What polish hands to decoder" in maps
+
+
+def test_packs_stay_in_memory(shelf: Shelf) -> None:
+    first, second = (model.run(parts(shelf, "mt", "asr"), "k") for _ in range(2))
+    assert "load and plug" in first.steps and "plug (packs are in memory)" in second.steps
+    assert model.load(parts(shelf, "mt", "mt")[0].source) is model.load(parts(shelf, "mt", "mt")[1].source)
+
+
+def test_examples_come_from_the_pack(tmp_path: Path) -> None:
+    """Those that fit what the encoder part reads; a decoder part has none."""
+    (tmp_path / "some.txt").write_text("k l\n\n m n \n", encoding="utf-8")
+    wave = np.arange(800, dtype=np.int16)
+    soundfile.write(tmp_path / "some.wav", wave, 8000)
+    extra = {"examples.txt": tmp_path / "some.txt", "example_1.wav": tmp_path / "some.wav"}
+    asr = change(change(pair(), "modules.0.input", SPEECH), "modules.0.length_control.ratio", 1)
+    build(pair()).save(tmp_path / "packs" / "mt", extra=extra)
+    build(asr).save(tmp_path / "packs" / "asr", extra=extra)
+    hears, reads = (found := open_shelf([tmp_path / "packs"])).of(ENCODER)
+    assert [e.text for e in reads.examples] == ["k l", "m n"] and [e.text for e in hears.examples] == ["example_1.wav"]
+    assert not any(c.examples for c in found.of(DECODER))
+    assert model.example_input(reads, reads.examples[1]) == "m n"
+    rate, samples = model.example_input(hears, hears.examples[0])
+    assert rate == 8000 and np.array_equal(samples, wave)
+
+
+def test_longer_than_in_training_is_noted(tmp_path: Path) -> None:
+    chain = build(pair())
+    labels = Labels(torch.tensor([[2, 3]]), torch.tensor([2]))
+    chain.train().losses(*chain.batch(["k l"]), dict.fromkeys(chain.names, labels))
+    chain.save(tmp_path / "mt")
+    found = open_shelf([tmp_path / "mt"])
+    assert model.run(found.choices, "k l").notes == []
+    assert "14 slots behind encoder, at most 6 were seen" in model.run(found.choices, "k l m n k l").notes[0]
+
+
+def test_parts_that_are_not_on_the_page(shelf: Shelf, tmp_path: Path) -> None:
+    """What a browser sends is no path to open."""
+    with pytest.raises(ConfigError, match="not on this page: .*hidden#encoder; reload it"):
+        shelf.judge([f"{tmp_path}/hidden#encoder", spec(shelf, DECODER, "mt")])
+
+
+def test_a_misfit_is_not_run(shelf: Shelf) -> None:
+    with pytest.raises(InterfaceMismatch, match="the same tokens in another order"):
+        model.run(parts(shelf, "mt", "other"), "k")
+
+
+def test_every_token_of_the_best_path_has_a_row() -> None:
+    """However many there are."""
+    words = tuple(f"w{i}" for i in range(30))
+    vocab = Vocabulary(("<blank>", "<unk>", *words, "<sos/eos>"), "word")
+    log_probs = torch.eye(len(vocab))[None, 2:32].log()
+    shorter, longer = (Marginals(log_probs[:, :k], torch.tensor([k]), Interface(vocab)) for k in (20, 30))
+    assert picture(longer, "").inches[1] - picture(shorter, "").inches[1] == pytest.approx(10 * 0.22)
 
 
 def test_verdict_in_words(shelf: Shelf) -> None:
@@ -115,3 +190,11 @@ def test_no_packs(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatc
         open_shelf()
     assert main(["demo", str(tmp_path)]) == 3
     assert "no pack in it" in capsys.readouterr().err
+
+
+def test_without_gradio(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    build(pair()).save(tmp_path / "mt")
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.delitem(sys.modules, "espnet2_legonn.page.app", raising=False)
+    assert main(["demo", str(tmp_path / "mt")]) == 3
+    assert "pip install 'espnet2_legonn[page]'" in capsys.readouterr().err
