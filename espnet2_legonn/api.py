@@ -18,13 +18,20 @@ from espnet2_legonn.inputs import Batch, check_waveform, collect, encode_text, p
 from espnet2_legonn.interface import Marginals, require_match
 from espnet2_legonn.modules.module import DecoderModule, consumed
 from espnet2_legonn.modules.speech_input import SpeechInput
-from espnet2_legonn.search.beam import BeamOptions, Hypothesis, beam_search
+from espnet2_legonn.search.chain_search import ScorerMaker, search_ctc, search_decoder
+from espnet2_legonn.search.options import BeamOptions, Hypothesis, SearchChoice
 from espnet2_legonn.zoo import pack
 from espnet2_legonn.zoo.load import load
 
 
 class LegoNN(Chain):
-    """Modules that snap together: ``plugged = asr[:-1] + mt[-1:]``, then ``plugged("speech.wav")``."""
+    """Modules that snap together: ``plugged = asr[:-1] + mt[-1:]``, then ``plugged("speech.wav")``.
+
+    ``search`` holds the weights that were tuned for this chain as a whole; a slice or a sum is another chain and has
+    none.
+    """
+
+    search: SearchChoice | None = None
 
     @classmethod
     def from_pretrained(cls, path: str | Path, model_file: str | Path | None = None, device: str = "cpu") -> Self:
@@ -93,24 +100,35 @@ class LegoNN(Chain):
         return found[module]
 
     def generate(self, inputs: Any, **options: Any) -> list[list[Hypothesis]]:
-        """Beam search for each input; options are those of BeamOptions.
+        """Beam search for each input; options are those of BeamOptions. Without a decoder module CTC alone searches.
 
         Raises:
-            DataError: bad inputs, or a chain without a decoder module.
+            DataError: bad inputs, or a chain that writes hidden states.
         """
         hypotheses, _ = self.decode_batch(*self.batch(inputs), BeamOptions(**options))
         return hypotheses
 
     def decode_batch(
-        self, x: torch.Tensor, lengths: torch.Tensor, options: BeamOptions
+        self,
+        x: torch.Tensor,
+        lengths: torch.Tensor,
+        options: BeamOptions,
+        more: Sequence[ScorerMaker] = (),
+        judge_all: bool = False,
     ) -> tuple[list[list[Hypothesis]], dict[str, Marginals]]:
-        """Hypotheses of a padded batch, and the marginals met on the way."""
+        """Hypotheses of a padded batch, and the marginals met on the way; see ``search.chain_search``.
+
+        Raises:
+            DataError: the chain writes hidden states.
+            ConfigError: options that this chain cannot follow.
+        """
         found, x, lengths = self.encode(x, lengths)
-        if not isinstance(self.last, DecoderModule):
-            raise DataError(
-                f"{self.names[-1]} is no decoder module; read this chain with marginals(...).greedy_texts()"
-            )
-        return beam_search(self.last, x, lengths, options), found
+        last = list(found.values())[-1] if found else None
+        if isinstance(self.last, DecoderModule):
+            return search_decoder(self.last, x, lengths, last, options, self.search, more, judge_all), found
+        if last is None:
+            raise DataError(f"{self.names[-1]} writes hidden states, no text; add the module that reads them")
+        return search_ctc(last, options, self.search, more), found
 
     def text(self, ids: list[int]) -> str:
         """Ids of the last module's vocabulary to text."""
@@ -120,11 +138,8 @@ class LegoNN(Chain):
         return vocab.decode(ids)
 
     def forward(self, inputs: Any, **options: Any) -> Any:
-        """Text for one input, a list of texts for a list; without a decoder module, the greedy CTC text."""
-        if isinstance(self.last, DecoderModule):
-            texts = [self.text(best[0].ids) for best in self.generate(inputs, **options)]
-        else:
-            texts = self.marginals(inputs).greedy_texts()
+        """Text for one input, a list of texts for a list; options are those of BeamOptions."""
+        texts = [self.text(best[0].ids) for best in self.generate(inputs, **options)]
         return texts if _is_batch(inputs) else texts[0]
 
 

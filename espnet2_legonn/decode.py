@@ -14,8 +14,7 @@ from espnet2_legonn.api import LegoNN
 from espnet2_legonn.data.tables import read_table, write_table
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.interface import Marginals, Vocabulary
-from espnet2_legonn.modules.module import DecoderModule
-from espnet2_legonn.search.beam import BeamOptions
+from espnet2_legonn.search.options import BeamOptions
 
 # What a chain reads, by the kind of its first port: file of a data directory, ESPnet's name and type of it.
 KINDS = {"speech": ("wav.scp", "speech", "sound"), "tokens": ("src_text", "src_text", "text")}
@@ -86,7 +85,7 @@ def decode_table(chain: LegoNN, inputs: dict[str, str], options: BeamOptions, ba
     """Decode all inputs, those of similar length together.
 
     Args:
-        chain: in evaluation mode; without a decoder module the last interface's greedy text is the answer.
+        chain: in evaluation mode; without a decoder module CTC of the last interface searches.
         inputs: utterance id to audio file or source text.
         options: of the search.
         batch_size: utterances at once; it does not change the answers.
@@ -96,8 +95,8 @@ def decode_table(chain: LegoNN, inputs: dict[str, str], options: BeamOptions, ba
     """
     cost = _cost(chain)
     order = sorted(inputs, key=lambda uid: cost(inputs[uid]))
-    decodes = isinstance(chain.last, DecoderModule)
-    result = Decoded([Tables() for _ in range(options.nbest if decodes else 1)], {})
+    vocab = chain.last.ports[1].vocab
+    result = Decoded([Tables() for _ in range(options.nbest)], {})
     start = time.perf_counter()
     progress = tqdm(total=len(order), unit="utt", desc="decode", file=sys.stderr, mininterval=5.0)
     for begin in range(0, len(order), batch_size):
@@ -106,21 +105,15 @@ def decode_table(chain: LegoNN, inputs: dict[str, str], options: BeamOptions, ba
             batch = chain.batch([inputs[uid] for uid in uids])
         except DataError as error:
             raise DataError([f"utterances {uids[0]} ... {uids[-1]}: {fault}" for fault in error.faults]) from None
-        if decodes:
-            answers, found = chain.decode_batch(*batch, options)
-            vocab = chain.last.ports[1].vocab
-            assert vocab is not None
-            for uid, hypotheses in zip(uids, answers):
-                for tables, hypothesis in zip(result.nbest, hypotheses):
-                    tables.add(uid, hypothesis.ids, hypothesis.score, vocab)
-        else:
-            found, _, _ = chain.encode(*batch)
+        answers, found = chain.decode_batch(*batch, options)
+        assert vocab is not None
+        for uid, hypotheses in zip(uids, answers):
+            for tables, hypothesis in zip(result.nbest, hypotheses):
+                tables.add(uid, hypothesis.ids, hypothesis.score, vocab)
         for module, marginals in found.items():
             _add_greedy(result.interfaces.setdefault(module, Tables()), uids, marginals)
         progress.update(len(uids))
     progress.close()
-    if not decodes:
-        result.nbest = [result.interfaces[list(result.interfaces)[-1]]]
     result.seconds = time.perf_counter() - start
     return result
 

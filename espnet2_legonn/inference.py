@@ -30,7 +30,8 @@ from espnet2_legonn.modules.module import DecoderModule, consumed, produced
 from espnet2_legonn.modules.speech_input import SpeechInput
 from espnet2_legonn.modules.token_input import TokenInput
 from espnet2_legonn.schema import nearest
-from espnet2_legonn.search.beam import BeamOptions
+from espnet2_legonn.search import options as search
+from espnet2_legonn.search.options import BeamOptions
 
 _NO_SCORER = "this search has no language model, and without the model that was asked for the answers would be others"
 _NO_MODE = "a LegoNN chain has no such mode"
@@ -225,12 +226,8 @@ class ChainInference:
         """
         x, lengths = self.chain.batch(list(inputs))
         with self._precision():
-            if isinstance(self.chain.last, DecoderModule):
-                hypotheses, found = self.chain.decode_batch(x, lengths, self.options)
-                nbest = [[self._result(h.ids, h.score, h.log_prob, "decoder") for h in item] for item in hypotheses]
-            else:
-                found, _, _ = self.chain.encode(x, lengths)
-                nbest = self._best_path(list(found.values())[-1])
+            hypotheses, found = self.chain.decode_batch(x, lengths, self.options)
+        nbest = [[self._result(h) for h in item] for item in hypotheses]
         texts = _greedy(found, len(nbest))
         return [Answer(*parts) for parts in zip(nbest, texts, beyond_training(self.chain, lengths, found))]
 
@@ -245,15 +242,10 @@ class ChainInference:
                 results.append(answer.nbest)
         return results if _is_list(inputs) else results[0]
 
-    def _best_path(self, marginals: Marginals) -> list[list[Result]]:
-        best = marginals.log_probs.max(-1).values
-        scores = [float(row[:length].sum()) for row, length in zip(best, marginals.lengths.tolist())]
-        return [[self._result(ids, s, s, "ctc")] for ids, s in zip(marginals.greedy_ids(), scores)]
-
-    def _result(self, ids: list[int], score: float, log_prob: float, scorer: str) -> Result:
-        ends = [self.vocab.sos_eos_id]
-        yseq = torch.tensor(ends + ids + ends)
-        hypothesis = Hypothesis(yseq, torch.tensor(score), {scorer: torch.tensor(log_prob)}, {}, [])
+    def _result(self, found: search.Hypothesis) -> Result:
+        ends, ids = [self.vocab.sos_eos_id], found.ids
+        parts = {name: torch.tensor(value) for name, value in found.parts.items()}
+        hypothesis = Hypothesis(torch.tensor(ends + ids + ends), torch.tensor(found.score), parts, {}, [])
         return self.vocab.decode(ids), [self.vocab.tokens[i] for i in ids], ids, hypothesis
 
     def _precision(self) -> torch.autocast:

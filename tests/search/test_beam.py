@@ -43,7 +43,7 @@ def brute_force(
     found = []
     for ids in every_text(decoder.sos_eos + 1, LONGEST, shortest):
         log_prob = log_probability(decoder, x, ids)
-        found.append(Hypothesis(ids, log_prob / (len(ids) + 1) ** penalty, log_prob))
+        found.append(Hypothesis(ids, log_prob / (len(ids) + 1) ** penalty, log_prob, {}))
     return sorted(found, key=lambda h: -h.score)
 
 
@@ -64,7 +64,7 @@ def plain_search(decoder: DecoderModule, x: torch.Tensor, options: BeamOptions) 
         candidates.sort(key=lambda c: -c[0])
         for score, ids, token in candidates[: options.beam_size]:
             if token == decoder.sos_eos:
-                done.append(Hypothesis(ids, score / (len(ids) + 1) ** options.length_penalty, score))
+                done.append(Hypothesis(ids, score / (len(ids) + 1) ** options.penalty, score, {}))
         on = [(score, [*ids, token]) for score, ids, token in candidates if token != decoder.sos_eos]
         alive = on[: options.beam_size]
         if len(done) >= options.beam_size:

@@ -1,0 +1,125 @@
+"""CTC of an interface as a scorer: probabilities of prefixes (Graves 2008, 7.5; Watanabe et al. 2017), all at once.
+
+``n[t]`` and ``b[t]`` are the log-probabilities that slots 1 ... t say the prefix and end in its last label, or in blank.
+Both are linear recurrences over slots, x[t] = p[t] * (x[t-1] + u[t]), so one ``logcumsumexp`` solves each: with the
+running sum A[t] of log p, log x[t] = A[t] + logcumsumexp(log u[s] - A[s-1])[t].
+"""
+
+from __future__ import annotations
+
+import torch
+
+from espnet2_legonn.modules.masks import valid_mask
+from espnet2_legonn.search.scorers import BLANK, Scorer
+
+# exp of it is 0 in every precision, and sums over thousands of slots stay exact enough in float64.
+_NEVER = -1e3
+
+
+class CTCScorer(Scorer):
+    """How well an interface's own distributions explain a text, by CTC over all alignments (equations 5, 6).
+
+    Args:
+        log_probs: (U, K, V) marginals of the interface, whose last id is ``<sos/eos>``.
+        lengths: (U,) slots.
+        beam: hypotheses of an utterance.
+        weight: of the scores.
+        number: candidates that a search asks for at once.
+    """
+
+    def __init__(
+        self, log_probs: torch.Tensor, lengths: torch.Tensor, beam: int, weight: float = 1.0, number: int = 10
+    ) -> None:
+        super().__init__("ctc", weight)
+        self.beam, self.end = beam, log_probs.shape[2] - 1
+        self.log_probs, self.slots = log_probs.contiguous(), lengths
+        self.utterance = torch.arange(len(lengths), device=lengths.device)  # row of log_probs of each that goes on
+        self.inside = valid_mask(lengths, log_probs.shape[1])
+        self._shortlist(number)
+        blank = self._clean(log_probs[:, :, BLANK], self.inside)
+        self.blank = blank.unsqueeze(1).cumsum(-1)  # (B, 1, K) running sum
+        # Before the first slot nothing is said: log 1 in b, log 0 in n.
+        self.b = torch.nn.functional.pad(self.blank, (1, 0)).expand(-1, beam, -1)
+        self.n = torch.full_like(self.b, -torch.inf)
+        self.prefix = self.b.new_zeros(len(lengths), beam)
+        self.last = torch.full((len(lengths), beam), -1, dtype=torch.long, device=lengths.device)
+        self.again = self.prefix - torch.inf  # log-probability of the last label once more
+
+    @staticmethod
+    def _clean(log_probs: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+        """float64, finite, and 0 in slots beyond the end, which nobody reads but sums run over."""
+        return log_probs.double().clamp(min=_NEVER).masked_fill(~inside, 0.0)
+
+    def _shortlist(self, number: int) -> None:
+        """Tokens that some slot finds likely: what CTC may propose, about two for each slot."""
+        best = self.log_probs.masked_fill(~self.inside.unsqueeze(2), -torch.inf).amax(1)
+        best[:, BLANK] = -torch.inf
+        wanted = 2 * self.slots + 2 * number + 16
+        size = min(best.shape[1] - 2, int(wanted.max()))
+        self.short = best[:, :-1].topk(size).indices  # (U, M)
+        index = self.short.unsqueeze(1).expand(-1, self.log_probs.shape[1], -1)
+        probs = self.log_probs.gather(2, index).exp().masked_fill(~self.inside.unsqueeze(2), 0.0)
+        beyond = torch.arange(size, device=probs.device) >= wanted.unsqueeze(1)
+        self.short_probs = probs.masked_fill(beyond.unsqueeze(1), 0.0)  # (U, K, M)
+
+    def _columns(self, ids: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities (B, beam, C, K) of ids (B, beam, C) in each slot."""
+        slots, vocab = self.log_probs.shape[1:]
+        place = torch.arange(slots, device=ids.device) * vocab
+        start = (self.utterance * (slots * vocab)).view(-1, 1, 1, 1)
+        return self.log_probs.reshape(-1).take(start + ids.unsqueeze(-1) + place)
+
+    @property
+    def _before(self) -> torch.Tensor:
+        """(B, beam, K) log-probability that the prefix is said before slot 1 ... K, whatever its last slot says."""
+        return torch.logaddexp(self.n, self.b)[..., :-1]
+
+    def propose(self, number: int) -> torch.Tensor:
+        before = self._before.masked_fill(~self.inside.unsqueeze(1), -torch.inf)
+        most = before.amax(-1, keepdim=True).clamp(min=-1e30)
+        with torch.autocast(before.device.type, enabled=False):  # a bf16 product would shuffle close ones
+            found = (before - most).exp().to(self.short_probs.dtype) @ self.short_probs  # (B, beam, M)
+        repeats = self.short.unsqueeze(1) == self.last.unsqueeze(-1)
+        found = torch.where(repeats, (self.again.unsqueeze(-1) - most).exp().to(found.dtype), found)
+        best = found.topk(min(number, found.shape[-1])).indices
+        return self.short.unsqueeze(1).expand_as(found).gather(2, best)
+
+    def score(self, candidates: torch.Tensor) -> torch.Tensor:
+        columns = self._columns(candidates)
+        joined = self._before.to(columns.dtype).unsqueeze(2) + columns
+        found = joined.masked_fill_(~self.inside[:, None, None], -torch.inf).logsumexp(-1)
+        found = torch.where(candidates == self.last.unsqueeze(-1), self.again.unsqueeze(-1).to(found), found)
+        at = self.slots.view(-1, 1, 1).expand(-1, self.beam, 1)
+        whole = torch.logaddexp(self.n.gather(2, at), self.b.gather(2, at))
+        found = torch.where(candidates == self.end, whole.to(found), found)
+        prefix = self.prefix.unsqueeze(-1)
+        return (found - prefix.clamp(min=-1e30)).masked_fill(torch.isneginf(prefix), -torch.inf).to(columns.dtype)
+
+    def advance(self, rows: torch.Tensor, tokens: torch.Tensor, going: torch.Tensor | None) -> None:
+        n, b, last = (part.flatten(0, 1).index_select(0, rows) for part in (self.n, self.b, self.last))
+        if going is not None:
+            self.utterance, self.slots, self.inside, self.blank, self.short, self.short_probs = (
+                part.index_select(0, going)
+                for part in (self.utterance, self.slots, self.inside, self.blank, self.short, self.short_probs)
+            )
+        n, b = (part.view(len(self.slots), self.beam, -1) for part in (n, b))
+        repeated = (tokens == last).view(len(self.slots), self.beam, 1)
+        self.last = tokens.view(len(self.slots), self.beam)
+        inside = self.inside.unsqueeze(1)
+        label = self._clean(self._columns(self.last.unsqueeze(-1)).squeeze(2), inside)
+        before = torch.where(repeated, b, torch.logaddexp(n, b))[..., :-1]
+        self.prefix = (before + label).masked_fill(~inside, -torch.inf).logsumexp(-1)
+        self.n = _recurrence(before, label.cumsum(-1))
+        self.b = _recurrence(self.n[..., :-1], self.blank)
+        self.again = (self.b[..., :-1] + label).masked_fill(~inside, -torch.inf).logsumexp(-1)
+
+
+def _recurrence(enters: torch.Tensor, running: torch.Tensor) -> torch.Tensor:
+    """log x[0 ... K] of x[t] = p[t] * (x[t-1] + u[t]) with x[0] = 0.
+
+    Args:
+        enters: log u[1 ... K]; running: sums of log p over slots 1 ... t.
+    """
+    shifted = torch.nn.functional.pad(running[..., :-1], (1, 0))
+    x = running + torch.logcumsumexp(enters - shifted, -1)
+    return torch.nn.functional.pad(x, (1, 0), value=-torch.inf)

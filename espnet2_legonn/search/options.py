@@ -1,0 +1,122 @@
+"""What a search is asked for, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+
+from espnet2_legonn.errors import ConfigError
+
+# Better than the decoder alone in every pair measured; the best value follows which side is stronger (docs/search.md).
+DEFAULT_CTC_WEIGHT, DEFAULT_LENGTH_PENALTY = 0.4, 1.0
+
+
+@dataclass(frozen=True)
+class SearchChoice:
+    """Weights that were tuned for one chain on its validation set; they travel with the chain.
+
+    Args:
+        ctc_weight, length_penalty: see BeamOptions.
+        dataset: the validation set.
+        metric, value: what it was tuned by, and its best value.
+        beam_size: of the search that found the candidates.
+    """
+
+    ctc_weight: float
+    length_penalty: float
+    dataset: str | None = None
+    metric: str | None = None
+    value: float | None = None
+    beam_size: int | None = None
+
+
+@dataclass(frozen=True)
+class BeamOptions:
+    """How to search.
+
+    Args:
+        beam_size: hypotheses kept of each utterance.
+        length_penalty: score = log-probability / length ** length_penalty (fairseq), <sos/eos> counted; None: what
+            was tuned for the chain, else 1.0.
+        maxlenratio: > 0: at most this times the slots; < 0: at most -maxlenratio tokens; 0: twice the slots + 10.
+        minlenratio: at least this times the slots; < 0: at least -minlenratio tokens.
+        nbest: hypotheses returned, at most beam_size.
+        ctc_weight: w in (1 - w) * decoder + w * CTC of the last interface, 0 to 1; 0 is the paper's search. None: what
+            was tuned for the chain, else 0.4 where the interface is grounded and has the decoder's vocabulary, else 0.
+        temperature: the decoder reads the distributions to the power of 1 / temperature: above 1 they are flatter.
+
+    Raises:
+        ConfigError: values that make no sense, all of them.
+    """
+
+    beam_size: int = 5
+    length_penalty: float | None = None
+    maxlenratio: float = 0.0
+    minlenratio: float = 0.0
+    nbest: int = 1
+    ctc_weight: float | None = None
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.beam_size < 1:
+            faults.append(f"beam_size: {self.beam_size} is less than 1")
+        elif not 1 <= self.nbest <= self.beam_size:
+            faults.append(f"nbest: {self.nbest} is not between 1 and beam_size ({self.beam_size})")
+        if self.ctc_weight is not None and not 0 <= self.ctc_weight <= 1:
+            faults.append(f"ctc_weight: {self.ctc_weight} is not between 0 and 1")
+        if not self.temperature > 0:
+            faults.append(f"temperature: {self.temperature} is not above 0")
+        if faults:
+            raise ConfigError(faults)
+
+    @property
+    def penalty(self) -> float:
+        """The length penalty to search with."""
+        return DEFAULT_LENGTH_PENALTY if self.length_penalty is None else self.length_penalty
+
+    def filled(self, choice: SearchChoice | None, natural: bool) -> BeamOptions:
+        """With numbers for what is None.
+
+        Args:
+            choice: what was tuned for the chain.
+            natural: whether there is a grounded interface over the decoder's tokens.
+        """
+        weight, penalty = self.ctc_weight, self.length_penalty
+        if weight is None:
+            weight = 0.0 if not natural else DEFAULT_CTC_WEIGHT if choice is None else choice.ctc_weight
+        if penalty is None:
+            penalty = DEFAULT_LENGTH_PENALTY if choice is None else choice.length_penalty
+        return replace(self, ctc_weight=weight, length_penalty=penalty)
+
+    def limits(self, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Most and fewest tokens (without <sos/eos>) of each utterance, (B,) each."""
+        if self.maxlenratio < 0:
+            most = torch.full_like(slots, int(-self.maxlenratio))
+        elif self.maxlenratio > 0:
+            most = (slots * self.maxlenratio).long().clamp(min=1)
+        else:
+            most = 2 * slots + 10
+        if self.minlenratio < 0:
+            fewest = torch.full_like(slots, int(-self.minlenratio))
+        else:
+            fewest = (slots * self.minlenratio).long()
+        return most, torch.minimum(fewest, most)
+
+
+class Hypothesis(NamedTuple):
+    """One answer.
+
+    Args:
+        ids: without <sos/eos>.
+        score: what answers are ranked by: log_prob / length ** length_penalty.
+        log_prob: weighted sum of the parts.
+        parts: log-probability by scorer, for instance ``decoder`` and ``ctc``, without their weights.
+    """
+
+    ids: list[int]
+    score: float
+    log_prob: float
+    parts: dict[str, float]
