@@ -19,19 +19,13 @@ from espnet2_legonn.interface import Marginals, require_match
 from espnet2_legonn.modules.module import DecoderModule, consumed
 from espnet2_legonn.modules.speech_input import SpeechInput
 from espnet2_legonn.search.chain_search import ScorerMaker, search_ctc, search_decoder
-from espnet2_legonn.search.options import BeamOptions, Hypothesis, SearchChoice
+from espnet2_legonn.search.options import BeamOptions, Hypothesis
 from espnet2_legonn.zoo import pack
 from espnet2_legonn.zoo.load import load
 
 
 class LegoNN(Chain):
-    """Modules that snap together: ``plugged = asr[:-1] + mt[-1:]``, then ``plugged("speech.wav")``.
-
-    ``search`` holds the weights that were tuned for this chain as a whole; a slice or a sum is another chain and has
-    none.
-    """
-
-    search: SearchChoice | None = None
+    """Modules that snap together: ``plugged = asr[:-1] + mt[-1:]``, then ``plugged("speech.wav")``."""
 
     @classmethod
     def from_pretrained(cls, path: str | Path, model_file: str | Path | None = None, device: str = "cpu") -> Self:

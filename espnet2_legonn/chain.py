@@ -23,7 +23,7 @@ from typing_extensions import Self
 from espnet2_legonn.build import build_modules
 from espnet2_legonn.config import ChainConfig, ModuleConfig, parse
 from espnet2_legonn.errors import DataError, InterfaceMismatch
-from espnet2_legonn.interface import Marginals, Vocabulary, require_match
+from espnet2_legonn.interface import Marginals, SearchChoice, Vocabulary, require_match
 from espnet2_legonn.modules.ctc import ctc_loss
 from espnet2_legonn.modules.ingestor import Ingestor
 from espnet2_legonn.modules.masks import valid_mask
@@ -60,7 +60,12 @@ class Chain(nn.Module):
         modules: in order.
         configs: their descriptions, same order.
         vocabs: vocabularies by the names that ``configs`` use.
+
+    ``search`` holds the weights that were tuned for this chain as a whole; a slice or a sum is another chain and has
+    none.
     """
+
+    search: SearchChoice | None = None
 
     def __init__(
         self, modules: Sequence[Module], configs: Sequence[ModuleConfig], vocabs: dict[str, Vocabulary]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from espnet2_legonn.api import LegoNN
 from espnet2_legonn.data.tables import read_table, write_table
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.interface import Marginals, Vocabulary
+from espnet2_legonn.search.chain_search import ScorerMaker
 from espnet2_legonn.search.options import BeamOptions
 
 # What a chain reads, by the kind of its first port: file of a data directory, ESPnet's name and type of it.
@@ -81,7 +83,34 @@ def _cost(chain: LegoNN) -> Callable[[str], float]:
     return len
 
 
-def decode_table(chain: LegoNN, inputs: dict[str, str], options: BeamOptions, batch_size: int = 32) -> Decoded:
+def each_batch(
+    chain: LegoNN, inputs: dict[str, str], batch_size: int, title: str
+) -> Iterator[tuple[list[str], torch.Tensor, torch.Tensor]]:
+    """Utterance ids, padded inputs and lengths, those of similar length together; shows progress.
+
+    Raises:
+        DataError: inputs that cannot be read, by utterance.
+    """
+    cost = _cost(chain)
+    order = sorted(inputs, key=lambda uid: cost(inputs[uid]))
+    with tqdm(total=len(order), unit="utt", desc=title, file=sys.stderr, mininterval=5.0) as progress:
+        for begin in range(0, len(order), batch_size):
+            uids = order[begin : begin + batch_size]
+            try:
+                x, lengths = chain.batch([inputs[uid] for uid in uids])
+            except DataError as error:
+                raise DataError([f"utterances {uids[0]} ... {uids[-1]}: {fault}" for fault in error.faults]) from None
+            yield uids, x, lengths
+            progress.update(len(uids))
+
+
+def decode_table(
+    chain: LegoNN,
+    inputs: dict[str, str],
+    options: BeamOptions,
+    batch_size: int = 32,
+    more: Sequence[ScorerMaker] = (),
+) -> Decoded:
     """Decode all inputs, those of similar length together.
 
     Args:
@@ -89,31 +118,22 @@ def decode_table(chain: LegoNN, inputs: dict[str, str], options: BeamOptions, ba
         inputs: utterance id to audio file or source text.
         options: of the search.
         batch_size: utterances at once; it does not change the answers.
+        more: other scorers, see ``search.chain_search``.
 
     Raises:
         DataError: inputs that cannot be read, by utterance.
     """
-    cost = _cost(chain)
-    order = sorted(inputs, key=lambda uid: cost(inputs[uid]))
     vocab = chain.last.ports[1].vocab
     result = Decoded([Tables() for _ in range(options.nbest)], {})
     start = time.perf_counter()
-    progress = tqdm(total=len(order), unit="utt", desc="decode", file=sys.stderr, mininterval=5.0)
-    for begin in range(0, len(order), batch_size):
-        uids = order[begin : begin + batch_size]
-        try:
-            batch = chain.batch([inputs[uid] for uid in uids])
-        except DataError as error:
-            raise DataError([f"utterances {uids[0]} ... {uids[-1]}: {fault}" for fault in error.faults]) from None
-        answers, found = chain.decode_batch(*batch, options)
+    for uids, x, lengths in each_batch(chain, inputs, batch_size, "decode"):
+        answers, found = chain.decode_batch(x, lengths, options, more)
         assert vocab is not None
         for uid, hypotheses in zip(uids, answers):
             for tables, hypothesis in zip(result.nbest, hypotheses):
                 tables.add(uid, hypothesis.ids, hypothesis.score, vocab)
         for module, marginals in found.items():
             _add_greedy(result.interfaces.setdefault(module, Tables()), uids, marginals)
-        progress.update(len(uids))
-    progress.close()
     result.seconds = time.perf_counter() - start
     return result
 

@@ -29,7 +29,16 @@ MERGES, JOINT = b"#version:", re.compile(r"@@(?: |$)")
 # A plug survives about this much change of slots per token (measured: 2.0 -> 1.94 holds, 2.0 -> 1.4 breaks).
 RATIO_TOLERANCE = 1.2
 
-__all__ = ["Finding", "Interface", "InterfaceMismatch", "Marginals", "Vocabulary", "compare", "require_match"]
+__all__ = [
+    "Finding",
+    "Interface",
+    "InterfaceMismatch",
+    "Marginals",
+    "SearchChoice",
+    "Vocabulary",
+    "compare",
+    "require_match",
+]
 
 
 @dataclass(frozen=True)
@@ -212,6 +221,30 @@ class Interface:
     grounded: bool = True
     slots_per_token: float | None = None
     longest: int | None = None
+
+
+@dataclass(frozen=True)
+class SearchChoice:
+    """How a chain as a whole is searched best: weights tuned on a validation set, which travel with the chain.
+
+    Args:
+        ctc_weight, length_penalty: see search.options.BeamOptions.
+        dataset: the validation set.
+        metric, value: what the weights were chosen by, and its value there.
+        beam_size: of the searches that found the candidates.
+    """
+
+    ctc_weight: float
+    length_penalty: float
+    dataset: str | None = None
+    metric: str | None = None
+    value: float | None = None
+    beam_size: int | None = None
+
+    def faults(self, where: str) -> list[str]:
+        """What no search could follow."""
+        ok = 0 <= self.ctc_weight <= 1
+        return [] if ok else [f"{where}.ctc_weight: {self.ctc_weight} is not between 0 and 1"]
 
 
 class Finding(NamedTuple):

@@ -16,10 +16,13 @@ from espnet2_legonn.chain import Chain
 from espnet2_legonn.config import parse as parse_config
 from espnet2_legonn.config import plain
 from espnet2_legonn.errors import CheckpointError, ConfigError
+from espnet2_legonn.interface import SearchChoice
 from espnet2_legonn.modules.seen import Seen
-from espnet2_legonn.schema import read_yaml
+from espnet2_legonn.schema import Reader, read_yaml
 
 CONFIG, WEIGHTS = "config.yaml", "weights.safetensors"
+# Weights of the search that were tuned for an experiment; a pack has them in its card.
+SEARCH = "search.yaml"
 # What an ESPnet experiment offers, best first.
 CHECKPOINTS = ("valid.decoded.ave.pth", "train.total_count.ave.pth", "valid.acc.ave.pth", "latest.pth")
 
@@ -198,7 +201,25 @@ def from_pretrained(
         )
     chain = cls([build_module(m, vocabs) for m in config.modules], config.modules, vocabs)
     fill(chain, tensors, str(path))
+    if files is None:
+        chain.search = read_search(folder)
     return chain.eval()
+
+
+def read_search(folder: Path) -> SearchChoice | None:
+    """The search that was tuned for an experiment, if it was.
+
+    Raises:
+        ConfigError: the file is no such description.
+    """
+    path = folder / SEARCH
+    if not path.is_file():
+        return None
+    reader = Reader()
+    choice = reader.build(SearchChoice, read_yaml(path), str(path))
+    if faults := reader.faults or choice.faults(str(path)):
+        raise ConfigError(faults)
+    return choice
 
 
 def forget(chain: Chain) -> None:

@@ -99,7 +99,7 @@ class BleuReport:
         write_report(outdir, self.as_text(), self.as_json())
 
 
-def _corpus_bleu(sums: np.ndarray) -> np.ndarray:
+def corpus_bleu(sums: np.ndarray) -> np.ndarray:
     """sacreBLEU's formula on (r, 10) sums: hypothesis and reference length, 4 matches, 4 n-gram totals."""
     scores = []
     for row in np.rint(sums).astype(np.int64).tolist():  # plain integers: sacreBLEU formats them with :d
@@ -109,12 +109,15 @@ def _corpus_bleu(sums: np.ndarray) -> np.ndarray:
     return np.array(scores)
 
 
-def _segment_stats(joined: Joined, lowercase: bool, tokenize: str) -> np.ndarray:
+def segment_stats(
+    hyps: Sequence[str], refs: Sequence[Sequence[str]], lowercase: bool = False, tokenize: str = "13a"
+) -> np.ndarray:
+    """(n, 10) counts of each sentence for ``corpus_bleu``; one list of texts for each reference."""
     # The sentence scores themselves are not used: effective_order only silences a warning about them.
     metric = BLEU(lowercase=lowercase, tokenize=tokenize, effective_order=True, force=tokenize != "13a")
     rows = []
-    for hyp, *refs in zip(joined.hyps, *joined.refs, strict=True):
-        score = metric.sentence_score(hyp, refs)
+    for hyp, *each in zip(hyps, *refs, strict=True):
+        score = metric.sentence_score(hyp, each)
         rows.append([score.sys_len, score.ref_len, *score.counts, *score.totals])
     return np.array(rows, dtype=np.int64)
 
@@ -154,9 +157,9 @@ def score_bleu(
     bleu, chrf = BLEU(lowercase=lowercase, tokenize=tokenize, force=tokenize != "13a"), CHRF(lowercase=lowercase)
     score = bleu.corpus_score(joined.hyps, joined.refs)
     chrf_score = chrf.corpus_score(joined.hyps, joined.refs)
-    stats = _segment_stats(joined, lowercase, tokenize)
+    stats = segment_stats(joined.hyps, joined.refs, lowercase, tokenize)
     signature = "|".join(filter(None, (str(bleu.get_signature()), change.label if change else "")))
-    segments = Segments("bleu", f"{joined.sha256} {signature}", joined.ids, stats, _corpus_bleu, speakers)
+    segments = Segments("bleu", f"{joined.sha256} {signature}", joined.ids, stats, corpus_bleu, speakers)
     return BleuReport(
         value=score.score,
         signature=signature,

@@ -81,7 +81,8 @@ def count_errors(ref: Sequence[str], hyp: Sequence[str]) -> Counts:
     return Counts(len(ref) - sub - dele, sub, dele, ins, 1, int(sub + gaps > 0))
 
 
-def _rates(sums: np.ndarray) -> np.ndarray:
+def rates(sums: np.ndarray) -> np.ndarray:
+    """Error rates in percent of (r, 2) sums of errors and reference tokens; NaN without a reference."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(sums[:, 1] > 0, 100 * sums[:, 0] / sums[:, 1], np.nan)
 
@@ -254,7 +255,7 @@ def summarize(
     for speaker, count in zip(speakers or (), counts.values(), strict=False):
         by_speaker[speaker] = by_speaker.get(speaker, Counts()) + count
     stats = np.array([(c.errors, c.ref) for c in counts.values()], dtype=np.int64)
-    segments = Segments(metric, reference, tuple(counts), stats, _rates, speakers)
+    segments = Segments(metric, reference, tuple(counts), stats, rates, speakers)
     return ErrorReport(
         metric=metric,
         utterances=counts,

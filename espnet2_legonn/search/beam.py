@@ -15,6 +15,9 @@ from espnet2_legonn.search.scorers import BLANK, DecoderScorer, Scorer
 __all__ = ["BeamOptions", "Hypothesis", "beam_search", "joint_search"]
 
 
+_DEFAULT = BeamOptions()
+
+
 class _Beams:
     """Living hypotheses of the utterances that are still searched.
 
@@ -150,7 +153,7 @@ def joint_search(
 
 
 def beam_search(
-    decoder: DecoderModule, x: torch.Tensor, lengths: torch.Tensor, options: BeamOptions = BeamOptions()
+    decoder: DecoderModule, x: torch.Tensor, lengths: torch.Tensor, options: BeamOptions = _DEFAULT
 ) -> list[list[Hypothesis]]:
     """The search with a decoder module alone, as in the paper.
 

@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 import torch
 
 from espnet2_legonn.errors import ConfigError
-from espnet2_legonn.interface import Marginals, Vocabulary
+from espnet2_legonn.interface import Marginals, SearchChoice, Vocabulary
 from espnet2_legonn.modules.ctc import ctc_loss
 from espnet2_legonn.modules.ingestor import BeamConvolution, Ingestor
 from espnet2_legonn.modules.module import DecoderModule
 from espnet2_legonn.search.beam import joint_search
 from espnet2_legonn.search.ctc import CTCScorer
-from espnet2_legonn.search.options import BeamOptions, Hypothesis, SearchChoice
+from espnet2_legonn.search.options import BeamOptions, Hypothesis
 from espnet2_legonn.search.scorers import DecoderScorer, Scorer
 
 # Makes a scorer for (utterances, beam, device), for instance of a language model.
@@ -70,9 +70,9 @@ def search_decoder(
     if joint and marginals is not None and (weight or judge_all):
         scorers.append(CTCScorer(marginals.log_probs, marginals.lengths, beam, weight, 2 * beam))
     scorers += [make(len(lengths), beam, x.device) for make in more]
-    if joint or not weight:
+    judges = marginals is not None and (weight or (judge_all and marginals.interface.vocab.unit != "phn"))
+    if joint or marginals is None or not judges:
         return joint_search(scorers, lengths, options, decoder.sos_eos)
-    assert marginals is not None
     wide = dataclasses.replace(options, nbest=beam)
     return rescore(joint_search(scorers, lengths, wide, decoder.sos_eos), vocab, marginals, options)
 

@@ -8,28 +8,10 @@ from typing import NamedTuple
 import torch
 
 from espnet2_legonn.errors import ConfigError
+from espnet2_legonn.interface import SearchChoice
 
 # Better than the decoder alone in every pair measured; the best value follows which side is stronger (docs/search.md).
 DEFAULT_CTC_WEIGHT, DEFAULT_LENGTH_PENALTY = 0.4, 1.0
-
-
-@dataclass(frozen=True)
-class SearchChoice:
-    """Weights that were tuned for one chain on its validation set; they travel with the chain.
-
-    Args:
-        ctc_weight, length_penalty: see BeamOptions.
-        dataset: the validation set.
-        metric, value: what it was tuned by, and its best value.
-        beam_size: of the search that found the candidates.
-    """
-
-    ctc_weight: float
-    length_penalty: float
-    dataset: str | None = None
-    metric: str | None = None
-    value: float | None = None
-    beam_size: int | None = None
 
 
 @dataclass(frozen=True)

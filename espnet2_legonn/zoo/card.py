@@ -14,7 +14,7 @@ import yaml
 
 from espnet2_legonn.archive import refusal
 from espnet2_legonn.errors import CheckpointError, ConfigError
-from espnet2_legonn.interface import Interface, Vocabulary
+from espnet2_legonn.interface import Interface, SearchChoice, Vocabulary
 from espnet2_legonn.schema import Reader, read_yaml, shown
 
 CARD = "card.yaml"
@@ -158,6 +158,7 @@ class Card:
 
     Args:
         content_sha256: digest over all files but the card: the pack's identity.
+        search: weights of the search that were tuned for the whole chain.
     """
 
     name: str
@@ -169,6 +170,7 @@ class Card:
     about: About = field(default_factory=About)
     metrics: list[Metric] = field(default_factory=list)
     provenance: Provenance = field(default_factory=Provenance)
+    search: SearchChoice | None = None
 
     @property
     def missing(self) -> list[str]:
@@ -242,6 +244,7 @@ def _inconsistent(card: Card, where: str) -> list[str]:
                 faults.append(f"{where}: {module.name}: no vocabulary {port.vocab!r} in the card")
             elif port.kind in ("marginals", "tokens", "text") and port.vocab is None:
                 faults.append(f"{where}: {module.name}: a port of {port.kind} needs a vocabulary")
+    faults += card.search.faults(f"{where}.search") if card.search else []
     if not faults and content_digest(card.files) != card.content_sha256:
         faults.append(f"{where}: content_sha256 is not the digest of the files listed; the card was changed by hand")
     return faults

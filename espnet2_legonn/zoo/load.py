@@ -41,6 +41,7 @@ def _load(cls: type[Chain], folder: Path, model_file: str | Path | None) -> Chai
         with verified(folder) as card:
             chain = store.from_pretrained(cls, folder, model_file, card.files)
         _require_truth(chain, card, folder)
+        chain.search = card.search
         return chain
     if found := locate(folder):
         return store.from_pretrained(cls, found[0].parent, model_file or found[1])

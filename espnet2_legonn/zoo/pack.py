@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from espnet2_legonn import store
 from espnet2_legonn.chain import Chain
 from espnet2_legonn.config import ModuleConfig, SpeechConfig
-from espnet2_legonn.interface import Vocabulary
+from espnet2_legonn.interface import SearchChoice, Vocabulary
 from espnet2_legonn.modules.module import Module, consumed, produced
+from espnet2_legonn.scoring.tables import write_atomic
 from espnet2_legonn.zoo.card import (
     CARD,
     About,
@@ -24,6 +27,7 @@ from espnet2_legonn.zoo.card import (
     VocabCard,
     content_digest,
     dump,
+    read_card,
 )
 from espnet2_legonn.zoo.files import list_files, replacing
 
@@ -49,6 +53,21 @@ def write(chain: Chain, folder: str | Path, about: Mapping[str, Any] | None = No
         card = describe(chain, {"name": folder.name, **about}, list_files(temporary))
         (temporary / CARD).write_text(dump(card), encoding="utf-8")
     return folder
+
+
+def keep_search(folder: Path, choice: SearchChoice) -> Path:
+    """Keep tuned weights where the chain will find them: in a pack's card, or beside an experiment's config.
+
+    Returns:
+        the file that holds them.
+    """
+    if (folder / CARD).is_file():
+        card = dataclasses.replace(read_card(folder), search=choice)
+        write_atomic(folder / CARD, dump(card))
+        return folder / CARD
+    path = folder / store.SEARCH
+    write_atomic(path, yaml.safe_dump(dataclasses.asdict(choice), sort_keys=False))
+    return path
 
 
 def describe(chain: Chain, about: Mapping[str, Any], files: dict[str, FileEntry]) -> Card:
@@ -84,6 +103,7 @@ def describe(chain: Chain, about: Mapping[str, Any], files: dict[str, FileEntry]
         about=About(**{"language": spoken or None, **told}),
         metrics=list(about.get("metrics", [])),
         provenance=about.get("provenance") or Provenance(),
+        search=chain.search,
     )
 
 

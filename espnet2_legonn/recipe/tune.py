@@ -1,0 +1,203 @@
+"""Weights of the search chosen on a validation set: candidates are found once, a grid of weights ranks them anew.
+
+Three searches (decoder alone, both, CTC alone) find candidates, and every scorer judges all of them. The score of a
+candidate is ((1 - w) * decoder + w * CTC + l * n-gram) / length ** penalty, so any weights can be tried without
+decoding again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from espnet2_legonn.api import LegoNN
+from espnet2_legonn.data.tables import read_table
+from espnet2_legonn.decode import KINDS, each_batch, read_inputs
+from espnet2_legonn.errors import DataError
+from espnet2_legonn.interface import SearchChoice
+from espnet2_legonn.modules.module import DecoderModule, produced
+from espnet2_legonn.recipe.validation import reference_file
+from espnet2_legonn.scoring.bleu import corpus_bleu, segment_stats
+from espnet2_legonn.scoring.results import markdown_table
+from espnet2_legonn.scoring.tables import write_report
+from espnet2_legonn.scoring.translation import change_of
+from espnet2_legonn.scoring.wer import TOKENIZERS, count_errors, rates
+from espnet2_legonn.search.chain_search import ScorerMaker
+from espnet2_legonn.search.options import BeamOptions
+
+WEIGHTS = tuple(round(0.1 * i, 1) for i in range(11))
+PENALTIES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
+NGRAM_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
+# Searches that propose candidates; a scorer of weight 0 still judges.
+PROPOSERS = (0.0, 0.4, 1.0)
+_IMPOSSIBLE = -1e9
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Texts found for a validation set, with all that is needed to rank and score them.
+
+    Args:
+        owner: (n,) number of the utterance, 0 ... u - 1.
+        lengths: (n,) tokens, <sos/eos> counted.
+        parts: (n,) log-probabilities by scorer; a chain without a decoder has no ``decoder``.
+        texts: the n texts.
+        references: the u references.
+    """
+
+    owner: np.ndarray
+    lengths: np.ndarray
+    parts: Mapping[str, np.ndarray]
+    texts: Sequence[str]
+    references: Sequence[str]
+
+
+def find_candidates(
+    chain: LegoNN,
+    data: Path,
+    beam_size: int,
+    more: Sequence[ScorerMaker] = (),
+    limit: int = 0,
+    batch_size: int = 64,
+) -> Candidates:
+    """Decode a data directory with each of PROPOSERS; each text of an utterance once.
+
+    Args:
+        more: other scorers, with weight; limit: the first utterances only (0: all).
+    """
+    inputs = read_inputs(data / KINDS[chain.input_kind][0])
+    inputs = dict(list(inputs.items())[: limit or None])
+    vocab = chain.last.ports[1].vocab
+    assert vocab is not None
+    references = read_table(reference_file(vocab, data))
+    if missing := [uid for uid in inputs if uid not in references]:
+        raise DataError(f"{reference_file(vocab, data)}: no line for {', '.join(missing[:5])}")
+    number = {uid: i for i, uid in enumerate(inputs)}
+    options = [BeamOptions(beam_size, 1.0, nbest=beam_size, ctc_weight=w) for w in _proposers(chain)]
+    rows: list[tuple[int, int, dict[str, float], str]] = []
+    for uids, x, lengths in each_batch(chain, inputs, batch_size, "tune"):
+        found = [chain.decode_batch(x, lengths, o, more, judge_all=True)[0] for o in options]
+        for uid, *hypotheses in zip(uids, *found):
+            once = {tuple(h.ids): h for h in itertools.chain.from_iterable(hypotheses)}
+            rows += [(number[uid], len(ids) + 1, h.parts, vocab.decode(h.ids)) for ids, h in once.items()]
+    owner, sizes, parts, texts = zip(*rows)
+    table = {k: np.maximum([p[k] for p in parts], _IMPOSSIBLE) for k in parts[0] if all(k in p for p in parts)}
+    return Candidates(np.array(owner), np.array(sizes), table, texts, [references[uid] for uid in inputs])
+
+
+def _proposers(chain: LegoNN) -> Sequence[float]:
+    """Weights of the searches for candidates: where CTC cannot propose tokens, or nothing else can, one is enough."""
+    vocabs = [interface.vocab for module in chain if (interface := produced(module)) is not None]
+    if not isinstance(chain.last, DecoderModule):
+        return PROPOSERS[-1:]
+    written = chain.last.ports[1].vocab
+    assert written is not None
+    return PROPOSERS if vocabs and vocabs[-1].sha256 == written.sha256 else PROPOSERS[:1]
+
+
+def statistics(
+    candidates: Candidates, metric: str, language: str | None
+) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray], int]:
+    """Sufficient statistics (n, k) of each candidate, the score of their sums, and 1 or -1: which way is better.
+
+    Raises:
+        DataError: no such metric.
+    """
+    refs = [candidates.references[i] for i in candidates.owner]
+    if metric in TOKENIZERS:
+        split = TOKENIZERS[metric]
+        counts = [count_errors(split(ref), split(hyp)) for ref, hyp in zip(refs, candidates.texts)]
+        return np.array([[c.errors, c.ref] for c in counts]), rates, -1
+    change = change_of(metric, language)
+    hyps = list(candidates.texts)
+    if change is None:
+        return segment_stats(hyps, [refs]), corpus_bleu, 1
+    changed = segment_stats(list(map(change.hyp, hyps)), [list(map(change.ref, refs))], tokenize=change.tokenize)
+    return changed, corpus_bleu, 1
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The grid: score of the validation set by (ctc_weight, n-gram weight, length penalty), and the best place."""
+
+    metric: str
+    better: int
+    scores: Mapping[tuple[float, float, float], float]
+    utterances: int
+    candidates: int
+
+    @property
+    def best(self) -> tuple[float, float, float]:
+        """The best weights; of equal ones those nearest to the defaults."""
+        return max(
+            self.scores, key=lambda k: (round(self.better * self.scores[k], 6), -abs(k[0] - 0.4) - abs(k[2] - 1))
+        )
+
+    def curve(self) -> str:
+        """A table: for each CTC weight the best n-gram weight and length penalty, and the score with them."""
+        rows = []
+        for weight in sorted({k[0] for k in self.scores}):
+            place = max((k for k in self.scores if k[0] == weight), key=lambda k: self.better * self.scores[k])
+            mark = " <- chosen" if place == self.best else ""
+            rows.append((f"{weight:.1f}", f"{place[1]:.1f}", f"{place[2]:.1f}", f"{self.scores[place]:.2f}{mark}"))
+        return markdown_table(("ctc_weight", "ngram_weight", "length_penalty", self.metric.upper()), rows)
+
+
+def search_grid(candidates: Candidates, metric: str, language: str | None = None) -> Tuned:
+    """Score every combination of weights.
+
+    Args:
+        metric: of scoring; language: of the target, for ``bleu_detok``.
+    """
+    stats, score, better = statistics(candidates, metric, language)
+    utterances = len(candidates.references)
+    decoder, ctc, ngram = (candidates.parts.get(name) for name in ("decoder", "ctc", "ngram"))
+    weights = WEIGHTS if decoder is not None and ctc is not None else (0.0,) if ctc is None else (1.0,)
+    zero = np.zeros(len(candidates.owner))
+    scores = {}
+    for w, n in itertools.product(weights, (0.0,) if ngram is None else NGRAM_WEIGHTS):
+        total = (1 - w) * (zero if decoder is None else decoder) + w * (zero if ctc is None else ctc)
+        total = total + n * (zero if ngram is None else ngram)
+        for penalty in PENALTIES:
+            ranked = np.lexsort((total / candidates.lengths**penalty, candidates.owner))
+            last = np.searchsorted(candidates.owner[ranked], np.arange(utterances), side="right") - 1
+            scores[w, n, penalty] = float(score(stats[ranked[last]].sum(0, keepdims=True))[0])
+    return Tuned(metric, better, scores, utterances, len(candidates.owner))
+
+
+def tune(
+    chain: LegoNN,
+    data: Path,
+    metric: str,
+    beam_size: int,
+    more: Sequence[ScorerMaker] = (),
+    limit: int = 0,
+    out: Path | None = None,
+) -> tuple[SearchChoice, float, str]:
+    """Choose weights for a chain on a validation set.
+
+    Args:
+        data: a data directory; metric: what is made best; beam_size: of the searches.
+        out: folder for result.txt (the curve) and result.json (the grid).
+
+    Returns:
+        the choice, the weight of the n-gram model (0 without one), and the curve as a table.
+    """
+    candidates = find_candidates(chain, data, beam_size, more, limit)
+    vocab = chain.last.ports[1].vocab
+    tuned = search_grid(candidates, metric, vocab.language if vocab else None)
+    w, n, penalty = tuned.best
+    choice = SearchChoice(w, penalty, data.name, metric, round(tuned.scores[tuned.best], 2), beam_size)
+    facts = f"{tuned.utterances} utterances of {data.name}, {tuned.candidates} candidates, beam {beam_size}"
+    curve = f"{facts}\n\n{tuned.curve()}"
+    if out is not None:
+        grid = [[*place, value] for place, value in tuned.scores.items()]
+        payload = {**dataclasses.asdict(choice), "ngram_weight": n, "grid": grid}
+        write_report(out, curve, json.loads(json.dumps(payload)))
+    return choice, n, curve
