@@ -29,6 +29,14 @@ def _decode(args: argparse.Namespace, extra: list[str]) -> None:
     stages.decode(args.exp, args.model, args.data, args.out, args.cmd, args.nj, args.ngpu, extra)
 
 
+def _tune(args: argparse.Namespace, extra: list[str]) -> None:
+    from espnet2_legonn.recipe import stages
+
+    if extra:
+        raise LegoNNError(f"tune: unknown options {' '.join(extra)}")
+    print(stages.tune_search(args.exp, args.model, args.data, args.metric, args.beam_size, args.limit))
+
+
 def _score(args: argparse.Namespace, extra: list[str]) -> None:
     from espnet2_legonn.recipe import stages
 
@@ -59,6 +67,11 @@ def get_parser() -> argparse.ArgumentParser:
         sub.add_argument("--cmd", default="run.pl")
         sub.add_argument("--nj", type=int, default=1)
         sub.add_argument("--ngpu", type=int, default=0)
+    tuning = add("tune", _tune, "exp", "data")
+    tuning.add_argument("--model", help="weights in the experiment folder")
+    tuning.add_argument("--metric", default="wer", help="what is made best, as in stage 13")
+    tuning.add_argument("--beam_size", type=int, default=5)
+    tuning.add_argument("--limit", type=int, default=0, help="the first N utterances only (0: all)")
     add("score", _score, "exp", "data", "decoded").add_argument("--metrics", nargs="+", default=["wer"])
     return parser
 

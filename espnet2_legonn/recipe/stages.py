@@ -6,6 +6,7 @@ it), and leaves finished results alone only where ESPnet does.
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +16,10 @@ from espnet2_legonn.config import ChainConfig, parse
 from espnet2_legonn.data.tables import read_table, write_table
 from espnet2_legonn.decode import KINDS
 from espnet2_legonn.errors import ConfigError, DataError
-from espnet2_legonn.recipe.jobs import begin, end, module, once, read_keys, run, split_keys
+from espnet2_legonn.recipe.jobs import begin, end, module, once, read_keys, run, split_keys, unchanged
 from espnet2_legonn.schema import read_yaml
 from espnet2_legonn.scoring.bleu import BleuReport
+from espnet2_legonn.scoring.tables import write_atomic
 from espnet2_legonn.scoring.translation import score_translation
 from espnet2_legonn.scoring.wer import ErrorReport, score_error_rate
 
@@ -160,6 +162,31 @@ def decode(
                 merged.update(read_table(part / folder / name))
             write_table(target / name, merged)
     end(logs)
+
+
+def tune_search(exp: Path, model: str | None, data: Path, metric: str, beam_size: int, limit: int = 0) -> str:
+    """Before stage 12: weights of the search by a validation set, kept for all who load this experiment.
+
+    What was tuned for these weights and this data is not tuned again.
+
+    Returns:
+        the curve as a table, and where the choice is kept.
+    """
+    from espnet2_legonn.api import LegoNN
+    from espnet2_legonn.recipe.tune import tune
+    from espnet2_legonn.zoo.pack import keep_search
+
+    out = exp / "tune" / data.name
+    weights = store.find_weights(exp, model)
+    text = KINDS[chain_config(exp / store.CONFIG).modules[0].input.type][0]
+    mark = json.dumps([metric, beam_size, limit, unchanged([weights.resolve(), data / text, data / "text"])])
+    done = out / "of.json"
+    if done.is_file() and done.read_text(encoding="utf-8") == mark:
+        return (out / "result.txt").read_text(encoding="utf-8")
+    choice, _, curve = tune(LegoNN.from_pretrained(exp, model), data, metric, beam_size, limit=limit, out=out)
+    kept = keep_search(exp, choice)
+    write_atomic(done, mark)
+    return f"{curve}\nkept in {kept}\n"
 
 
 def score(exp: Path, data: Path, decoded: Path, metrics: Sequence[str]) -> list[tuple[str, str, float]]:
