@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,16 +134,22 @@ class Tuned:
 
     @property
     def best(self) -> tuple[float, float, float]:
-        """The best weights; of equal ones those nearest to the defaults."""
-        return max(
-            self.scores, key=lambda k: (round(self.better * self.scores[k], 6), -abs(k[0] - 0.4) - abs(k[2] - 1))
-        )
+        """The best weights."""
+        return self._best(self.scores)
+
+    def _best(self, places: Iterable[tuple[float, float, float]]) -> tuple[float, float, float]:
+        """Of equally good places the one nearest to the defaults."""
+
+        def rank(place: tuple[float, float, float]) -> tuple[float, float]:
+            return round(self.better * self.scores[place], 6), -abs(place[0] - 0.4) - abs(place[2] - 1)
+
+        return max(places, key=rank)
 
     def curve(self) -> str:
         """A table: for each CTC weight the best n-gram weight and length penalty, and the score with them."""
         rows = []
         for weight in sorted({k[0] for k in self.scores}):
-            place = max((k for k in self.scores if k[0] == weight), key=lambda k: self.better * self.scores[k])
+            place = self._best(k for k in self.scores if k[0] == weight)
             mark = " <- chosen" if place == self.best else ""
             rows.append((f"{weight:.1f}", f"{place[1]:.1f}", f"{place[2]:.1f}", f"{self.scores[place]:.2f}{mark}"))
         return markdown_table(("ctc_weight", "ngram_weight", "length_penalty", self.metric.upper()), rows)

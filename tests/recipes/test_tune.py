@@ -1,0 +1,154 @@
+"""Weights of the search, tuned: the grid against plain loops, and a choice that travels with experiments and packs."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import jiwer
+import numpy as np
+import pytest
+import sacrebleu
+import yaml
+
+from espnet2_legonn import LegoNN
+from espnet2_legonn.errors import ConfigError
+from espnet2_legonn.interface import SearchChoice
+from espnet2_legonn.recipe import stages, tune
+from espnet2_legonn.zoo.card import read_card
+from espnet2_legonn.zoo.pack import keep_search
+from tests.zoo.toys import build, pair
+
+SOURCES = {"u1": "k l m", "u2": "m n k k", "u3": "n", "u4": "l l n m", "u5": "k m"}
+TEXTS = {"u1": "a b b", "u2": "c d", "u3": "b", "u4": "d d a c", "u5": "a"}
+CHOICE = SearchChoice(0.7, 1.4, "valid", "wer", 12.5, 4)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "valid"
+    folder.mkdir()
+    for name, rows in (("src_text", SOURCES), ("text", TEXTS)):
+        (folder / name).write_text("".join(f"{k} {v}\n" for k, v in rows.items()), encoding="utf-8")
+    return folder
+
+
+def plain(candidates: tune.Candidates, metric: str, weight: float, ngram: float, penalty: float) -> float:
+    """The score of one place of the grid, with loops and the libraries' own corpus scores."""
+    zero = np.zeros(len(candidates.owner))
+    parts = {name: candidates.parts.get(name, zero) for name in ("decoder", "ctc", "ngram")}
+    hyps = []
+    for utterance in range(len(candidates.references)):
+        best, text = -np.inf, ""
+        for i in np.flatnonzero(candidates.owner == utterance):
+            total = (1 - weight) * parts["decoder"][i] + weight * parts["ctc"][i] + ngram * parts["ngram"][i]
+            score = total / candidates.lengths[i] ** penalty
+            if score > best:
+                best, text = score, candidates.texts[i]
+        hyps.append(text)
+    if metric == "bleu":
+        return sacrebleu.corpus_bleu(hyps, [list(candidates.references)]).score
+    return 100 * jiwer.wer(list(candidates.references), hyps)
+
+
+@pytest.mark.parametrize("metric", ["wer", "bleu"])
+def test_the_grid_equals_plain_loops(data: Path, metric: str) -> None:
+    chain = build(pair())
+    found = tune.find_candidates(chain, data, 4)
+    noise = np.random.default_rng(0).normal(size=len(found.owner))
+    for candidates in (found, dataclasses.replace(found, parts={**found.parts, "ngram": 5 * noise})):
+        tuned = tune.search_grid(candidates, metric)
+        places = list(itertools.product(tune.WEIGHTS, tune.NGRAM_WEIGHTS if "ngram" in candidates.parts else (0.0,)))
+        assert len(tuned.scores) == len(places) * len(tune.PENALTIES)
+        for weight, ngram in places[::5]:
+            for penalty in (0.0, 0.6, 1.4):
+                wanted = plain(candidates, metric, weight, ngram, penalty)
+                assert tuned.scores[weight, ngram, penalty] == pytest.approx(wanted, abs=1e-6)
+        assert len(set(tuned.scores.values())) > 1, "a grid that is all alike proves nothing"
+        best = (min if metric == "wer" else max)(tuned.scores.values())
+        assert tuned.scores[tuned.best] == best
+        assert f"{best:.2f} <- chosen" in tuned.curve()
+
+
+def test_candidates_carry_all_parts_once(data: Path) -> None:
+    found = tune.find_candidates(build(pair()), data, 4)
+    assert set(found.parts) == {"decoder", "ctc"}
+    assert len({(o, t) for o, t in zip(found.owner, found.texts)}) == len(found.owner) > len(SOURCES)
+    assert set(found.owner) == set(range(len(SOURCES)))
+    assert len(tune.find_candidates(build(pair()), data, 4, limit=2).references) == 2
+
+
+def test_equal_scores_choose_the_place_nearest_to_the_defaults() -> None:
+    places = list(itertools.product(tune.WEIGHTS, (0.0,), tune.PENALTIES))
+    assert tune.Tuned("wer", -1, dict.fromkeys(places, 10.0), 5, 9).best == (0.4, 0.0, 1.0)
+
+
+def test_an_encoder_alone_tunes_its_length_penalty(data: Path) -> None:
+    tuned = tune.search_grid(tune.find_candidates(build(pair())[:1], data, 3), "wer")
+    assert {place[0] for place in tuned.scores} == {1.0} and len(tuned.scores) == len(tune.PENALTIES)
+
+
+def test_a_chain_without_an_interface_has_no_ctc_to_weigh(data: Path) -> None:
+    description = pair()
+    description["modules"][0]["output"] = {"type": "states"}
+    description["modules"][1]["input"] = {"type": "states"}
+    tuned = tune.search_grid(tune.find_candidates(build(description), data, 3), "wer")
+    assert {place[0] for place in tuned.scores} == {0.0}
+
+
+# -- keeping the choice ------------------------------------------------------------------------------------------------
+
+
+def test_a_pack_keeps_its_choice_in_the_card(tmp_path: Path) -> None:
+    chain = build(pair())
+    chain.save(tmp_path / "a")
+    assert LegoNN.from_pretrained(tmp_path / "a").search is None
+    assert keep_search(tmp_path / "a", CHOICE) == tmp_path / "a" / "card.yaml"
+    loaded = LegoNN.from_pretrained(tmp_path / "a")  # digests still hold
+    assert loaded.search == CHOICE and read_card(tmp_path / "a").search == CHOICE
+    loaded.save(tmp_path / "b")
+    assert LegoNN.from_pretrained(tmp_path / "b").search == CHOICE
+    assert loaded[:1].search is None and (loaded[:1] + loaded[1:]).search is None, "another chain has another choice"
+
+
+def test_an_experiment_keeps_its_choice_beside_its_config(tmp_path: Path, data: Path) -> None:
+    build(pair()).save(tmp_path / "exp")
+    (tmp_path / "exp" / "card.yaml").unlink()  # an experiment of ESPnet's has none
+    said = stages.tune_search(tmp_path / "exp", None, data, "wer", 3)
+    choice = LegoNN.from_pretrained(tmp_path / "exp").search
+    assert choice is not None and choice.dataset == "valid" and choice.metric == "wer" and choice.beam_size == 3
+    assert "<- chosen" in said and str(tmp_path / "exp" / "search.yaml") in said
+    grid = yaml.safe_load((tmp_path / "exp" / "tune" / "valid" / "result.json").read_text(encoding="utf-8"))["grid"]
+    assert len(grid) == len(tune.WEIGHTS) * len(tune.PENALTIES)
+
+
+def test_what_was_tuned_is_not_tuned_again(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build(pair()).save(tmp_path / "exp")
+    first = stages.tune_search(tmp_path / "exp", None, data, "wer", 3)
+    monkeypatch.setattr(tune, "tune", lambda *_, **__: pytest.fail("tuned again"))
+    assert stages.tune_search(tmp_path / "exp", None, data, "wer", 3).strip() in first
+    with pytest.raises(BaseException, match="tuned again"):
+        stages.tune_search(tmp_path / "exp", None, data, "cer", 3)
+
+
+def test_the_choice_is_what_a_chain_searches_with(tmp_path: Path) -> None:
+    chain = build(pair())
+    inputs = list(SOURCES.values())
+    wanted = chain.generate(inputs, ctc_weight=0.9, length_penalty=0.2, nbest=3)
+    assert wanted != chain.generate(inputs, nbest=3)
+    chain.search = SearchChoice(0.9, 0.2)
+    assert chain.generate(inputs, nbest=3) == wanted
+    chain.search = CHOICE
+    assert chain.generate(inputs, ctc_weight=0.9, length_penalty=0.2, nbest=3) == wanted, "what is asked for wins"
+
+
+def test_a_choice_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
+    build(pair()).save(tmp_path / "exp")
+    keep_search(tmp_path / "exp", dataclasses.replace(CHOICE, ctc_weight=1.5))
+    with pytest.raises(ConfigError, match=r"search.ctc_weight: 1.5 is not between 0 and 1"):
+        LegoNN.from_pretrained(tmp_path / "exp")
+    (tmp_path / "exp" / "card.yaml").unlink()
+    (tmp_path / "exp" / "search.yaml").write_text("ctc_weight: 0.4\nlenth_penalty: 1\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="did you mean 'length_penalty'"):
+        LegoNN.from_pretrained(tmp_path / "exp")
