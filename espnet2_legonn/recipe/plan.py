@@ -170,17 +170,19 @@ def load_plan(path: Path, only: list[str] | None = None) -> Plan:
 
 
 def _init_faults(where: str, experiment: Experiment, modules: dict[str, Any]) -> list[str]:
-    reader, faults = Reader(), list[str]()
+    faults: list[str] = []
     chosen = {modules[key]["name"]: modules[key] for key in experiment.modules if key in modules}
     for name, init in experiment.init.items():
         if name not in chosen:
             faults.append(f"{where}: init: no module {name!r}{nearest(name, chosen)}")
             continue
-        read = reader.coerce(str | InitConfig, init, f"{where}: {name}.init")
-        decodes = chosen[name]["body"].get("type") == "transformer_decoder"
-        if isinstance(read, InitConfig) and not reader.faults:
-            faults += [f"{where}: {fault}" for fault in check_parts(name, decodes, read, False)]
-    return reader.faults + faults
+        reader = Reader()
+        read = reader.coerce(str | InitConfig, init, f"{name}.init")
+        if not reader.faults:
+            decodes = chosen[name]["body"].get("type") == "transformer_decoder"
+            reader.faults += check_parts(name, decodes, read, False)
+        faults += [f"{where}: {fault}" for fault in reader.faults]
+    return faults
 
 
 def _with_needs(names: list[str], experiments: dict[str, Experiment], path: Path) -> set[str]:
