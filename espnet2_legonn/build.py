@@ -10,6 +10,7 @@ from espnet2_legonn.config import (
     BodyConfig,
     ChainConfig,
     ModuleConfig,
+    OutputConfig,
     SpeechConfig,
     StatesConfig,
     TokensConfig,
@@ -133,12 +134,18 @@ def build_module(config: ModuleConfig, vocabs: dict[str, Vocabulary]) -> Module:
         controller = LengthController(
             _sizes(body, control.num_blocks), (ratio.numerator, ratio.denominator), control.max_length, control.aligned
         )
-    if isinstance(config.output, StatesConfig):
-        out, interface, weight = Port("states", size=body.size), None, 0.0
-    else:
-        vocab = vocabs[config.output.vocab]
-        out, interface, weight = Port("marginals", vocab), CTCInterface(body.size, len(vocab)), config.output.ctc_weight
+    out, weight = _output(config, vocabs)
+    interface = None if out.vocab is None else CTCInterface(body.size, len(out.vocab))
     return EncoderModule((port, out), input, TransformerEncoder(_sizes(body)), controller, interface, weight)
+
+
+def _output(config: ModuleConfig, vocabs: dict[str, Vocabulary]) -> tuple[Port, float]:
+    """The output port of an encoder module, and the weight of its CTC loss."""
+    target = config.target
+    vocab = None if target is None else vocabs[target.vocab]
+    if isinstance(target, OutputConfig):
+        return Port("marginals", vocab), target.ctc_weight
+    return Port("states", vocab, config.body.size), 0.0 if target is None else target.weight
 
 
 def least_values(config: ChainConfig, vocabs: dict[str, Vocabulary]) -> int:
@@ -164,8 +171,8 @@ def _least_values(config: ModuleConfig, vocabs: dict[str, Vocabulary]) -> int:
         read = spec.embed_size * (len(vocabs[spec.vocab]) + spec.k * spec.receptive_field * size)
     elif isinstance(spec, (TokensConfig, WEmbConfig)):
         read = len(vocabs[spec.vocab]) * size * getattr(spec, "receptive_field", 1)
-    if not isinstance(config.output, StatesConfig):
-        written = len(vocabs[config.output.vocab]) * size
+    if config.target is not None:
+        written = len(vocabs[config.target.vocab]) * size
     return total + max(read, written)  # they may be one matrix
 
 

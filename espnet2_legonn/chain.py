@@ -22,13 +22,13 @@ from typing_extensions import Self
 
 from espnet2_legonn.build import build_modules
 from espnet2_legonn.config import ChainConfig, ModuleConfig, parse
-from espnet2_legonn.errors import DataError, InterfaceMismatch
+from espnet2_legonn.errors import ConfigError, DataError, InterfaceMismatch
 from espnet2_legonn.interface import Marginals, SearchChoice, Vocabulary, require_match
 from espnet2_legonn.modules.ctc import ctc_loss
 from espnet2_legonn.modules.ingestor import Ingestor
 from espnet2_legonn.modules.masks import valid_mask
-from espnet2_legonn.modules.module import DecoderModule, EncoderModule, Module, consumed, produced
-from espnet2_legonn.schema import read_yaml
+from espnet2_legonn.modules.module import DecoderModule, EncoderModule, Module, consumed, learns, parts_of, produced
+from espnet2_legonn.schema import nearest, read_yaml
 
 
 class Labels(NamedTuple):
@@ -132,7 +132,7 @@ class Chain(nn.Module):
         chosen = self.configs[item] if isinstance(item, slice) else [self.configs[item]]
         if not chosen:
             raise IndexError(f"no module left: this chain has {', '.join(self.names)}")
-        used = {v for c in chosen for v in (getattr(c.input, "vocab", None), getattr(c.output, "vocab", None))}
+        used = {name for config in chosen for name in config.vocabs}
         vocabs = {name: v for name, v in self.vocabs.items() if name in used}
         return type(self)([self._module(c.name) for c in chosen], chosen, vocabs)
 
@@ -156,23 +156,40 @@ class Chain(nn.Module):
     # -- training --------------------------------------------------------------------------------------------------
 
     def apply_freeze(self) -> None:
-        """Make parameters follow ``freeze`` of each description."""
+        """Make parameters follow ``freeze`` of each description; a matrix tied to a frozen part is frozen.
+
+        Raises:
+            ConfigError: parts that a module does not have.
+        """
+        faults = []
         for config, module in zip(self.configs, self):
-            if config.freeze:
-                module.requires_grad_(False)
-            if config.freeze == "eval":
-                module.eval()
+            known = parts_of(module) if set(config.frozen) - {""} else []
+            for part in config.frozen:
+                if part and part not in known:
+                    top = ", ".join(p for p in known if "." not in p)
+                    faults.append(f"{config.name}.freeze: no part {part!r}{nearest(part, known)}; it has {top}, ...")
+                else:
+                    module.get_submodule(part).requires_grad_(False)
+        if faults:
+            raise ConfigError(faults)
+        self._keep_evaluated()
+
+    def _keep_evaluated(self) -> None:
+        for config, module in zip(self.configs, self):
+            for part, how in config.frozen.items():
+                if how == "eval":
+                    module.get_submodule(part).eval()
 
     def train(self, mode: bool = True) -> Self:
-        """As in torch; modules with ``freeze: eval`` stay in evaluation mode (no dropout)."""
+        """As in torch; what has ``freeze: eval`` stays in evaluation mode (no dropout)."""
         super().train(mode)
-        for config, module in zip(self.configs, self):
-            if config.freeze == "eval":
-                module.eval()
+        self._keep_evaluated()
         return self
 
     def losses(self, x: torch.Tensor, lengths: torch.Tensor, labels: dict[str, Labels]) -> dict[str, ModuleLoss]:
         """Loss of each module: CTC at every inner interface, cross-entropy at the end (equation 9).
+
+        Frozen leading modules keep no graph: nothing that needs a gradient goes into them.
 
         Args:
             x: input of the first port: waveforms (B, samples), ids (B, T) or marginals (B, K, V).
@@ -182,21 +199,22 @@ class Chain(nn.Module):
         Raises:
             DataError: labels of a module are missing.
         """
-        missing = [n for n, m in zip(self.names, self) if n not in labels and m.ports[1].kind != "states"]
+        missing = [n for n, m in zip(self.names, self) if n not in labels and m.ports[1].vocab is not None]
         if missing:
             raise DataError(f"no labels for module {', '.join(missing)}: give text, or text_<module>")
         parts: dict[str, ModuleLoss] = {}
+        share = 1.0
         for i, (name, module) in enumerate(zip(self.names, self)):
             if isinstance(module, DecoderModule):
-                parts[name] = _cross_entropy(module, x, lengths, labels[name])
+                parts[name] = _cross_entropy(module, x, lengths, labels[name], share)
                 break
-            no_gradient = all(c.freeze for c in self.configs[: i + 1])
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not no_gradient):
-                x, lengths = module(x, lengths)
-            if module.interface is not None:
-                parts[name] = _ctc(module, x, lengths, labels[name])
+            x, lengths = module(x, lengths)
+            log_probs = module.log_probs(x)
+            if log_probs is not None:
+                parts[name] = _ctc(module, log_probs, lengths, labels[name], share)
                 if i + 1 < len(self) and self.training:
                     _observe(self._module(self.names[i + 1]), lengths, labels[name].lengths)
+            share *= module.share_behind
         return parts
 
     # -- reading ---------------------------------------------------------------------------------------------------
@@ -222,9 +240,9 @@ class Chain(nn.Module):
                     "what lies beyond is lost, split the input or train with a larger max_length",
                     stacklevel=2,
                 )
-            interface = produced(module)
-            if interface is not None:
-                found[name] = Marginals(x, lengths, interface)
+            interface, log_probs = produced(module), module.log_probs(x)
+            if interface is not None and log_probs is not None:
+                found[name] = Marginals(log_probs, lengths, interface)
         return found, x, lengths
 
 
@@ -269,9 +287,7 @@ def _merged_names(left: dict[str, Vocabulary], right: dict[str, Vocabulary]) -> 
 def _renamed(config: ModuleConfig, vocabs: dict[str, str], taken: set[str]) -> ModuleConfig:
     """The description with the sum's vocabulary names and a name of its own."""
     config = copy.deepcopy(config)
-    for side in (config.input, config.output):
-        if getattr(side, "vocab", None) in vocabs:
-            side.vocab = vocabs[side.vocab]
+    config.rename(vocabs)
     name, i = config.name, 2
     while config.name in taken:
         config.name, i = f"{name}_{i}", i + 1
@@ -280,13 +296,15 @@ def _renamed(config: ModuleConfig, vocabs: dict[str, str], taken: set[str]) -> M
 
 def _observe(reader: Module, slots: torch.Tensor, tokens: torch.Tensor) -> None:
     """Let a reader that learns note what it reads; a frozen one keeps the contract it was trained with."""
-    if isinstance(reader.input, Ingestor) and any(p.requires_grad for p in reader.parameters()):
+    if isinstance(reader.input, Ingestor) and learns(reader):
         reader.input.seen.update(slots, tokens)
 
 
-def _ctc(module: EncoderModule, log_probs: torch.Tensor, slots: torch.Tensor, labels: Labels) -> ModuleLoss:
+def _ctc(
+    module: EncoderModule, log_probs: torch.Tensor, slots: torch.Tensor, labels: Labels, share: float
+) -> ModuleLoss:
     assert module.interface is not None
-    if module.training and module.interface.ctc_lo.weight.requires_grad:
+    if module.training and learns(module):
         module.interface.seen.update(slots, labels.lengths)
     nll, impossible = ctc_loss(log_probs, slots, *labels)
     tokens = labels.lengths.masked_fill(impossible, 0).sum()
@@ -298,10 +316,12 @@ def _ctc(module: EncoderModule, log_probs: torch.Tensor, slots: torch.Tensor, la
             "slots_per_token": (slots.sum(), labels.lengths.sum()),
             "blank": (blanks, slots.sum()),
         }
-    return ModuleLoss(module.ctc_weight * nll.sum(), tokens, stats)
+    return ModuleLoss(share * module.ctc_weight * nll.sum(), tokens, stats)
 
 
-def _cross_entropy(module: DecoderModule, x: torch.Tensor, lengths: torch.Tensor, labels: Labels) -> ModuleLoss:
+def _cross_entropy(
+    module: DecoderModule, x: torch.Tensor, lengths: torch.Tensor, labels: Labels, share: float
+) -> ModuleLoss:
     logits, targets = module(x, lengths, *labels)
     flat = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, 1)
     wanted = targets.flatten()
@@ -309,4 +329,4 @@ def _cross_entropy(module: DecoderModule, x: torch.Tensor, lengths: torch.Tensor
     with torch.no_grad():
         tokens = (wanted >= 0).sum()
         right = ((flat.argmax(-1) == wanted) & (wanted >= 0)).sum()
-    return ModuleLoss(total, tokens, {"ce": (total.detach(), tokens), "acc": (right, tokens)})
+    return ModuleLoss(share * total, tokens, {"ce": (total.detach(), tokens), "acc": (right, tokens)})

@@ -6,14 +6,14 @@ The schema is the dataclasses below; ``conf/reference.yaml`` shows every key wit
 from __future__ import annotations
 
 import copy
-import dataclasses
 import re
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
 from espnet2_legonn.errors import ConfigError
-from espnet2_legonn.schema import Reader, nearest
+from espnet2_legonn.parts import Freeze, InitConfig, check_parts, frozen_parts
+from espnet2_legonn.schema import Reader, nearest, to_plain
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
@@ -62,7 +62,7 @@ class TokensConfig:
 
 @dataclass
 class StatesConfig:
-    """Hidden states of the module before (baseline); also an output."""
+    """Hidden states of the module before (baseline)."""
 
     type: str = "states"
 
@@ -132,6 +132,25 @@ class OutputConfig:
     tie: bool = True
 
 
+@dataclass
+class AuxiliaryCTCConfig:
+    """A CTC loss on hidden states, as in hybrid CTC/attention models.
+
+    ``weight`` is ESPnet's ctc_weight: of this loss and what stands behind it, the shares are weight and 1 - weight.
+    """
+
+    vocab: str
+    weight: float = 0.3
+
+
+@dataclass
+class StatesOutputConfig:
+    """Hidden states for the module behind (baseline), which an auxiliary CTC may ground."""
+
+    type: str = "states"
+    ctc: AuxiliaryCTCConfig | None = None
+
+
 INPUTS = {
     "speech": SpeechConfig,
     "tokens": TokensConfig,
@@ -139,7 +158,7 @@ INPUTS = {
     "wemb": WEmbConfig,
     "beam_conv": BeamConvConfig,
 }
-OUTPUTS = {"tokens": OutputConfig, "states": StatesConfig}
+OUTPUTS = {"tokens": OutputConfig, "states": StatesOutputConfig}
 InputConfig = SpeechConfig | TokensConfig | StatesConfig | WEmbConfig | BeamConvConfig
 
 
@@ -152,13 +171,39 @@ class ModuleConfig:
     body: BodyConfig
     output: Any
     length_control: LengthControlConfig | None = None
-    init: str | None = None
-    freeze: bool | str = False
+    init: str | InitConfig | None = None
+    freeze: Freeze = False
     lr_scale: float = 1.0
 
     @property
     def decodes(self) -> bool:
         return self.body.type == "transformer_decoder"
+
+    @property
+    def donor(self) -> InitConfig | None:
+        """``init``, whichever way it is written."""
+        return InitConfig(self.init) if isinstance(self.init, str) and self.init else self.init or None
+
+    @property
+    def frozen(self) -> dict[str, bool | str]:
+        """Parts that are frozen, each with true or eval; the part ``""`` is the whole module."""
+        return frozen_parts(self.freeze)
+
+    @property
+    def target(self) -> OutputConfig | AuxiliaryCTCConfig | None:
+        """What holds the vocabulary of this module's labels; None if it has no loss of its own."""
+        return self.output.ctc if isinstance(self.output, StatesOutputConfig) else self.output
+
+    @property
+    def vocabs(self) -> set[str]:
+        """Names of the vocabularies it reads, writes or is taught with."""
+        return {side.vocab for side in (self.input, self.target) if getattr(side, "vocab", None) is not None}
+
+    def rename(self, names: dict[str, str]) -> None:
+        """Other names for its vocabularies."""
+        for side in (self.input, self.target):
+            if getattr(side, "vocab", None) in names:
+                side.vocab = names[side.vocab]
 
 
 @dataclass
@@ -261,8 +306,8 @@ def validate(config: ChainConfig) -> list[str]:
 
 def _validate_module(config: ChainConfig, module: ModuleConfig, first: bool, last: bool) -> list[str]:
     faults, name, body, control = [], module.name, module.body, module.length_control
-    for side in ("input", "output"):
-        vocab = getattr(getattr(module, side), "vocab", None)
+    for side in ("input", "output", "output.ctc"):
+        vocab = getattr(_inner(module, side), "vocab", None)
         if vocab is not None and vocab not in config.vocabs:
             faults.append(f"{name}.{side}.vocab: {vocab!r} is not in vocabs{nearest(vocab, config.vocabs)}")
     if body.type not in ("transformer", "transformer_decoder"):
@@ -270,15 +315,14 @@ def _validate_module(config: ChainConfig, module: ModuleConfig, first: bool, las
     faults += _validate_numbers(module)
     if body.heads < 1 or body.size % body.heads or body.size % 2:
         faults.append(f"{name}.body: size {body.size} must be even and a multiple of heads ({body.heads})")
-    if module.freeze not in (True, False, "eval"):
-        faults.append(f"{name}.freeze: {module.freeze!r} is not true, false or eval")
+    faults += check_parts(name, module.decodes, module.init, module.freeze)
     if module.decodes and not last:
         faults.append(f"{name}: a decoder module ends a chain, but {name} is followed by another module")
     if module.decodes and control is not None:
         faults.append(
             f"{name}.length_control: a decoder module has no slots to control; put it into the encoder module"
         )
-    if module.decodes and isinstance(module.output, StatesConfig):
+    if module.decodes and isinstance(module.output, StatesOutputConfig):
         faults.append(f"{name}.output: a decoder module writes tokens, not states")
     if module.decodes and isinstance(module.input, (SpeechConfig, TokensConfig)):
         faults.append(f"{name}.input: a decoder module reads marginals (wemb, beam_conv) or states")
@@ -311,6 +355,7 @@ RANGES = {
     "k": (1, None),
     "embed_size": (1, None),
     "ctc_weight": (0, None),
+    "weight": (0, 1),
     "label_smoothing": (0, 1),
     "lr_scale": (0, None),
     "fs": (1000, None),
@@ -320,14 +365,20 @@ RANGES = {
 
 def _validate_numbers(module: ModuleConfig) -> list[str]:
     faults = []
-    parts = {"": module, "input.": module.input, "body.": module.body, "output.": module.output}
-    for prefix, part in {**parts, "length_control.": module.length_control}.items():
+    for place in ("", "input.", "body.", "output.", "output.ctc.", "length_control."):
         for key, (least, bound) in RANGES.items():
-            value = getattr(part, key, None)
+            value = getattr(_inner(module, place), key, None)
             if value is not None and (value < least or (bound is not None and value >= bound)):
                 limits = f"at least {least}" + (f" and less than {bound}" if bound is not None else "")
-                faults.append(f"{module.name}.{prefix}{key}: {value} is not {limits}")
+                faults.append(f"{module.name}.{place}{key}: {value} is not {limits}")
     return faults
+
+
+def _inner(module: ModuleConfig, place: str) -> Any:
+    inner: Any = module
+    for key in filter(None, place.split(".")):
+        inner = getattr(inner, key, None)
+    return inner
 
 
 def _validate_control(name: str, control: LengthControlConfig) -> list[str]:
@@ -345,7 +396,7 @@ def _validate_control(name: str, control: LengthControlConfig) -> list[str]:
 
 def _validate_pair(before: ModuleConfig, after: ModuleConfig) -> list[str]:
     where = f"{before.name} -> {after.name}"
-    writes = "states" if isinstance(before.output, StatesConfig) else "marginals"
+    writes = "states" if isinstance(before.output, StatesOutputConfig) else "marginals"
     reads = {SpeechConfig: "speech", TokensConfig: "tokens", StatesConfig: "states"}.get(type(after.input), "marginals")
     if writes != reads:
         return [f"{where}: {before.name} writes {writes}, {after.name} reads {reads}"]
@@ -383,10 +434,12 @@ def _merge(into: dict[str, Any], change: dict[str, Any]) -> None:
     for key, value in change.items():
         if isinstance(value, dict) and isinstance(into.get(key), dict):
             _merge(into[key], value)
+        elif key == "init" and isinstance(into.get(key), str) and isinstance(value, dict):
+            into[key] = {"from": into[key], **value}  # the short form names the donor
         else:
             into[key] = value
 
 
 def plain(config: ChainConfig | ModuleConfig | VocabConfig) -> dict[str, Any]:
     """Back to plain data, ready for safe YAML; ``parse(plain(c)) == c``."""
-    return dataclasses.asdict(config)
+    return to_plain(config)

@@ -85,13 +85,13 @@ def remap(reader: C, vocab: Vocabulary, name: str) -> tuple[C, Remapping]:
     vocabs = {n: v for n, v in reader.vocabs.items() if n != name}
     vocabs[name] = vocab
     config = copy.deepcopy(config)
-    if getattr(config.output, "vocab", None) == name and reader.vocabs[name] != vocab:
-        config.output.vocab = f"{name}_out"
-        vocabs[config.output.vocab] = reader.vocabs[name]
+    if config.target is not None and config.target.vocab == name and reader.vocabs[name] != vocab:
+        config.target.vocab = f"{name}_out"
+        vocabs[config.target.vocab] = reader.vocabs[name]
     config.input.vocab = name
     module = build_module(config, vocabs).train(first.training)
     module.load_state_dict(_moved(first, own, vocab))
-    rest = {n for c in reader.configs[1:] for n in (getattr(c.input, "vocab", None), getattr(c.output, "vocab", None))}
+    rest = {vocab_name for c in reader.configs[1:] for vocab_name in c.vocabs}
     if name in rest and reader.vocabs[name] != vocab:
         raise InterfaceMismatch(f"{config.name}: another vocabulary of this chain is called {name!r}; rename it first")
     return type(reader)([module, *list(reader)[1:]], [config, *reader.configs[1:]], vocabs), report

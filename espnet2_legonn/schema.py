@@ -25,6 +25,20 @@ _TEXT = {None, "!", _YAML + "str"}
 _TAGS = _TEXT | {_YAML + name for name in ("int", "float", "bool", "null", "map", "seq")}
 
 
+def key_of(spec: dataclasses.Field) -> str:
+    """The name of a field in YAML: ``metadata={"key": ...}`` where Python keeps the word for itself."""
+    return spec.metadata.get("key", spec.name)
+
+
+def to_plain(value: Any) -> Any:
+    """What ``Reader.build`` read, back to mappings, lists and plain values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {key_of(f): to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(v) for v in value]
+    return {k: to_plain(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
 class Reader:
     """Turns plain data into the dataclasses, collecting faults as it goes."""
 
@@ -48,7 +62,7 @@ class Reader:
         """A dataclass from a mapping; unknown and missing keys are faults."""
         if not isinstance(value, dict):
             return self.fault(where, f"must be a mapping, found {shown(value)}")
-        hints, fields = typing.get_type_hints(cls), {f.name: f for f in dataclasses.fields(cls)}
+        hints, fields = typing.get_type_hints(cls), {key_of(f): f for f in dataclasses.fields(cls)}
         for key in value:
             if key not in fields:
                 hint = nearest(key, fields) if len(self.faults) < SHOWN else ""  # it takes time, nobody reads more
@@ -56,10 +70,10 @@ class Reader:
         given = {}
         for name, spec in fields.items():
             if name in value:
-                given[name] = self.coerce(hints[name], value[name], f"{where}.{name}")
+                given[spec.name] = self.coerce(hints[spec.name], value[name], f"{where}.{name}")
             elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
                 self.fault(where, f"key {name!r} is missing")
-                given[name] = None
+                given[spec.name] = None
         return cls(**given)
 
     def coerce(self, hint: Any, value: Any, where: str) -> Any:
@@ -75,7 +89,8 @@ class Reader:
             return None
         for option in options:
             if dataclasses.is_dataclass(option) and isinstance(option, type):
-                return self.build(option, value, where)
+                if isinstance(value, dict) or set(options) <= {option, type(None)}:
+                    return self.build(option, value, where)
             if option is bool and isinstance(value, bool):
                 return value
             if option is int and isinstance(value, int) and not isinstance(value, bool):
@@ -93,8 +108,8 @@ class Reader:
                     if not isinstance(key, str):
                         self.fault(where, f"key {shown(key)} is no string; quote it")
                 return {str(k): self.coerce(typing.get_args(option)[1], v, f"{where}.{k}") for k, v in value.items()}
-        names = " or ".join(getattr(o, "__name__", str(o)) for o in options if o is not type(None))
-        return self.fault(where, f"must be {names}, found {shown(value)}")
+        names = ["mapping" if dataclasses.is_dataclass(o) else getattr(o, "__name__", str(o)) for o in options]
+        return self.fault(where, f"must be {' or '.join(n for n in names if n != 'NoneType')}, found {shown(value)}")
 
 
 def _finite(value: float | str) -> float | None:

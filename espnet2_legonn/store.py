@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import yaml
@@ -17,7 +18,6 @@ from espnet2_legonn.config import parse as parse_config
 from espnet2_legonn.config import plain
 from espnet2_legonn.errors import CheckpointError, ConfigError
 from espnet2_legonn.interface import SearchChoice
-from espnet2_legonn.modules.seen import Seen
 from espnet2_legonn.schema import Reader, read_yaml
 
 CONFIG, WEIGHTS = "config.yaml", "weights.safetensors"
@@ -121,35 +121,66 @@ def load_weights(chain: Chain, path: str | Path) -> None:
 
 def fill(chain: Chain, tensors: dict[str, torch.Tensor], where: str) -> None:
     """As ``load_weights``, from tensors in memory."""
-    own = chain.state_dict()
-    aliases: dict[int, list[str]] = {}
-    for key, tensor in own.items():
-        aliases.setdefault(tensor.data_ptr() if tensor.numel() else -len(aliases), []).append(key)
-    given = dict(tensors)
+    chain.load_state_dict(match(chain, tensors, where))
+
+
+class Misfit(NamedTuple):
+    """A tensor that keeps weights from fitting: of which module, how, its name, and what to say of it."""
+
+    module: str
+    kind: str
+    name: str
+    text: str
+
+
+def match(chain: Chain, tensors: dict[str, torch.Tensor], where: str) -> dict[str, torch.Tensor]:
+    """A value for each tensor of a chain; one name of a tied matrix is enough.
+
+    Raises:
+        CheckpointError: missing, unexpected and misshapen tensors, listed by module.
+    """
+    given, misfits = pair(chain, tensors)
     faults: dict[tuple[str, str], list[str]] = {}
-    for keys in aliases.values():
-        stored = [k for k in keys if k in tensors]
-        if any(not _same(tensors[k], tensors[stored[0]]) for k in stored[1:]):
-            faults.setdefault((stored[0].split(".")[1], "tied here but different there"), []).extend(stored)
-        for key in keys:
-            if stored and key not in given:
-                given[key] = tensors[stored[0]]
-    for key in own.keys() | given.keys():
-        module = key.split(".")[1] if key.startswith("mods.") else "(no module)"
-        if key not in given:
-            faults.setdefault((module, "missing"), []).append(key)
-        elif key not in own:
-            faults.setdefault((module, "unexpected"), []).append(key)
-        elif own[key].shape != given[key].shape:
-            shapes = f"{key} is {tuple(given[key].shape)}, should be {tuple(own[key].shape)}"
-            faults.setdefault((module, "of another shape"), []).append(shapes)
+    for misfit in misfits:
+        faults.setdefault((misfit.module, misfit.kind), []).append(misfit.text)
     if faults:
         raise CheckpointError(
             f"{where}: module {module}: {len(keys)} tensors {kind}: {', '.join(sorted(keys)[:3])}"
             + (" ..." if len(keys) > 3 else "")
             for (module, kind), keys in sorted(faults.items())
         )
-    chain.load_state_dict(given)
+    return given
+
+
+def pair(chain: Chain, tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], list[Misfit]]:
+    """As ``match``, with what does not fit as a list."""
+    own = chain.state_dict()
+    given, misfits = dict(tensors), []
+    for keys in tied(own):
+        stored = [k for k in keys if k in tensors]
+        if any(not _same(tensors[k], tensors[stored[0]]) for k in stored[1:]):
+            misfits += [Misfit(k.split(".")[1], "tied here but different there", k, k) for k in stored]
+        for key in keys:
+            if stored and key not in given:
+                given[key] = tensors[stored[0]]
+    for key in own.keys() | given.keys():
+        module = key.split(".")[1] if key.startswith("mods.") else "(no module)"
+        if key not in given:
+            misfits.append(Misfit(module, "missing", key, key))
+        elif key not in own:
+            misfits.append(Misfit(module, "unexpected", key, key))
+        elif own[key].shape != given[key].shape:
+            shapes = f"{key} is {tuple(given[key].shape)}, should be {tuple(own[key].shape)}"
+            misfits.append(Misfit(module, "of another shape", key, shapes))
+    return given, misfits
+
+
+def tied(state: dict[str, torch.Tensor]) -> list[list[str]]:
+    """Names of each tensor of a model's state; more than one where matrices are tied."""
+    aliases: dict[int, list[str]] = {}
+    for key, tensor in state.items():
+        aliases.setdefault(tensor.data_ptr() if tensor.numel() else -len(aliases), []).append(key)
+    return list(aliases.values())
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -220,44 +251,3 @@ def read_search(folder: Path) -> SearchChoice | None:
     if faults := reader.faults or choice.faults(str(path)):
         raise ConfigError(faults)
     return choice
-
-
-def forget(chain: Chain) -> None:
-    """Reset what the ports saw: they are about to be trained on other data."""
-    for part in chain.modules():
-        if isinstance(part, Seen):
-            part.reset()
-
-
-def init_modules(chain: Chain, load: Callable[[str], Chain]) -> list[str]:
-    """Fill modules from the ``init`` of their descriptions, ``PACK_OR_EXPERIMENT[#module]``.
-
-    The module is the one of the same name unless given. What its ports saw is forgotten unless it is frozen.
-
-    Returns:
-        one line for each module that was filled, for the log.
-
-    Raises:
-        CheckpointError: the donor has no such module, or it does not fit.
-    """
-    lines, donors = [], {}
-    for config in chain.configs:
-        if not config.init:
-            continue
-        source, _, name = config.init.partition("#")
-        if source not in donors:
-            donors[source] = load(source)
-        donor = donors[source]
-        name = name or config.name
-        if name not in donor.mods:
-            raise CheckpointError(f"{config.name}.init: {source} has no module {name!r}, only {', '.join(donor.names)}")
-        part, own = donor[name], chain[config.name]
-        for side, theirs, ours in zip(("reads", "writes"), part.first.ports, own.first.ports):
-            if theirs.vocab is not None and ours.vocab is not None and theirs.vocab.sha256 != ours.vocab.sha256:
-                raise CheckpointError(f"{config.name}.init: {config.init} {side} another vocabulary, or another order")
-        tensors = {k.replace(f"mods.{name}.", f"mods.{config.name}.", 1): v for k, v in part.state_dict().items()}
-        fill(own, tensors, config.init)
-        if not config.freeze:
-            forget(own)
-        lines.append(f"{config.name}: {sum(v.numel() for v in tensors.values())} values from {config.init}")
-    return lines

@@ -33,7 +33,7 @@ class Port(NamedTuple):
 
     Args:
         kind: ``speech``, ``tokens``, ``marginals``, ``states`` or ``text``.
-        vocab: of tokens, marginals and text.
+        vocab: of tokens, marginals and text; of states, that of their auxiliary CTC, if they have one.
         size: width of states.
     """
 
@@ -48,12 +48,17 @@ Input = SpeechInput | TokenInput | Ingestor | StatesInput
 class EncoderModule(nn.Module):
     """Input -> body -> [length controller] -> CTC interface (left side of Figure 2).
 
+    ::
+
+        hidden states -.-- CTC interface --> marginals, loss        (LegoNN: these are read)
+                        `-----------------> states                  (baseline: these; CTC may help in training)
+
     Args:
         ports: input port and output port (marginals, or states for the baseline).
         input: input layer or ingestor.
         body: transformer encoder.
         length_control: or None: as many slots as input steps.
-        interface: CTC interface, or None for states.
+        interface: CTC interface; beside states it is an auxiliary, or None.
         ctc_weight: weight of this module's CTC loss; 0 trains it ungrounded (Table X).
     """
 
@@ -76,7 +81,19 @@ class EncoderModule(nn.Module):
         x = self.body(x, lengths)
         if self.length_control is not None:
             x, lengths = self.length_control(x, lengths)
-        return (x if self.interface is None else self.interface(x)), lengths
+        writes = self.interface if self.ports[1].kind == "marginals" else None
+        return (x if writes is None else writes(x)), lengths
+
+    def log_probs(self, output: torch.Tensor) -> torch.Tensor | None:
+        """What ``forward`` returned, as log-probabilities (B, K, V) of the interface; None where there is none."""
+        if self.interface is None:
+            return None
+        return output if self.ports[1].kind == "marginals" else self.interface(output)
+
+    @property
+    def share_behind(self) -> float:
+        """Share of the loss of all modules behind: beside an auxiliary CTC of weight w it is 1 - w, else 1."""
+        return 1.0 - self.ctc_weight if self.ports[1].kind == "states" else 1.0
 
 
 class DecoderState:
@@ -175,8 +192,22 @@ class DecoderModule(nn.Module):
 Module = EncoderModule | DecoderModule
 
 
+def parts_of(module: Module) -> list[str]:
+    """Names of submodules that hold weights, ``input`` and ``input.embed`` for instance."""
+    found: dict[str, None] = {}
+    for key in module.state_dict():
+        words = key.split(".")
+        found.update(dict.fromkeys(".".join(words[:i]) for i in range(1, len(words))))
+    return list(found)
+
+
+def learns(module: Module) -> bool:
+    """Whether any of its weights is trained; if none is, it keeps the contract it was trained with."""
+    return any(p.requires_grad for p in module.parameters())
+
+
 def produced(module: Module) -> Interface | None:
-    """The interface a module writes, with what it saw in training."""
+    """The interface a module writes (or has beside its states), with what it saw in training."""
     if not isinstance(module, EncoderModule) or module.interface is None:
         return None
     vocab, seen = module.ports[1].vocab, module.interface.seen

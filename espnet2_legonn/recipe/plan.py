@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from espnet2_legonn.errors import ConfigError
-from espnet2_legonn.schema import nearest, read_yaml
+from espnet2_legonn.parts import InitConfig, check_parts
+from espnet2_legonn.schema import Reader, nearest, read_yaml
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Experiment:
         name: folder ``exp/legonn_<name>``.
         modules: keys of the plan's ``modules``, in order; empty for a plug.
         plug: ``experiment#module`` parts of a chain that is only put together.
-        init: module name to ``experiment#module`` it starts from.
+        init: module name to ``experiment#module`` it starts from, or to a mapping as in a training config.
         train, valid: data sets under dump/raw.
         tests: data sets decoded and scored.
         metrics: of the final output and of interfaces in words.
@@ -36,7 +37,7 @@ class Experiment:
     name: str
     modules: tuple[str, ...] = ()
     plug: tuple[str, ...] = ()
-    init: dict[str, str] = field(default_factory=dict)
+    init: dict[str, Any] = field(default_factory=dict)
     train: str = ""
     valid: str = ""
     tests: tuple[str, ...] = ()
@@ -48,7 +49,12 @@ class Experiment:
     @property
     def needs(self) -> set[str]:
         """Experiments that must be done before."""
-        return {part.partition("#")[0] for part in (*self.plug, *self.init.values())}
+        return {part.partition("#")[0] for part in (*self.plug, *map(_donor, self.init.values()))}
+
+
+def _donor(init: Any) -> str:
+    """``experiment#module`` of an ``init``, short or long."""
+    return str(init.get("from", "") if isinstance(init, dict) else init)
 
 
 @dataclass(frozen=True)
@@ -78,12 +84,14 @@ class Plan:
         modules = []
         for key in experiment.modules:
             module = json.loads(json.dumps(self.modules[key]))
-            source = experiment.init.get(module["name"])
-            if source:
-                donor, _, part = source.partition("#")
-                module["init"] = f"{folder(exp_dir, donor)}#{part}" if part else str(folder(exp_dir, donor))
+            init = experiment.init.get(module["name"])
+            if init:
+                donor, _, part = _donor(init).partition("#")
+                source = f"{folder(exp_dir, donor)}#{part}" if part else str(folder(exp_dir, donor))
+                module["init"] = {**init, "from": source} if isinstance(init, dict) else source
             modules.append(module)
-        used = {m[side].get("vocab") for m in modules for side in ("input", "output")}
+        sides = [side for m in modules for side in (m["input"], m["output"], m["output"].get("ctc") or {})]
+        used = {side.get("vocab") for side in sides}
         vocabs = {name: vocab for name, vocab in self.vocabs.items() if name in used}
         config = {"vocabs": vocabs, "modules": modules, **self.training, **experiment.options}
         return {**config, "modules_conf": experiment.change} if experiment.change else config
@@ -133,7 +141,11 @@ def load_plan(path: Path, only: list[str] | None = None) -> Plan:
         for key in experiment.modules:
             if key not in data["modules"]:
                 faults.append(f"{where}: no module {key!r}{nearest(key, data['modules'])}")
-        for need in experiment.needs - set(experiments):
+        if not isinstance(experiment.init, dict):
+            faults.append(f"{where}: init must be a mapping of module names to donors, found {experiment.init!r}")
+            continue
+        faults += _init_faults(where, experiment, data["modules"])
+        for need in experiment.needs - set(experiments) - {""}:
             faults.append(f"{where}: no experiment {need!r}{nearest(need, experiments)}")
     tables = []
     for entry in data.get("tables", []):
@@ -155,6 +167,22 @@ def load_plan(path: Path, only: list[str] | None = None) -> Plan:
         experiments,
         tuple(tables),
     )
+
+
+def _init_faults(where: str, experiment: Experiment, modules: dict[str, Any]) -> list[str]:
+    faults: list[str] = []
+    chosen = {modules[key]["name"]: modules[key] for key in experiment.modules if key in modules}
+    for name, init in experiment.init.items():
+        if name not in chosen:
+            faults.append(f"{where}: init: no module {name!r}{nearest(name, chosen)}")
+            continue
+        reader = Reader()
+        read = reader.coerce(str | InitConfig, init, f"{name}.init")
+        if not reader.faults:
+            decodes = chosen[name]["body"].get("type") == "transformer_decoder"
+            reader.faults += check_parts(name, decodes, read, False)
+        faults += [f"{where}: {fault}" for fault in reader.faults]
+    return faults
 
 
 def _with_needs(names: list[str], experiments: dict[str, Experiment], path: Path) -> set[str]:

@@ -146,7 +146,7 @@ def _train(plan: Plan, experiment: Experiment, raw: Path, exp: Path, exp_dir: Pa
 
 def _stats(config_file: Path, data: list[str], config: Any, experiment: Experiment, raw: Path, exp_dir: Path) -> Path:
     """Statistics, shared by the experiments with the same data, module names and vocabularies."""
-    targets = [(m.name, getattr(m.output, "vocab", "")) for m in config.modules]
+    targets = [(m.name, m.target.vocab if m.target else "") for m in config.modules]
     digest = hashlib.sha256(json.dumps([data, targets]).encode()).hexdigest()[:8]
     stats = exp_dir / f"legonn_stats_{experiment.train}_{digest}"
     if not (stats / "train" / "batch_keys").is_file():

@@ -48,7 +48,7 @@ def data_triples(config: ChainConfig, data: Path, targets: bool = True) -> list[
     if kind not in KINDS:
         raise ConfigError(f"{config.modules[0].name}: a recipe begins with speech or tokens, not with {kind}")
     wanted = [KINDS[kind]]
-    units = {config.vocabs[m.output.vocab].unit for m in config.modules if hasattr(m.output, "vocab")}
+    units = {config.vocabs[m.target.vocab].unit for m in config.modules if m.target is not None}
     if targets and units - {"phn"}:
         wanted.append(("text", "text", "text"))
     if targets and "phn" in units:
@@ -74,7 +74,7 @@ def shape_options(config: ChainConfig, stats_dir: Path) -> list[str]:
 
 
 def _last_target(config: ChainConfig) -> str:
-    return [m.name for m in config.modules if hasattr(m.output, "vocab")][-1]
+    return [m.name for m in config.modules if m.target is not None][-1]
 
 
 def data_options(config: ChainConfig, train: Path, valid: Path) -> list[str]:
@@ -196,22 +196,21 @@ def score(exp: Path, data: Path, decoded: Path, metrics: Sequence[str]) -> list[
         (module, metric, value) of each; module is empty for the final output.
     """
     config = chain_config(exp / store.CONFIG)
-    units = {m.name: config.vocabs[m.output.vocab].unit for m in config.modules if hasattr(m.output, "vocab")}
-    languages = {m.name: config.vocabs[m.output.vocab].language for m in config.modules if hasattr(m.output, "vocab")}
+    vocabs = {m.name: config.vocabs[m.target.vocab] for m in config.modules if m.target is not None}
     speakers = data / "utt2spk" if (data / "utt2spk").is_file() else None
     found = []
-    for name, folder in [("", decoded)] + [(m, decoded / "interfaces" / m) for m in units]:
+    for name, folder in [("", decoded)] + [(m, decoded / "interfaces" / m) for m in vocabs]:
         if not (folder / "text").is_file():
             continue
-        phonemes = units[name or _last_target(config)] == "phn"
+        vocab = vocabs[name or _last_target(config)]
+        phonemes = vocab.unit == "phn"
         reference = data / ("text_phn" if phonemes else "text")
         if not reference.is_file():
             continue  # a donor's phonemes need not be known for this data
         for metric in ["per"] if phonemes else metrics:
             report: BleuReport | ErrorReport
             if metric.startswith("bleu"):
-                language = languages[name or _last_target(config)]
-                report = score_translation(metric, data, folder / "text", language, speakers)
+                report = score_translation(metric, data, folder / "text", vocab.language, speakers)
             else:
                 report = score_error_rate(reference, folder / "text", metric, speakers)
             report.write(folder / f"score_{metric}")

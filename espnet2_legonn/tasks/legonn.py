@@ -29,6 +29,7 @@ from espnet2_legonn.train.optimizers import parameter_groups
 from espnet2_legonn.train.preprocessor import Preprocessor
 from espnet2_legonn.train.schedulers import add_schedulers
 from espnet2_legonn.train.trainer import LegoNNTrainer
+from espnet2_legonn.warm import freeze_lines
 from espnet2_legonn.zoo.card import CARD
 from espnet2_legonn.zoo.load import init_modules
 
@@ -135,9 +136,8 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[misc, name-defined]
         first = getattr(config.modules[0].input, "vocab", None)
         targets: dict[str, tuple[str, Vocabulary]] = {}
         for module in config.modules:
-            name = getattr(module.output, "vocab", None)
-            if name is not None:
-                targets[module.name] = (name, vocabs[name])
+            if module.target is not None:
+                targets[module.name] = (module.target.vocab, vocabs[module.target.vocab])
         return Preprocessor(vocabs[first] if first else None, targets)
 
     @classmethod
@@ -188,9 +188,10 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[misc, name-defined]
             if args.output_dir is not None and (Path(args.output_dir) / CARD).is_file():
                 raise ConfigError(f"{args.output_dir}: is a pack; training would change it, give another --output_dir")
             _load_feature_stats(chain, stats_folder(args))
-            for line in init_modules(chain):
+            for line in _warm_start(chain, args):
                 logging.info("init: %s", line)
-            chain.apply_freeze()
+            for line in freeze_lines(chain):
+                logging.info("freeze: %s", line)
         args.num_parameters = sum(p.numel() for p in chain.parameters())  # for RESULTS.md, by way of config.yaml
         return LegoNNModel(chain, AMP[getattr(args, "amp_dtype", "none")])
 
@@ -224,9 +225,19 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[misc, name-defined]
         return LegoNNModel(chain).to(device), args
 
 
+def _warm_start(chain: LegoNN, args: argparse.Namespace) -> list[str]:
+    """Fill modules from their donors; a resumed training has all weights in its checkpoint and needs none."""
+    checkpoint = Path(args.output_dir or ".") / "checkpoint.pth"  # where ESPnet's trainer looks
+    if not getattr(args, "resume", False) or not checkpoint.is_file():
+        return init_modules(chain)
+    donors = [config.donor.source for config in chain.configs if config.donor is not None]
+    return [f"skipped, {checkpoint} has all weights: {', '.join(donors)} not needed any more"] if donors else []
+
+
 def _load_feature_stats(chain: LegoNN, folder: Path | None) -> None:
-    first = chain.first.input
-    if not isinstance(first, SpeechInput) or first.normalization.kind != "global" or chain.configs[0].init:
+    first, donor = chain.first.input, chain.configs[0].donor
+    given = donor is not None and donor.takes("input.normalization")
+    if not isinstance(first, SpeechInput) or first.normalization.kind != "global" or given:
         return
     if folder is None:
         raise ConfigError(f"{chain.names[0]}.input.normalize: global needs --train_shape_file of stage 10")

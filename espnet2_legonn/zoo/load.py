@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from espnet2_legonn import store
+from espnet2_legonn import store, warm
 from espnet2_legonn.chain import Chain
 from espnet2_legonn.errors import CheckpointError, LegoNNError
 from espnet2_legonn.zoo.card import CARD, Card
@@ -62,5 +62,5 @@ def _require_truth(chain: Chain, card: Card, folder: Path) -> None:
 
 
 def init_modules(chain: Chain) -> list[str]:
-    """Fill modules from the ``init`` of their descriptions; see ``store.init_modules``."""
-    return store.init_modules(chain, lambda source: load(Chain, source))
+    """Fill modules from the ``init`` of their descriptions; see ``warm.init_modules``."""
+    return warm.init_modules(chain, lambda source: load(Chain, source))

@@ -353,6 +353,7 @@ def reference_losses(
     """Sum of each module's loss over SOURCES, item by item."""
     w, losses = toys.weights(model), dict.fromkeys(targets, 0.0)
     for i, x in enumerate(SOURCES):
+        share = 1.0
         for m in modules:
             own = ref.part(w, f"mods.{m['name']}")
             if m["name"] == "decoder":
@@ -365,12 +366,17 @@ def reference_losses(
                     )
                 )
                 log_probs = ref.decoder(memory, targets["decoder"][i], own, HEADS)
-                losses["decoder"] += ref.cross_entropy(
+                losses["decoder"] += share * ref.cross_entropy(
                     log_probs, targets["decoder"][i], m["output"]["label_smoothing"]
                 )
                 break
             x = reference_module(own, x, m)
-            if m["name"] in targets:
+            if "ctc" in m["output"]:
+                weight = m["output"]["ctc"]["weight"]
+                log_probs = ref.ctc_distribution(x, ref.part(own, "interface"))
+                losses[m["name"]] += weight * ref.ctc_by_forward(log_probs, targets[m["name"]][i])
+                share = 1 - weight
+            elif m["name"] in targets:
                 losses[m["name"]] += m["output"]["ctc_weight"] * ref.ctc_by_forward(x, targets[m["name"]][i])
     return losses
 
@@ -385,6 +391,11 @@ BASELINE = [
 ]
 CHAINS = {
     "baseline": (BASELINE, {"decoder": WORDS}),
+    # w CTC + (1 - w) CE, as ESPnet's ctc_weight; a length controller, since the source is shorter than the target
+    "hybrid": (
+        [{**toys.encoder("enc", toys.TEXT, "bpe", "2"), "output": toys.HYBRID}, toys.decoder({"type": "states"})],
+        {"enc": WORDS, "decoder": WORDS},
+    ),
     "wemb": (toys.two(toys.wemb("bpe")), {"enc": WORDS, "decoder": WORDS}),
     "beam": (toys.two(toys.beam_conv("bpe", receptive_field=3)), {"enc": WORDS, "decoder": WORDS}),
     "smoothed": (

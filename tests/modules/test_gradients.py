@@ -89,6 +89,27 @@ def test_ctc_gradient_of_logits_in_a_chain() -> None:
         assert not kept[0].grad[i, k:].any()
 
 
+def test_joint_gradient_of_states_with_an_auxiliary_ctc() -> None:
+    """w CTC + (1 - w) CE as a function of the hidden states, against differences of the NumPy reference."""
+    encoder = {**toys.encoder("enc", toys.TEXT, "bpe", "2"), "output": toys.HYBRID}
+    model = toys.doubled(toys.chain([encoder, toys.decoder({"type": "states"})], sharp=3.0)).eval()
+    kept: list[torch.Tensor] = []
+    model["enc"].last.register_forward_hook(lambda _m, _i, out: (out[0].retain_grad(), kept.append(out[0]))[1])
+    parts = run(model)
+    (parts["enc"].total + parts["decoder"].total).backward()
+    weights = toys.weights(model)
+    interface, own = ref.part(weights, "mods.enc.interface"), ref.part(weights, "mods.decoder")
+
+    def objective(states: np.ndarray, word: list[int]) -> float:
+        ctc = ref.ctc_by_forward(ref.ctc_distribution(states, interface), word)
+        return 0.3 * ctc + 0.7 * ref.cross_entropy(ref.decoder(states, word, own, toys.HEADS), word)
+
+    for i, word in enumerate(WORDS[:2]):
+        k = 2 * (len(SOURCES[i]) + 1)
+        wanted = differences(lambda x, w=word: objective(x, w), kept[0][i, :k].detach().numpy())
+        np.testing.assert_allclose(kept[0].grad[i, :k], wanted, atol=2e-6)  # cross-entropy is float32
+
+
 # -- through the interface -------------------------------------------------------------------------
 
 

@@ -145,6 +145,10 @@ MIXES = {
         ],
         (),
     ),
+    "hybrid": (
+        [{**toys.encoder("enc", toys.TEXT, "bpe", "2"), "output": toys.HYBRID}, toys.decoder({"type": "states"})],
+        ("enc",),
+    ),
 }
 
 

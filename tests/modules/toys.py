@@ -78,6 +78,7 @@ def beam_conv(vocab: str, **more: Any) -> dict[str, Any]:
 
 
 TEXT = {"type": "tokens", "vocab": "src"}
+HYBRID = {"type": "states", "ctc": {"vocab": "bpe", "weight": 0.3}}  # states, and an auxiliary CTC
 SPEECH = {"type": "speech", "n_mels": 10, "channels": [2, 3]}
 
 
@@ -102,7 +103,8 @@ def three(
 def chain(modules: list[dict[str, Any]], seed: int = 0, sharp: float = 1.0) -> Chain:
     """Random weights, also where the constructors put zeros and ones; ``sharp`` multiplies the CTC logits."""
     torch.manual_seed(seed)
-    used = {side.get("vocab") for m in modules for side in (m["input"], m["output"])}
+    sides = [side for m in modules for side in (m["input"], m["output"], m["output"].get("ctc", {}))]
+    used = {side.get("vocab") for side in sides}
     built = Chain.from_config({"vocabs": {n: v for n, v in VOCABS.items() if n in used}, "modules": modules})
     scramble(built)
     with torch.no_grad():

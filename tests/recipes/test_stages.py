@@ -139,6 +139,26 @@ def test_shape_names() -> None:
     assert stages.shape_names(parsed([RECOGNISER, PRONUNCIATION])) == ["speech_shape", "text_words_shape"]
 
 
+def test_an_auxiliary_ctc_wants_labels(data: Path) -> None:
+    """Phonemes for the CTC of a baseline that decodes words."""
+    hybrid = {**RECOGNISER, "output": {"type": "states", "ctc": {"vocab": "phones"}}}
+    chain = parsed([hybrid, {**DECODER, "input": {"type": "states"}}])
+    names = [triple.split(",")[1] for triple in stages.data_triples(chain, data / "train")]
+    assert names == ["speech", "text", "text_phn"]
+    assert stages.shape_names(chain) == ["speech_shape", "text_decoder_shape"]
+    assert stages.shape_names(parsed([hybrid])) == ["speech_shape", "text_phones_shape"]
+
+
+def test_an_auxiliary_ctc_is_scored_as_an_interface(data: Path, tmp_path: Path) -> None:
+    encoder = {**FIRST, "output": {"type": "states", "ctc": {"vocab": "tgt"}}}
+    exp = build([encoder, {**DECODER, "input": {"type": "states"}}]).save(tmp_path / "hybrid")
+    folder = subset(data / "valid", tmp_path / "test", 4)
+    out = infer(exp, folder, tmp_path / "out")
+    os.rename(out / "1best_recog" / "text", out / "text")
+    found = stages.score(exp, folder, out, ["wer"])
+    assert [(name, metric) for name, metric, _ in found] == [("", "wer"), ("encoder", "wer")]
+
+
 def test_config_without_a_chain(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("optim: adam\n")
     with pytest.raises(ConfigError, match=r"x\.yaml: describes no chain"):

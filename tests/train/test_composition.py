@@ -69,6 +69,17 @@ def test_fine_tuning_config(lab: Lab, composed: Path, tmp_path: Path) -> None:
     assert moved and all(k.startswith("chain.mods.encoder") for k in moved)
 
 
+def test_fine_tuning_leaves_parts_out(lab: Lab, composed: Path, tmp_path: Path) -> None:
+    """``modules_conf`` adds to the short ``init`` that the composition wrote."""
+    tune = tmp_path / "tune.yaml"
+    changes = {"encoder": {"init": {"except": ["length_control"]}}, "decoder": {"freeze": ["body"]}}
+    tune.write_text(yaml.safe_dump({"modules_conf": changes}))
+    config = finetune_config(LegoNN.from_pretrained(composed), composed, tune)
+    log = train(lab, tmp_path / "exp", "--config", str(config), *NO_UPDATE)
+    assert f"values from {composed}#encoder: input, body, interface; left as made: length_control" in log
+    assert "freeze: decoder: body: " in log
+
+
 def test_init_takes_packs(lab: Lab, composed: Path, tmp_path: Path) -> None:
     from espnet2_legonn.zoo.files import zip_pack
 

@@ -49,6 +49,13 @@ def test_frozen_modules_have_no_group(mode: Any) -> None:
     assert inside == {id(p) for p in pair.mods["decoder"].parameters()}
 
 
+def test_frozen_parts_are_in_no_group() -> None:
+    pair = chain({"freeze": ["input", "body"]})
+    inside = {id(p) for g in parameter_groups(pair, {"lr": 1.0}) for p in g["params"]}
+    out = {name for name, p in pair.named_parameters() if id(p) not in inside}
+    assert out == {n for n, _ in pair.named_parameters() if n.startswith(("mods.encoder.input", "mods.encoder.body"))}
+
+
 def test_scaled_rate_without_a_rate() -> None:
     with pytest.raises(ConfigError, match=r"encoder\.lr_scale.*optim_conf.*lr"):
         parameter_groups(chain({"lr_scale": 0.1}), {"betas": [0.9, 0.98]})

@@ -8,13 +8,26 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from espnet2_legonn import LegoNN
 from espnet2_legonn.errors import CheckpointError, ConfigError, DataError
-from tests.train.toys import DECODER, ENCODER, MODULES, RECOGNISER, Lab, call, collect_stats, config, gap, weights
+from tests.train.toys import (
+    DECODER,
+    ENCODER,
+    MODULES,
+    RECOGNISER,
+    Lab,
+    call,
+    collect_stats,
+    config,
+    control,
+    gap,
+    weights,
+)
 
 pytestmark = pytest.mark.xdist_group("espnet")
 Donors = dict[str, tuple[Path, str]]
@@ -169,6 +182,20 @@ def test_baseline(lab: Lab, tmp_path: Path) -> None:
     assert isinstance(LegoNN.from_pretrained(tmp_path / "exp")("s1 s2", beam_size=2), str)
 
 
+def test_hybrid_baseline(lab: Lab, tmp_path: Path) -> None:
+    """A loss each, labels for both, slots per token from the data; the greedy text of the encoder is read."""
+    stats = collect_stats(lab.corpus, tmp_path / "stats", "tokens", MODULES["hybrid"])
+    shapes = lab.corpus.shapes("tokens", stats)
+    log = call(tmp_path / "exp", config(MODULES["hybrid"], max_epoch=1), *lab.corpus.data("tokens"), *shapes)
+    found = {name: float(value) for name, value in re.findall(r"(\w+)=([\d.]+)", log.split("1epoch results")[1])}
+    assert found["loss_encoder"] == pytest.approx(0.3 * found["ctc_encoder"], rel=0.01)
+    assert found["loss"] == pytest.approx(found["loss_encoder"] + found["loss_decoder"], rel=0.01)
+    assert found["slots_per_token_encoder"] == pytest.approx(2, rel=0.2)
+    chain = LegoNN.from_pretrained(tmp_path / "exp")
+    assert isinstance(chain("s1 s2", beam_size=2), str)
+    assert isinstance(chain.marginals("s1 s2").greedy_text(), str)
+
+
 def test_labels_longer_than_slots_are_counted(lab: Lab, tmp_path: Path) -> None:
     encoder = {**ENCODER, "length_control": {"max_length": 2, "num_blocks": 1, "ratio": 1}}
     log = lab.train(tmp_path / "exp", "tokens", modules=[encoder, DECODER], max_epoch=1)
@@ -239,6 +266,73 @@ def test_init_from_another_architecture(lab: Lab, donors: Donors, tmp_path: Path
     modules = [{**encoder, "init": str(donors["tokens"][0])}, DECODER]
     with pytest.raises(CheckpointError, match="module encoder: .* of another shape"):
         lab.train(tmp_path / "exp", "tokens", modules=modules)
+
+
+def test_a_warm_encoder_for_another_language(lab: Lab, donors: Donors, tmp_path: Path) -> None:
+    """All but the input from the donor, the body frozen: what is taken, left and frozen is said and done."""
+    donor, _ = donors["tokens"]
+    init = {"from": f"{donor}#encoder", "except": ["input"]}
+    modules = [{**ENCODER, "init": init, "freeze": ["body"]}, {**DECODER, "init": str(donor), "freeze": True}]
+    log = lab.train(tmp_path / "exp", "tokens", modules=modules, max_epoch=1)
+    assert re.search(
+        rf"init: encoder: \d+ values from {donor}#encoder: body, length_control, interface; left as made: input\n", log
+    )
+    assert re.search(r"freeze: encoder: body: \d+ of \d+ values stay\n", log)
+    start = torch.load(donor / "train.total_count.ave.pth", weights_only=True)
+    end = weights(tmp_path / "exp", 1)
+    changed = {k.split(".")[3] for k in part(start, "encoder") if not torch.equal(start[k], end[k])}
+    assert changed == {"input", "length_control", "interface"}
+    assert gap(part(start, "decoder"), part(end, "decoder")) == 0
+    data = yaml.safe_load((tmp_path / "exp" / "config.yaml").read_text())
+    assert data["modules"][0]["init"] == init, "config.yaml says where it came from"
+
+
+def test_a_part_of_a_module_on_the_command_line(lab: Lab, donors: Donors, tmp_path: Path) -> None:
+    donor, _ = donors["tokens"]
+    modules = [{**ENCODER, "init": str(donor)}, DECODER]
+    options = ["--modules_conf", "encoder.init.except=[input.embed]", "--modules_conf", "encoder.freeze=[body]"]
+    log = lab.train(tmp_path / "exp", "tokens", *options, modules=modules, max_epoch=1)
+    assert "left as made: input" in log and "freeze: encoder: body" in log
+
+
+@pytest.mark.parametrize(("left", "read"), [([], False), (["input"], True), (["input.normalization"], True)])
+def test_statistics_of_features_come_with_the_part(
+    lab: Lab, donors: Donors, tmp_path: Path, left: list[str], read: bool
+) -> None:
+    """The donor's, or those of the new data where the part is left out."""
+    donor, _ = donors["speech"]
+    recogniser = {**RECOGNISER, "init": {"from": str(donor), "except": left}}
+    data = config([recogniser], max_epoch=1)
+    stats = tmp_path / "stats"
+    shutil.copytree(lab.stats["speech"], stats)
+    feats = dict(np.load(stats / "train" / "feats_stats.npz"))
+    np.savez(stats / "train" / "feats_stats.npz", **{**feats, "sum": feats["sum"] + 7 * feats["count"]})
+    from espnet2_legonn.tasks.legonn import LegoNNTask
+
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(data))
+    options = ["--config", str(tmp_path / "train.yaml"), "--output_dir", str(tmp_path / "exp")]
+    args = LegoNNTask.get_parser().parse_args([*options, *lab.corpus.shapes("speech", stats)])
+    mean = LegoNNTask.build_model(args).chain.first.input.normalization.mean
+    theirs = LegoNN.from_pretrained(donor).first.input.normalization.mean
+    torch.testing.assert_close(mean, theirs + (7 if read else 0))
+
+
+# ---- ESPnet's own way
+
+
+def test_init_param_of_espnet_takes_and_excludes_parts(lab: Lab, donors: Donors, tmp_path: Path) -> None:
+    """``file.pth:src_key:dst_key:exclude_keys``."""
+    donor, _ = donors["tokens"]
+    encoder = {**ENCODER, "name": "reader", "length_control": control(ratio="3/2")}
+    file = donor / "train.total_count.ave.pth"
+    source = f"{file}:chain.mods.encoder:chain.mods.reader:chain.mods.encoder.input"
+    still = ["--optim_conf", "lr=0.0", "--optim_conf", "weight_decay=0.0"]
+    lab.train(tmp_path / "exp", "tokens", "--init_param", source, *still, modules=[encoder, DECODER], max_epoch=1)
+    theirs, mine = torch.load(file, weights_only=True), weights(tmp_path / "exp", 1)
+    same = {k.removeprefix("chain.mods.reader.").split(".")[0] for k, v in mine.items()
+            if k.startswith("chain.mods.reader") and "seen" not in k and v.dim() > 1
+            and torch.equal(v, theirs[k.replace("reader", "encoder")])}  # fmt: skip
+    assert same == {"body", "length_control", "interface"}
 
 
 # ---- what users get wrong

@@ -11,7 +11,7 @@ import torch
 
 from espnet2_legonn._compat import atomic_save, load
 from espnet2_legonn.errors import CheckpointError
-from tests.train.toys import Lab, figures, gap, weights
+from tests.train.toys import DECODER, ENCODER, Lab, figures, gap, weights
 
 pytestmark = pytest.mark.xdist_group("espnet")
 # 15 utterances in batches of about 3: five batches an epoch, which is no multiple of three.
@@ -64,6 +64,23 @@ def test_resume_from_a_finished_training(lab: Lab, tmp_path: Path) -> None:
     before = weights(tmp_path, 1)
     log = lab.train(tmp_path, "tokens", "--resume", "true", max_epoch=1, **SCHEDULE)
     assert "already reached at max_epoch" in log and gap(before, weights(tmp_path, 1)) == 0
+
+
+def test_resume_needs_no_donor(lab: Lab, donors: dict[str, tuple[Path, str]], tmp_path: Path) -> None:
+    """The checkpoint has all; a training that begins anew still needs its donor."""
+    donor = tmp_path / "donor"
+    shutil.copytree(donors["tokens"][0], donor)
+    modules = [{**ENCODER, "init": {"from": f"{donor}#encoder", "except": ["input"]}}, {**DECODER, "init": str(donor)}]
+    lab.train(tmp_path / "whole", "tokens", modules=modules, max_epoch=2, **SCHEDULE)
+    lab.train(tmp_path / "exp", "tokens", modules=modules, max_epoch=1, **SCHEDULE)
+    shutil.rmtree(donor)
+    log = lab.train(tmp_path / "exp", "tokens", "--resume", "true", modules=modules, max_epoch=2, **SCHEDULE)
+    said = f"init: skipped, {tmp_path}/exp/checkpoint.pth has all weights: {donor}#encoder, {donor} not needed any more"
+    assert said in log and "values from" not in log
+    assert gap(weights(tmp_path / "whole", 2), weights(tmp_path / "exp", 2)) == 0
+    for exp, resume in (("exp", "false"), ("new", "true")):
+        with pytest.raises(CheckpointError, match="donor: no such folder or zip"):
+            lab.train(tmp_path / exp, "tokens", "--resume", resume, modules=modules, max_epoch=1, **SCHEDULE)
 
 
 def test_killed_while_saving(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,17 +67,19 @@ PRONUNCIATION = {
 }
 RECOGNISER = {**ENCODER, "name": "phones", "input": SPEECH, "output": {"vocab": "phones"}}
 STATES_ENCODER = {"name": "encoder", "input": ENCODER["input"], "body": body(), "output": {"type": "states"}}
+HYBRID_ENCODER = {**ENCODER, "output": {"type": "states", "ctc": {"vocab": "tgt"}}}
 MODULES = {
     "tokens": [ENCODER, DECODER],
     "speech": [RECOGNISER, PRONUNCIATION, DECODER],
     "encoder": [ENCODER],
     "baseline": [STATES_ENCODER, {**DECODER, "input": {"type": "states"}}],
+    "hybrid": [HYBRID_ENCODER, {**DECODER, "input": {"type": "states"}}],
 }
 
 
 def config(modules: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
     """A training config for these modules, with the vocabularies that they use."""
-    used = {side.get("vocab") for m in modules for side in (m["input"], m["output"])}
+    used = {side.get("vocab") for m in modules for side in (m["input"], m["output"], m["output"].get("ctc", {}))}
     return {
         "vocabs": {name: vocab for name, vocab in VOCABS.items() if name in used},
         "modules": copy.deepcopy(modules),  # ratios are written into it
