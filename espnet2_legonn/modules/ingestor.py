@@ -123,5 +123,5 @@ class Ingestor(nn.Module):
         if self.collapse_slots:
             log_probs, lengths = collapse(log_probs, lengths)
         h = self.embed(log_probs, lengths) * self.scale
-        h = self.dropout(h + self.positions(h.shape[1]).to(h.dtype))
+        h = self.dropout(self.positions(h, self.encoder.after_norm.weight.dtype))
         return self.encoder(h, lengths), lengths

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from espnet2_legonn.modules.masks import zero_padding
-from espnet2_legonn.modules.position import sinusoids
+from espnet2_legonn.modules.position import SinusoidalPositions
 from espnet2_legonn.modules.transformer import BlockSizes, CrossTransformer
 
 
@@ -33,13 +33,10 @@ class LengthController(nn.Module):
             which a sinusoid at another rate does not allow linearly.
     """
 
-    sinusoids: torch.Tensor
-
     def __init__(self, sizes: BlockSizes, ratio: tuple[int, int], max_length: int, aligned: bool = False) -> None:
         super().__init__()
         self.ratio, self.max_length = ratio, max_length
-        rate = ratio[1] / ratio[0] if aligned else 1.0
-        self.register_buffer("sinusoids", sinusoids(torch.arange(max_length) * rate, sizes.size), persistent=False)
+        self.positions = SinusoidalPositions(sizes.size, ratio[1] / ratio[0] if aligned else 1.0)
         self.learned = nn.Embedding(max_length, sizes.size)
         nn.init.normal_(self.learned.weight, std=sizes.size**-0.5)
         self.blocks = CrossTransformer(sizes)
@@ -52,7 +49,7 @@ class LengthController(nn.Module):
         """(B, T, D), (B,) -> (B, K, D), (B,)."""
         # K comes from the padded length, a number the host knows: no synchronisation.
         size = int(slots_for(torch.tensor(x.shape[1]), *self.ratio, self.max_length))
-        queries = self.sinusoids[:size] + self.learned.weight[:size]  # eq. 12
+        queries = self.positions(self.learned.weight[:size], self.learned.weight.dtype)  # eq. 12
         slots = self.slots(lengths)
-        y = self.blocks(queries.to(x.dtype).expand(x.shape[0], -1, -1), x, lengths, slots)
+        y = self.blocks(queries.expand(x.shape[0], -1, -1), x, lengths, slots)
         return zero_padding(y, slots), slots

@@ -157,7 +157,7 @@ class DecoderModule(nn.Module):
 
     def _embed(self, tokens: torch.Tensor, start: int = 0) -> torch.Tensor:
         y = self.embed(tokens) * self.scale
-        return self.dropout(y + self.positions(tokens.shape[1], start).to(y.dtype))
+        return self.dropout(self.positions(y, self.embed.weight.dtype, start))
 
     def ingest(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Input of the port's kind to memory (B, S, D), (B,)."""

@@ -7,7 +7,10 @@ from torch import nn
 
 
 class Seen(nn.Module):
-    """Running totals as buffers; ``slots_per_token`` is half of the contract (the vocabulary is the other)."""
+    """Running totals as buffers; ``slots_per_token`` is half of the contract (the vocabulary is the other).
+
+    ``update`` knows the batch of its own process; ``train/model.py::Shards`` adds those of the others.
+    """
 
     totals: torch.Tensor
     longest: torch.Tensor

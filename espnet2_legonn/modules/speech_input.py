@@ -210,4 +210,4 @@ class SpeechInput(nn.Module):
         if self.augment is not None:
             x = self.augment(x, frames)
         x, steps = self.conv(x, frames)
-        return self.dropout(x + self.positions(x.shape[1]).to(x.dtype)), steps
+        return self.dropout(self.positions(x, self.conv.out.weight.dtype)), steps

@@ -34,4 +34,4 @@ class TokenInput(nn.Module):
         """(B, T-1) ids (padding: any value), (B,) -> (B, T, D), (B,)."""
         ids = F.pad(ids.clamp(min=0), (0, 1)).scatter(1, lengths.unsqueeze(1), self.eos)
         x = self.embed(ids) * self.scale
-        return self.dropout(x + self.positions(x.shape[1])), self.steps(lengths)
+        return self.dropout(self.positions(x, self.embed.weight.dtype)), self.steps(lengths)

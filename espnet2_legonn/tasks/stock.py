@@ -110,7 +110,7 @@ class LegoNNEncoder(AbsEncoder):  # type: ignore[misc, valid-type]
     def _states(self, xs_pad: torch.Tensor, ilens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         # ESPnet wants no output longer than its longest item, so the features must not be either.
         x, lengths = self.conv(zero_padding(xs_pad[:, : int(ilens.max())], ilens), ilens)
-        x = self.dropout(x + self.positions(x.shape[1]).to(x.dtype))
+        x = self.dropout(self.positions(x, self.conv.out.weight.dtype))
         return self.length_control(self.body(x, lengths), lengths)
 
     def forward(
@@ -339,7 +339,7 @@ class LegoNNDecoder(AbsDecoder, BatchScorerInterface):  # type: ignore[misc, val
 
     def _embed(self, ids: torch.Tensor, start: int = 0) -> torch.Tensor:
         y = self.embed(ids) * self.scale
-        return self.dropout(y + self.positions(ids.shape[1], start).to(y.dtype))
+        return self.dropout(self.positions(y, y.dtype, start))
 
     def forward(
         self, hs_pad: torch.Tensor, hlens: torch.Tensor, ys_in_pad: torch.Tensor, ys_in_lens: torch.Tensor

@@ -120,9 +120,10 @@ def test_positions_are_vaswanis_also_when_the_table_grows() -> None:
     from espnet2_legonn.modules.position import SinusoidalPositions
 
     module = SinusoidalPositions(D)
-    np.testing.assert_allclose(module(700), ref.positions(700, D), atol=1e-4)
-    np.testing.assert_allclose(module(3, 1500), ref.positions(3, D, 1500), atol=2e-4)
-    np.testing.assert_allclose(module(5), ref.positions(5, D), atol=1e-6)
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-7)):
+        for length, start in ((5, 0), (700, 0), (3, 1500), (5, 0)):
+            found = module(torch.zeros(length, D, dtype=dtype), dtype, start)
+            np.testing.assert_allclose(found, ref.positions(length, D, start), rtol=0, atol=tolerance)
 
 
 # -- CTC -------------------------------------------------------------------------------------------
