@@ -6,8 +6,10 @@ train). What is done is not done again; a changed description is.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,40 @@ from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.parts import InitConfig, check_parts
 from espnet2_legonn.schema import Reader, nearest, read_yaml
 
+PAPER = "decode"  # the search that every experiment is decoded with unless it says otherwise
 
-@dataclass(frozen=True)
+
+@dataclass
+class SearchPlan:
+    """One way to decode, by name; its results lie in ``exp/legonn_<experiment>/<name>``.
+
+    Args:
+        tune: choose ctc_weight and length_penalty on the experiment's ``valid``, where they are not given.
+        ngram: name of one of the plan's n-gram models.
+        ngram_weight: of it; tuned where ``tune`` is true and it is not given.
+        others: as in BeamOptions.
+    """
+
+    beam_size: int = 5
+    length_penalty: float | None = None
+    maxlenratio: float = 0.0
+    ctc_weight: float | None = None
+    temperature: float = 1.0
+    tune: bool = False
+    ngram: str | None = None
+    ngram_weight: float | None = None
+
+
+@dataclass
+class NgramPlan:
+    """An n-gram model of some data sets' ``text``, over the tokens of a vocabulary."""
+
+    vocab: str
+    sets: list[str]
+    order: int = 4
+
+
+@dataclass
 class Experiment:
     """One row of work.
 
@@ -26,25 +60,25 @@ class Experiment:
         modules: keys of the plan's ``modules``, in order; empty for a plug.
         plug: ``experiment#module`` parts of a chain that is only put together.
         init: module name to ``experiment#module`` it starts from, or to a mapping as in a training config.
-        train, valid: data sets under dump/raw.
+        train, valid: data sets under dump/raw; a plug needs ``valid`` only to tune its search.
         tests: data sets decoded and scored.
-        metrics: of the final output and of interfaces in words.
+        metrics: of the final output and of interfaces in words; the first one is tuned for.
         options: training options that differ from the plan's ``training``.
         change: changes of module descriptions, by module name.
-        search: options of the search that differ from the plan's ``search``.
+        searches: names of the plan's ``searches``.
     """
 
     name: str
-    modules: tuple[str, ...] = ()
-    plug: tuple[str, ...] = ()
+    modules: list[str] = field(default_factory=list)
+    plug: list[str] = field(default_factory=list)
     init: dict[str, Any] = field(default_factory=dict)
     train: str = ""
     valid: str = ""
-    tests: tuple[str, ...] = ()
-    metrics: tuple[str, ...] = ("bleu",)
+    tests: list[str] = field(default_factory=list)
+    metrics: list[str] = field(default_factory=lambda: ["bleu"])
     options: dict[str, Any] = field(default_factory=dict)
     change: dict[str, Any] = field(default_factory=dict)
-    search: dict[str, Any] = field(default_factory=dict)
+    searches: list[str] = field(default_factory=lambda: [PAPER])
 
     @property
     def needs(self) -> set[str]:
@@ -57,27 +91,70 @@ def _donor(init: Any) -> str:
     return str(init.get("from", "") if isinstance(init, dict) else init)
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table of the report: rows of (label, experiment, interface or "")."""
+@dataclass
+class Cell:
+    """A score: of an experiment, decoded by one of its searches; or of one of its interfaces."""
+
+    exp: str
+    search: str = PAPER
+    interface: str = ""
+
+
+@dataclass
+class Row:
+    """A row of a table: one cell for each column, null for none; ``baseline``: it must have learned."""
+
+    label: str
+    cells: list[Cell | None]
+    baseline: bool = False
+
+
+@dataclass
+class Column:
+    """What the scores below it are of."""
 
     title: str
     metric: str
     set: str
-    rows: tuple[tuple[str, str, str], ...]
 
 
-@dataclass(frozen=True)
+@dataclass
+class Table:
+    """A table of the report.
+
+    Args:
+        unlearned: show the table although a baseline did not learn; it is marked.
+    """
+
+    title: str
+    columns: list[Column]
+    rows: list[Row]
+    unlearned: bool = False
+
+    def cells(self) -> Iterator[tuple[Row, Column, Cell]]:
+        """All cells that hold a score."""
+        for row in self.rows:
+            for column, cell in zip(self.columns, row.cells):
+                if cell is not None:
+                    yield row, column, cell
+
+
+@dataclass
 class Plan:
     """A whole plan; ``fingerprint`` of an experiment changes with anything it depends on."""
 
     vocabs: dict[str, Any]
     modules: dict[str, Any]
-    training: dict[str, Any]
-    search: dict[str, Any]
-    average_window: int
-    experiments: dict[str, Experiment]
-    tables: tuple[Table, ...]
+    experiments: list[Experiment]
+    training: dict[str, Any] = field(default_factory=dict)
+    searches: dict[str, SearchPlan] = field(default_factory=lambda: {PAPER: SearchPlan(ctc_weight=0.0)})
+    ngrams: dict[str, NgramPlan] = field(default_factory=dict)
+    average_window: int = 0
+    tables: list[Table] = field(default_factory=list)
+
+    @property
+    def by_name(self) -> dict[str, Experiment]:
+        return {experiment.name: experiment for experiment in self.experiments}
 
     def chain(self, experiment: Experiment, exp_dir: Path) -> dict[str, Any]:
         """The training config of an experiment."""
@@ -96,16 +173,25 @@ class Plan:
         config = {"vocabs": vocabs, "modules": modules, **self.training, **experiment.options}
         return {**config, "modules_conf": experiment.change} if experiment.change else config
 
-    def fingerprint(self, experiment: Experiment) -> str:
-        """Digest of the experiment and of all before it."""
+    def made(self, experiment: Experiment) -> str:
+        """Digest of what an experiment's weights depend on: itself and all before it."""
         own = {
-            "experiment": asdict(experiment),
+            "experiment": {k: v for k, v in asdict(experiment).items() if k not in ("tests", "metrics", "searches")},
             "chain": self.chain(experiment, Path()) if experiment.modules else {},
-            "search": self.search,
             "window": self.average_window,
-            "before": sorted(self.fingerprint(self.experiments[n]) for n in experiment.needs),
+            "before": sorted(self.made(self.by_name[n]) for n in experiment.needs),
         }
-        return hashlib.sha256(json.dumps(own, sort_keys=True, default=str).encode()).hexdigest()
+        return _digest(own)
+
+    def fingerprint(self, experiment: Experiment) -> str:
+        """Digest of the weights, and of how they are decoded and scored."""
+        searches = {name: asdict(self.searches[name]) for name in experiment.searches}
+        ngrams = {name: asdict(model) for name, model in self.ngrams.items()}
+        return _digest([self.made(experiment), experiment.tests, experiment.metrics, searches, ngrams])
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def folder(exp_dir: Path, name: str) -> Path:
@@ -113,76 +199,118 @@ def folder(exp_dir: Path, name: str) -> Path:
     return exp_dir / f"legonn_{name}"
 
 
-def load_plan(path: Path, only: list[str] | None = None) -> Plan:
+def load_plan(path: Path, only: list[str] | None = None, seed: int | None = None) -> Plan:
     """Read and check a plan.
 
     Args:
-        only: run these experiments and what they need.
+        only: run these experiments and what they need; seed: in place of the plan's.
 
     Raises:
         ConfigError: everything that is wrong with it.
     """
+    reader = Reader()
     data = read_yaml(path)
+    data = _with_short_forms(data) if isinstance(data, dict) else data
+    plan = reader.build(Plan, data, str(path))
+    if reader.faults:
+        raise ConfigError(reader.faults)
+    faults = [f"{path}: {fault}" for fault in _faults(plan)]
+    if faults:
+        raise ConfigError(faults)
+    if seed is not None:
+        plan.training["seed"] = seed
+    if only:
+        wanted = _with_needs(only, plan.by_name, path)
+        plan = dataclasses.replace(plan, experiments=[e for e in plan.experiments if e.name in wanted])
+    return plan
+
+
+def _with_short_forms(data: dict[str, Any]) -> dict[str, Any]:
+    """``search`` of older plans, and tables with one column whose rows are cells themselves."""
+    data = dict(data)
+    if "search" in data:
+        data["searches"] = {PAPER: {"ctc_weight": 0.0, **data.pop("search")}, **data.get("searches", {})}
+    data["tables"] = [_long_table(table) for table in data.get("tables") or []]
+    return data
+
+
+def _long_table(table: Any) -> Any:
+    if not isinstance(table, dict) or "columns" in table or not {"metric", "set"} <= table.keys():
+        return table
+    metric = str(table["metric"])
+    unit = (
+        f"{metric.upper()} (higher is better)" if metric.startswith("bleu") else f"% {metric.upper()} (lower is better)"
+    )
+    rows = []
+    for row in table.get("rows") or []:
+        if isinstance(row, dict) and "cells" not in row:
+            cell = {key: row[key] for key in ("exp", "search", "interface") if key in row}
+            row = {**{k: v for k, v in row.items() if k not in cell}, "cells": [cell]}
+        rows.append(row)
+    kept = {k: v for k, v in table.items() if k not in ("metric", "set")}
+    return {**kept, "columns": [{"title": unit, "metric": metric, "set": table["set"]}], "rows": rows}
+
+
+def _faults(plan: Plan) -> list[str]:
     faults: list[str] = []
-    experiments: dict[str, Experiment] = {}
-    known = set(Experiment.__dataclass_fields__)
-    for entry in data.get("experiments", []):
-        name = str(entry.get("name", "?"))
-        for key in set(entry) - known:
-            faults.append(f"{path}: experiment {name}: unknown key {key!r}{nearest(key, known)}")
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items() if k in known}
-        experiments[name] = Experiment(**values)
-    for experiment in experiments.values():
-        where = f"{path}: experiment {experiment.name}"
+    names = plan.by_name
+    if len(names) < len(plan.experiments):
+        faults.append("experiments: two have the same name")
+    for experiment in plan.experiments:
+        where = f"experiment {experiment.name}"
         if bool(experiment.modules) == bool(experiment.plug):
             faults.append(f"{where}: give modules (to train) or plug (to put together)")
         if experiment.modules and not (experiment.train and experiment.valid):
             faults.append(f"{where}: training needs train and valid")
         for key in experiment.modules:
-            if key not in data["modules"]:
-                faults.append(f"{where}: no module {key!r}{nearest(key, data['modules'])}")
-        if not isinstance(experiment.init, dict):
-            faults.append(f"{where}: init must be a mapping of module names to donors, found {experiment.init!r}")
-            continue
-        faults += _init_faults(where, experiment, data["modules"])
-        for need in experiment.needs - set(experiments) - {""}:
-            faults.append(f"{where}: no experiment {need!r}{nearest(need, experiments)}")
-    tables = []
-    for entry in data.get("tables", []):
-        rows = tuple((str(r["label"]), str(r["exp"]), str(r.get("interface", ""))) for r in entry["rows"])
-        for _, name, _ in rows:
-            if name not in experiments:
-                faults.append(f"{path}: table {entry['title']!r}: no experiment {name!r}{nearest(name, experiments)}")
-        tables.append(Table(entry["title"], entry["metric"], entry["set"], rows))
-    if faults:
-        raise ConfigError(faults)
-    if only:
-        experiments = {n: e for n, e in experiments.items() if n in _with_needs(only, experiments, path)}
-    return Plan(
-        data["vocabs"],
-        data["modules"],
-        data.get("training", {}),
-        data.get("search", {}),
-        int(data.get("average_window", 0)),
-        experiments,
-        tuple(tables),
-    )
+            if key not in plan.modules:
+                faults.append(f"{where}: no module {key!r}{nearest(key, plan.modules)}")
+        for key in experiment.searches:
+            if key not in plan.searches:
+                faults.append(f"{where}: no search {key!r}{nearest(key, plan.searches)}")
+            elif plan.searches[key].tune and not experiment.valid:
+                faults.append(f"{where}: search {key} is tuned, so it needs valid")
+        faults += _init_faults(where, experiment, plan.modules)
+        for need in experiment.needs - set(names) - {""}:
+            faults.append(f"{where}: no experiment {need!r}{nearest(need, names)}")
+    for name, search in plan.searches.items():
+        if search.ngram is not None and search.ngram not in plan.ngrams:
+            faults.append(f"searches.{name}: no n-gram model {search.ngram!r}{nearest(search.ngram, plan.ngrams)}")
+    for name, ngram in plan.ngrams.items():
+        if ngram.vocab not in plan.vocabs:
+            faults.append(f"ngrams.{name}: no vocabulary {ngram.vocab!r}{nearest(ngram.vocab, plan.vocabs)}")
+    for table in plan.tables:
+        faults += _table_faults(table, names)
+    return faults
+
+
+def _table_faults(table: Table, names: dict[str, Experiment]) -> list[str]:
+    where, faults = f"table {table.title!r}", []
+    for row in table.rows:
+        if len(row.cells) != len(table.columns):
+            faults.append(f"{where}: row {row.label!r} has {len(row.cells)} cells for {len(table.columns)} columns")
+    for _, column, cell in table.cells():
+        if cell.exp not in names:
+            faults.append(f"{where}: no experiment {cell.exp!r}{nearest(cell.exp, names)}")
+        elif cell.search not in names[cell.exp].searches:
+            faults.append(f"{where}: experiment {cell.exp} is not decoded by search {cell.search!r}")
+        elif column.set not in names[cell.exp].tests:
+            faults.append(f"{where}: experiment {cell.exp} is not tested on {column.set}")
+    return faults
 
 
 def _init_faults(where: str, experiment: Experiment, modules: dict[str, Any]) -> list[str]:
-    faults: list[str] = []
+    reader, faults = Reader(), list[str]()
     chosen = {modules[key]["name"]: modules[key] for key in experiment.modules if key in modules}
     for name, init in experiment.init.items():
         if name not in chosen:
             faults.append(f"{where}: init: no module {name!r}{nearest(name, chosen)}")
             continue
-        reader = Reader()
-        read = reader.coerce(str | InitConfig, init, f"{name}.init")
-        if not reader.faults:
-            decodes = chosen[name]["body"].get("type") == "transformer_decoder"
-            reader.faults += check_parts(name, decodes, read, False)
-        faults += [f"{where}: {fault}" for fault in reader.faults]
-    return faults
+        read = reader.coerce(str | InitConfig, init, f"{where}: {name}.init")
+        decodes = chosen[name]["body"].get("type") == "transformer_decoder"
+        if isinstance(read, InitConfig) and not reader.faults:
+            faults += [f"{where}: {fault}" for fault in check_parts(name, decodes, read, False)]
+    return reader.faults + faults
 
 
 def _with_needs(names: list[str], experiments: dict[str, Experiment], path: Path) -> set[str]:

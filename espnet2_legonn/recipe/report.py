@@ -4,50 +4,90 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from espnet2_legonn.data.tables import atomic_text
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.recipe.plan import Plan, Table, folder
+from espnet2_legonn.recipe.plan import Cell, Column, Plan, Row, Table, folder
 from espnet2_legonn.recipe.runner import DONE
 from espnet2_legonn.scoring.results import environment, markdown_table
 
+# A baseline this bad did not learn: what stands beside it proves nothing.
+UNLEARNED_RATE, UNLEARNED_BLEU = 80.0, 3.0
 
-def read_score(exp: Path, set_name: str, metric: str, interface: str = "") -> dict:
+
+def read_score(exp: Path, column: Column, cell: Cell) -> dict[str, Any]:
     """``result.json`` of one score.
 
     Raises:
         DataError: it is missing.
     """
-    place = exp / "decode" / set_name
-    if interface:
-        place = place / "interfaces" / interface
-    path = place / f"score_{metric}" / "result.json"
+    place = exp / cell.search / column.set
+    if cell.interface:
+        place = place / "interfaces" / cell.interface
+    path = place / f"score_{column.metric}" / "result.json"
     if not path.is_file():
         raise DataError(f"{path}: no such result; run the plan without --only")
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def learned(metric: str, value: float) -> bool:
+    """Whether a baseline with this score learned its task."""
+    return value > UNLEARNED_BLEU if metric.startswith("bleu") else value < UNLEARNED_RATE
+
+
 def render_table(table: Table, exp_dir: Path) -> str:
-    """One table in Markdown: label, score with its 95 % interval, updates spent on it."""
-    rows = []
-    for label, name, interface in table.rows:
-        exp = folder(exp_dir, name)
-        if not (exp / DONE).is_file():
-            rows.append((label, "not run", "", ""))
+    """One table in Markdown: scores with their 95 % intervals, and what was spent on them.
+
+    Raises:
+        DataError: a baseline did not learn, and the table does not say that it may.
+    """
+    rows, faults = [], []
+    for row in table.rows:
+        cells = []
+        for column, cell in zip(table.columns, row.cells):
+            text, value = _score_cell(exp_dir, column, cell)
+            if row.baseline and value is not None and not learned(column.metric, value):
+                faults.append(
+                    f"table {table.title!r}: baseline {row.label!r} did not learn ({column.metric} {value:.1f}), so "
+                    "nothing can be compared with it; train it longer, or let the table say unlearned: true"
+                )
+                text += " (did not learn)"
+            cells.append(text)
+        rows.append((row.label, *cells, _spent(row, exp_dir)))
+    if faults and not table.unlearned:
+        raise DataError(faults)
+    header = ("", *(column.title for column in table.columns), "updates, time")
+    return f"### {table.title}\n\n{markdown_table(header, rows)}"
+
+
+def _score_cell(exp_dir: Path, column: Column, cell: Cell | None) -> tuple[str, float | None]:
+    if cell is None:
+        return "", None
+    exp = folder(exp_dir, cell.exp)
+    if not (exp / DONE).is_file():
+        return "not run", None
+    result = read_score(exp, column, cell)
+    value = float(result["value"])
+    return f"{value:.1f} ({result['ci_low']:.1f} to {result['ci_high']:.1f})", value
+
+
+def _spent(row: Row, exp_dir: Path) -> str:
+    """What the last training of each column's system took; "0" where nothing was trained for it."""
+    spent = []
+    for cell in row.cells:
+        exp = folder(exp_dir, cell.exp) if cell is not None else None
+        if exp is None or not (exp / DONE).is_file():
             continue
-        result = read_score(exp, table.set, table.metric, interface)
-        done = json.loads((exp / DONE).read_text(encoding="utf-8"))
-        updates = "0" if not (exp / "train.yaml").is_file() else "trained"
-        interval = f"{result['ci_low']:.1f} ... {result['ci_high']:.1f}"
-        rows.append((label, f"{result['value']:.1f}", interval, f"{updates}, {done['seconds']:.0f} s"))
-    unit = "BLEU (higher is better)" if table.metric == "bleu" else f"% {table.metric.upper()} (lower is better)"
-    return f"### {table.title}\n\n{markdown_table(('', unit, '95 % interval', 'updates, time'), rows)}"
+        told = json.loads((exp / DONE).read_text(encoding="utf-8"))
+        spent.append(f"trained, {told['seconds']:.0f} s" if (exp / "train.yaml").is_file() else "0")
+    return "; ".join(dict.fromkeys(spent))
 
 
 def render_notes(plan: Plan, exp_dir: Path) -> str:
     """What the joints of the plugs had to say."""
     lines = []
-    for name in plan.experiments:
+    for name in plan.by_name:
         path = folder(exp_dir, name) / DONE
         if path.is_file():
             lines += [f"- {name}: {note}" for note in json.loads(path.read_text(encoding="utf-8")).get("notes", [])]
@@ -56,9 +96,8 @@ def render_notes(plan: Plan, exp_dir: Path) -> str:
 
 def write_report(plan: Plan, exp_dir: Path, path: Path) -> str:
     """Write all tables; the text is returned to be shown."""
-    tables = [
-        render_table(table, exp_dir) for table in plan.tables if {r[1] for r in table.rows} <= set(plan.experiments)
-    ]
+    names = plan.by_name.keys()
+    tables = [render_table(t, exp_dir) for t in plan.tables if {cell.exp for _, _, cell in t.cells()} <= names]
     facts = [f"- {name}: `{value}`" for name, value in environment().items()]
     seeds = plan.training.get("seed", 0)
     head = ["<!-- Generated by python -m espnet2_legonn.bin.legonn_plan -->", "# RESULTS", "## Environments"]
@@ -75,7 +114,7 @@ def draw_interface(plan: Plan, raw: Path, exp_dir: Path) -> Path | None:
     from espnet2_legonn.decode import KINDS
     from espnet2_legonn.lab.plot import plot_marginals
 
-    plugs = [e for e in plan.experiments.values() if e.plug and (folder(exp_dir, e.name) / DONE).is_file()]
+    plugs = [e for e in plan.experiments if e.plug and (folder(exp_dir, e.name) / DONE).is_file()]
     if not plugs:
         return None
     chain = LegoNN.from_pretrained(folder(exp_dir, plugs[0].name))
@@ -89,7 +128,7 @@ def draw_interface(plan: Plan, raw: Path, exp_dir: Path) -> Path | None:
 
 def next_command(plan: Plan, exp_dir: Path) -> str:
     """A command that puts the parts of the first plug together by hand."""
-    plugs = [e for e in plan.experiments.values() if e.plug]
+    plugs = [e for e in plan.experiments if e.plug]
     parts = (
         [] if not plugs else [f"{folder(exp_dir, p.partition('#')[0])}#{p.partition('#')[2]}" for p in plugs[0].plug]
     )

@@ -14,8 +14,9 @@ import shutil
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from tqdm import tqdm
@@ -23,7 +24,13 @@ from tqdm import tqdm
 from espnet2_legonn.data.tables import atomic_text
 from espnet2_legonn.recipe.plan import Experiment, Plan, folder
 
-DONE = "done.json"
+if TYPE_CHECKING:
+    from espnet2_legonn.api import LegoNN
+    from espnet2_legonn.search.chain_search import ScorerMaker
+    from espnet2_legonn.search.options import BeamOptions
+
+# What tells that an experiment's weights are there, and that it is decoded and scored.
+MADE, DONE = "made.json", "done.json"
 
 
 def run_plan(plan: Plan, raw: Path, exp_dir: Path, workers: int = 2) -> dict[str, float]:
@@ -32,9 +39,11 @@ def run_plan(plan: Plan, raw: Path, exp_dir: Path, workers: int = 2) -> dict[str
     Raises:
         Exception: of the first experiment that failed; what runs beside it is finished, the rest is not begun.
     """
-    waiting = dict(plan.experiments)
-    done = {n for n, e in plan.experiments.items() if is_done(plan, e, exp_dir)}
+    waiting = plan.by_name
+    done = {n for n, e in waiting.items() if is_done(plan, e, exp_dir)}
     seconds: dict[str, float] = {}
+    if waiting.keys() - done:
+        make_ngrams(plan, raw, exp_dir)
     context = multiprocessing.get_context("spawn")
     with (
         futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet) as pool,
@@ -92,24 +101,35 @@ def run_experiment(plan: Plan, experiment: Experiment, raw: Path, exp_dir: Path)
     """Train (or put together), decode and score one experiment; seconds and a line of results."""
     start = time.perf_counter()
     exp = folder(exp_dir, experiment.name)
-    fingerprint = plan.fingerprint(experiment)
+    made = exp / MADE
+    if not made.is_file() or json.loads(made.read_text())["made"] != plan.made(experiment):
+        _make(plan, experiment, raw, exp, exp_dir)
+    with log_to(exp / "decode.log"):
+        results = _decode_and_score(plan, experiment, raw, exp, exp_dir)
+    told = json.loads(made.read_text())
+    seconds = time.perf_counter() - start
+    payload = {**told, "fingerprint": plan.fingerprint(experiment), "results": results}
+    with atomic_text(exp / DONE) as f:
+        json.dump(payload, f, indent=1)
+    shown = (f"{r['set']} {r['module'] or r['search']} {r['metric']} {r['value']:.1f}" for r in results)
+    return seconds, "  ".join(shown)
+
+
+def _make(plan: Plan, experiment: Experiment, raw: Path, exp: Path, exp_dir: Path) -> None:
+    """Train or put together; a training that was broken off goes on if its description is still the same."""
+    start, digest, notes = time.perf_counter(), plan.made(experiment), list[str]()
     stamp = exp / "fingerprint"
-    if not stamp.is_file() or stamp.read_text() != fingerprint:
+    if not stamp.is_file() or stamp.read_text() != digest:
         shutil.rmtree(exp, ignore_errors=True)
         exp.mkdir(parents=True)
-        stamp.write_text(fingerprint)
-    notes: list[str] = []
+        stamp.write_text(digest)
     with log_to(exp / "train.log"):
         if experiment.plug:
             notes = _plug(experiment, exp, exp_dir)
         else:
             _train(plan, experiment, raw, exp, exp_dir)
-        results = _decode_and_score(plan, experiment, raw, exp)
-    seconds = time.perf_counter() - start
-    payload = {"fingerprint": fingerprint, "seconds": round(seconds, 1), "results": results, "notes": notes}
-    with atomic_text(exp / DONE) as f:
-        json.dump(payload, f, indent=1)
-    return seconds, "  ".join(f"{r['set']} {r['module'] or 'final'} {r['metric']} {r['value']:.1f}" for r in results)
+    with atomic_text(exp / MADE) as f:
+        json.dump({"made": digest, "seconds": round(time.perf_counter() - start, 1), "notes": notes}, f)
 
 
 def _plug(experiment: Experiment, exp: Path, exp_dir: Path) -> list[str]:
@@ -165,21 +185,84 @@ def _stats(config_file: Path, data: list[str], config: Any, experiment: Experime
     return stats
 
 
-def _decode_and_score(plan: Plan, experiment: Experiment, raw: Path, exp: Path) -> list[dict[str, Any]]:
+def _decode_and_score(plan: Plan, experiment: Experiment, raw: Path, exp: Path, exp_dir: Path) -> list[dict[str, Any]]:
     from espnet2_legonn.api import LegoNN
     from espnet2_legonn.decode import KINDS, decode_table, read_inputs
     from espnet2_legonn.recipe.stages import score
-    from espnet2_legonn.search.beam import BeamOptions
 
     chain = LegoNN.from_pretrained(exp)
-    options = BeamOptions(**{**plan.search, **experiment.search})
     results = []
-    for name in experiment.tests:
-        out = exp / "decode" / name
-        decoded = decode_table(chain, read_inputs(raw / name / KINDS[chain.input_kind][0]), options, 64)
-        decoded.nbest[0].write(out)
-        for module, tables in decoded.interfaces.items():
-            tables.write(out / "interfaces" / module)
-        for module, metric, value in score(exp, raw / name, out, experiment.metrics):
-            results.append({"set": name, "module": module, "metric": metric, "value": value})
+    for search in experiment.searches:
+        options, more = _search(plan, search, experiment, chain, raw, exp, exp_dir)
+        for name in experiment.tests:
+            out = exp / search / name
+            inputs = read_inputs(raw / name / KINDS[chain.input_kind][0])
+            decoded = decode_table(chain, inputs, options, 64, more)
+            decoded.nbest[0].write(out)
+            for module, tables in decoded.interfaces.items():
+                tables.write(out / "interfaces" / module)
+            for module, metric, value in score(exp, raw / name, out, experiment.metrics):
+                results.append({"set": name, "search": search, "module": module, "metric": metric, "value": value})
     return results
+
+
+def _search(
+    plan: Plan, name: str, experiment: Experiment, chain: LegoNN, raw: Path, exp: Path, exp_dir: Path
+) -> tuple[BeamOptions, list[ScorerMaker]]:
+    """Options of a search by name, tuned on the experiment's validation set if it says so, and its n-gram scorer."""
+    from espnet2_legonn.recipe.tune import tune
+    from espnet2_legonn.search.ngram import NgramModel, NgramScorer
+    from espnet2_legonn.search.options import BeamOptions
+    from espnet2_legonn.zoo.pack import keep_search
+
+    about = plan.searches[name]
+    given = {k: v for k, v in asdict(about).items() if k not in ("tune", "ngram", "ngram_weight")}
+    model = None
+    if about.ngram is not None:
+        vocab = chain.last.ports[1].vocab
+        assert vocab is not None
+        model = NgramModel.read(ngram_file(exp_dir, about.ngram), vocab)
+
+    def makers(weight: float) -> list[ScorerMaker]:
+        return [] if model is None else [lambda utterances, beam, _: NgramScorer(model, utterances, beam, weight)]
+
+    ngram_weight = 0.3 if about.ngram_weight is None else about.ngram_weight
+    if about.tune:
+        folder_, metric = exp / "tune" / name, experiment.metrics[0]
+        choice, tuned, _ = tune(
+            chain, raw / experiment.valid, metric, about.beam_size, makers(ngram_weight), about.ctc_weight, out=folder_
+        )
+        given["ctc_weight"] = choice.ctc_weight
+        given["length_penalty"] = choice.length_penalty if about.length_penalty is None else about.length_penalty
+        ngram_weight = tuned if about.ngram_weight is None else about.ngram_weight
+        if model is None:
+            keep_search(exp, choice)
+    return BeamOptions(**given), makers(ngram_weight)
+
+
+def ngram_file(exp_dir: Path, name: str) -> Path:
+    """Where an n-gram model of the plan lies."""
+    return exp_dir / f"ngram_{name}.arpa.gz"
+
+
+def make_ngrams(plan: Plan, raw: Path, exp_dir: Path) -> None:
+    """Estimate the n-gram models that searches of the plan use and that are not there yet."""
+    from espnet2_legonn.build import load_vocab
+    from espnet2_legonn.config import VocabConfig
+    from espnet2_legonn.data.arpa import write_arpa
+    from espnet2_legonn.data.ngram import estimate
+    from espnet2_legonn.data.tables import read_table
+
+    used = {plan.searches[name].ngram for experiment in plan.experiments for name in experiment.searches}
+    for name in used - {None}:
+        assert name is not None
+        path, about = ngram_file(exp_dir, name), plan.ngrams[name]
+        mark = path.with_suffix(".json")
+        told = json.dumps([asdict(about), plan.vocabs[about.vocab]], sort_keys=True)
+        if path.is_file() and mark.is_file() and mark.read_text() == told:
+            continue
+        vocab = load_vocab(VocabConfig(**plan.vocabs[about.vocab]))
+        texts = (text for one in about.sets for text in read_table(raw / one / "text").values())
+        exp_dir.mkdir(parents=True, exist_ok=True)
+        write_arpa(path, estimate(map(vocab.encode, texts), len(vocab), about.order), vocab)
+        mark.write_text(told)

@@ -155,16 +155,21 @@ class Tuned:
         return markdown_table(("ctc_weight", "ngram_weight", "length_penalty", self.metric.upper()), rows)
 
 
-def search_grid(candidates: Candidates, metric: str, language: str | None = None) -> Tuned:
+def search_grid(
+    candidates: Candidates, metric: str, language: str | None = None, ctc_weight: float | None = None
+) -> Tuned:
     """Score every combination of weights.
 
     Args:
         metric: of scoring; language: of the target, for ``bleu_detok``.
+        ctc_weight: if given, the only one tried.
     """
     stats, score, better = statistics(candidates, metric, language)
     utterances = len(candidates.references)
     decoder, ctc, ngram = (candidates.parts.get(name) for name in ("decoder", "ctc", "ngram"))
-    weights = WEIGHTS if decoder is not None and ctc is not None else (0.0,) if ctc is None else (1.0,)
+    weights = WEIGHTS if ctc_weight is None else (ctc_weight,)
+    if decoder is None or ctc is None:
+        weights = (0.0,) if ctc is None else (1.0,)
     zero = np.zeros(len(candidates.owner))
     scores = {}
     for w, n in itertools.product(weights, (0.0,) if ngram is None else NGRAM_WEIGHTS):
@@ -183,6 +188,7 @@ def tune(
     metric: str,
     beam_size: int,
     more: Sequence[ScorerMaker] = (),
+    ctc_weight: float | None = None,
     limit: int = 0,
     out: Path | None = None,
 ) -> tuple[SearchChoice, float, str]:
@@ -190,6 +196,7 @@ def tune(
 
     Args:
         data: a data directory; metric: what is made best; beam_size: of the searches.
+        ctc_weight: if given, only the other weights are chosen.
         out: folder for result.txt (the curve) and result.json (the grid).
 
     Returns:
@@ -197,7 +204,7 @@ def tune(
     """
     candidates = find_candidates(chain, data, beam_size, more, limit)
     vocab = chain.last.ports[1].vocab
-    tuned = search_grid(candidates, metric, vocab.language if vocab else None)
+    tuned = search_grid(candidates, metric, vocab.language if vocab else None, ctc_weight)
     w, n, penalty = tuned.best
     choice = SearchChoice(w, penalty, data.name, metric, round(tuned.scores[tuned.best], 2), beam_size)
     facts = f"{tuned.utterances} utterances of {data.name}, {tuned.candidates} candidates, beam {beam_size}"
