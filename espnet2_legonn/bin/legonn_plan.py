@@ -22,6 +22,8 @@ def main(cmd: Sequence[str] | None = None) -> None:
     add("--expdir", type=Path, default=Path("exp"))
     add("--workers", type=int, default=2, help="experiments at a time")
     add("--only", nargs="+", metavar="EXPERIMENT", help="these and what they need")
+    add("--tables", choices=("first", "all", "study"), default="first", help="which tables to fill (default: first)")
+    add("--seed", type=int, help="in place of the plan's")
     add("--report", type=Path, help="Markdown file for the tables; default <expdir>/RESULTS.md")
     args = parser.parse_args(cmd)
     from espnet2_legonn.recipe.plan import load_plan
@@ -29,7 +31,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     from espnet2_legonn.recipe.runner import run_plan
 
     try:
-        plan = load_plan(args.plan, args.only)
+        plan = load_plan(args.plan, args.only, args.tables, args.seed)
         run_plan(plan, args.raw, args.expdir, args.workers)
         report = args.report or args.expdir / "RESULTS.md"
         print(write_report(plan, args.expdir, report))

@@ -124,12 +124,16 @@ class Table:
 
     Args:
         unlearned: show the table although a baseline did not learn; it is marked.
+        more: not among the first ones: made when all tables are asked for.
+        study: of the rows that are repeated over seeds.
     """
 
     title: str
     columns: list[Column]
     rows: list[Row]
     unlearned: bool = False
+    more: bool = False
+    study: bool = False
 
     def cells(self) -> Iterator[tuple[Row, Column, Cell]]:
         """All cells that hold a score."""
@@ -199,11 +203,13 @@ def folder(exp_dir: Path, name: str) -> Path:
     return exp_dir / f"legonn_{name}"
 
 
-def load_plan(path: Path, only: list[str] | None = None, seed: int | None = None) -> Plan:
+def load_plan(path: Path, only: list[str] | None = None, tables: str = "first", seed: int | None = None) -> Plan:
     """Read and check a plan.
 
     Args:
-        only: run these experiments and what they need; seed: in place of the plan's.
+        only: run these experiments and what they need.
+        tables: ``first`` (those not marked ``more``), ``all``, or ``study``; with the experiments that they need.
+        seed: in place of the plan's.
 
     Raises:
         ConfigError: everything that is wrong with it.
@@ -219,6 +225,10 @@ def load_plan(path: Path, only: list[str] | None = None, seed: int | None = None
         raise ConfigError(faults)
     if seed is not None:
         plan.training["seed"] = seed
+    if tables != "all":
+        kept = [table for table in plan.tables if (table.study if tables == "study" else not table.more)]
+        plan = dataclasses.replace(plan, tables=kept)
+        only = only or [cell.exp for table in kept for _, _, cell in table.cells()]
     if only:
         wanted = _with_needs(only, plan.by_name, path)
         plan = dataclasses.replace(plan, experiments=[e for e in plan.experiments if e.name in wanted])

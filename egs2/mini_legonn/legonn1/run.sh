@@ -6,13 +6,15 @@ stage=1              # 1 data, 3-5 format, filter, vocabularies; 10-13 the exper
 stop_stage=10000
 nj=2                 # processes
 plan=conf/plan.yaml
-data_opts="--de_en 8000 --ro_en 700"   # options of local/data.py
+data_opts="--de_en 8000 --ro_en 700 --test 1000"   # options of local/data.py
 nbpe=300             # English
 src_nbpe=500         # German, Romanian
 expdir=exp
 packs="mt_de_en mt_de_en_collapsed mt_de_en_beam_conv ro_encoder asr_encoder"   # stage 14
 inventory=exp/packs  # where stage 14 puts them
-only=                # experiments to run, with what they need (default: all)
+tables=first         # which tables to fill: first, all, or study
+only=                # experiments to run, with what they need (default: those of the tables)
+seeds=               # study: "1 2 3"
 help_message="Usage: $0 [--stage N] [--stop_stage N] [--nj N] [--plan FILE] [--only \"NAMES\"]"
 
 SECONDS=0
