@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Copy the demo's tables from its RESULTS.md into README.md, between the two table markers.
+"""Copy the demo's first table from its RESULTS.md into README.md, between the two table markers.
 
 Usage: python tools/update_readme.py [--check]        (standard library only)
   --check   change nothing; status 1 if README.md is not what this command would write
@@ -23,27 +23,23 @@ class UpdateFailed(Exception):
     """README.md cannot be updated; the message says why and what to do."""
 
 
-def tables(results: str) -> str:
-    """The sections of a RESULTS.md that hold a table, each with its title, in order.
+def first_table(results: str) -> str:
+    """The first section of a RESULTS.md that holds a table, with its title.
 
     Raises:
-        UpdateFailed: there are none.
+        UpdateFailed: there is none.
     """
-    sections = re.split(r"^(?=#{1,6} )", results, flags=re.M)
-    found = []
-    for section in sections:
+    for section in re.split(r"^(?=#{1,6} )", results, flags=re.M):
         lines = section.splitlines()
         rows = [line for line in lines if line.startswith("|")]
         if len(rows) > 2:  # header, rule, at least one row
             title = lines[0].lstrip("# ").strip()
-            found.append("\n".join([f"**{title}**", "", *rows]))
-    if not found:
-        raise UpdateFailed("RESULTS.md holds no table; run `make demo` to the end")
-    return "\n\n".join(found)
+            return "\n".join([f"**{title}**", "", *rows])
+    raise UpdateFailed("RESULTS.md holds no table; run `make demo` to the end")
 
 
 def render(readme: str, results: str | None) -> str:
-    """README with the tables of ``results`` (None: the demo has not run) between the markers.
+    """README with the first table of ``results`` (None: the demo has not run) between the markers.
 
     Raises:
         UpdateFailed: the markers are not there, each once and in order.
@@ -52,7 +48,7 @@ def render(readme: str, results: str | None) -> str:
         raise UpdateFailed(f"README.md: needs {BEGIN} and after it {END}, each once; put them back")
     head, rest = readme.split(BEGIN)
     tail = rest.split(END)[1]
-    return f"{head}{BEGIN}\n{NOT_RUN if results is None else tables(results)}\n{END}{tail}"
+    return f"{head}{BEGIN}\n{NOT_RUN if results is None else first_table(results)}\n{END}{tail}"
 
 
 def main(arguments: list[str]) -> int:

@@ -1,6 +1,7 @@
-"""Run the experiments of a plan and print its tables.
+"""Run the experiments of a plan and print its tables; over several seeds, mean and deviation.
 
 example: python -m espnet2_legonn.bin.legonn_plan conf/plan.yaml --workers 2
+         python -m espnet2_legonn.bin.legonn_plan conf/plan.yaml --tables study --seeds 1 2 3 --expdir exp/study
 """
 
 from __future__ import annotations
@@ -23,23 +24,41 @@ def main(cmd: Sequence[str] | None = None) -> None:
     add("--workers", type=int, default=2, help="experiments at a time")
     add("--only", nargs="+", metavar="EXPERIMENT", help="these and what they need")
     add("--tables", choices=("first", "all", "study"), default="first", help="which tables to fill (default: first)")
-    add("--seed", type=int, help="in place of the plan's")
-    add("--report", type=Path, help="Markdown file for the tables; default <expdir>/RESULTS.md")
+    add("--seeds", type=int, nargs="+", help="repeat all with each seed, in <expdir>/seed<N>")
+    add("--report", type=Path, help="Markdown file for the tables; default <expdir>/RESULTS.md, STUDY.md with --seeds")
     args = parser.parse_args(cmd)
+    try:
+        _study(args) if args.seeds else _once(args)
+    except LegoNNError as error:
+        sys.exit(f"{type(error).__name__}:\n{error}")
+
+
+def _once(args: argparse.Namespace) -> None:
     from espnet2_legonn.recipe.plan import load_plan
     from espnet2_legonn.recipe.report import draw_interface, next_command, write_report
     from espnet2_legonn.recipe.runner import run_plan
 
-    try:
-        plan = load_plan(args.plan, args.only, args.tables, args.seed)
-        run_plan(plan, args.raw, args.expdir, args.workers)
-        report = args.report or args.expdir / "RESULTS.md"
-        print(write_report(plan, args.expdir, report))
-        picture = draw_interface(plan, args.raw, args.expdir)
-        print(f"tables: {report}\npicture of an interface: {picture}")
-        print("next, plug a chain of your own: " + next_command(plan, args.expdir))
-    except LegoNNError as error:
-        sys.exit(f"{type(error).__name__}:\n{error}")
+    plan = load_plan(args.plan, args.only, args.tables)
+    run_plan(plan, args.raw, args.expdir, args.workers)
+    report = args.report or args.expdir / "RESULTS.md"
+    print(write_report(plan, args.expdir, report))
+    picture = draw_interface(plan, args.raw, args.expdir)
+    print(f"tables: {report}\npicture of an interface: {picture}")
+    print("next, plug a chain of your own: " + next_command(plan, args.expdir))
+
+
+def _study(args: argparse.Namespace) -> None:
+    from espnet2_legonn.recipe.plan import load_plan
+    from espnet2_legonn.recipe.runner import run_plan
+    from espnet2_legonn.recipe.study import seed_folder, write_study
+
+    report, said = args.report or args.expdir / "STUDY.md", ""
+    for seed in args.seeds:
+        plan = load_plan(args.plan, args.only, args.tables, seed)
+        print(f"seed {seed} of {' '.join(map(str, args.seeds))}", flush=True)
+        run_plan(plan, args.raw, seed_folder(args.expdir, seed), args.workers)
+        said = write_study(plan, args.expdir, args.seeds, report)  # after each, so that a broken study has a table
+    print(f"{said}\ntables: {report}")
 
 
 if __name__ == "__main__":

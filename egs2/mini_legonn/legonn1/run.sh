@@ -14,8 +14,9 @@ packs="mt_de_en mt_de_en_collapsed mt_de_en_beam_conv ro_encoder asr_encoder"   
 inventory=exp/packs  # where stage 14 puts them
 tables=first         # which tables to fill: first, all, or study
 only=                # experiments to run, with what they need (default: those of the tables)
-seeds=               # study: "1 2 3"
-help_message="Usage: $0 [--stage N] [--stop_stage N] [--nj N] [--plan FILE] [--only \"NAMES\"]"
+seeds=               # repeat all with each of them, for mean and deviation: "1 2 3"
+help_message="Usage: $0 [--stage N] [--stop_stage N] [--nj N] [--plan FILE] [--tables first|all|study]
+    [--only \"NAMES\"] [--seeds \"NUMBERS\"]"
 
 SECONDS=0
 . ./path.sh
@@ -49,7 +50,8 @@ if active 5; then # after all others: the English vocabulary sees all texts
 fi
 if [ "${stage}" -le 13 ] && [ "${stop_stage}" -ge 10 ]; then
     # shellcheck disable=SC2086
-    python3 -m espnet2_legonn.bin.legonn_plan "${plan}" --workers "${nj}" --expdir "${expdir}" ${only:+--only ${only}}
+    python3 -m espnet2_legonn.bin.legonn_plan "${plan}" --workers "${nj}" --expdir "${expdir}${seeds:+/study}" \
+        --tables "${tables}" ${only:+--only ${only}} ${seeds:+--seeds ${seeds}}
 fi
 if active 14; then
     for name in ${packs}; do
