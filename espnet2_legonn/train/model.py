@@ -56,11 +56,9 @@ class Shards:
 
     def merge(self, sums: torch.Tensor) -> None:
         """The sums over processes of ``own``, one after another (ports * (2 + processes),)."""
-        for port, before, (totals, longest) in zip(
-            self.ports, self.before, (row.tensor_split([2]) for row in sums.view(len(self.ports), -1))
-        ):
-            port.totals.copy_(before + totals)
-            port.longest.copy_(longest.max())
+        for port, before, row in zip(self.ports, self.before, sums.split(2 + processes())):
+            port.totals.copy_(before + row[:2])
+            port.longest.copy_(row[2:].max())
 
 
 class LegoNNModel(load("espnet2.train.abs_espnet_model").AbsESPnetModel):  # type: ignore[misc]
@@ -106,9 +104,9 @@ def combine(
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
     """Loss, statistics and weight of ESPnet's trainer, from the losses of the modules.
 
-    One all_reduce carries all counts, those of the ports in ``shards`` too. ESPnet multiplies by the weight, divides by its sum over processes and
-    multiplies by their number; with equal weights what remains is this loss, and DDP's mean of gradients over
-    ``world`` processes is undone by ``world`` below.
+    One all_reduce carries all counts, those of the ports in ``shards`` too. ESPnet multiplies by the weight, divides
+    by its sum over processes and multiplies by their number; with equal weights what remains is this loss, and DDP's
+    mean of gradients over processes is undone by their number below.
     """
     names, pairs = [], []
     for module, part in parts.items():
