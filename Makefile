@@ -1,4 +1,5 @@
-# make setup | test | test-all | test-slurm | demo | study | packs | check | types | clean        PYTHON=python3.11 chooses the interpreter
+# make setup | test | test-all | test-cpus | test-slurm | demo | study | packs | check | types | clean
+# PYTHON=python3.11 chooses the interpreter
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
@@ -6,7 +7,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 # ESPnet is slow to import without compiled files, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup test test-all test-slurm demo study packs check types clean
+.PHONY: setup test test-all test-cpus test-slurm demo study packs check types clean
 
 setup:
 	@$(PYTHON) tools/setup.py
@@ -23,6 +24,12 @@ test: check
 
 test-all: check
 	$(PYTEST) -m "not slurm"
+
+# The fast tests with the kernels of other CPUs: they round in another way, and no test may notice.
+test-cpus: check
+	ATEN_CPU_CAPABILITY=default $(PYTEST) -m "not slow and not slurm"
+	ATEN_CPU_CAPABILITY=avx2 $(PYTEST) -m "not slow and not slurm"
+	ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) -m "not slow and not slurm"
 
 # A recipe on a Slurm that is started for it and stopped after it; two nodes need root.
 test-slurm: setup

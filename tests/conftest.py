@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, when torch is first imported
@@ -30,6 +31,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def collected_files(pytestconfig: pytest.Config) -> set[Path]:
     """Resolved paths of the test files that gave at least one test in this run."""
     return pytestconfig.stash[COLLECTED]
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """What the test builds or loads computes in float64.
+
+    For tests that compare two ways to one result, such as an item alone and in a batch. In float32 the two differ by
+    what the CPU's kernels round (5e-5 behind a few LayerNorms of width 8), and the near-ties of an untrained model may
+    turn that into another text. In float64 the same claim holds to 1e-9 on every CPU.
+    """
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture(autouse=True)

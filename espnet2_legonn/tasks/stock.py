@@ -373,5 +373,6 @@ class LegoNNDecoder(AbsDecoder, BatchScorerInterface):  # type: ignore[misc, val
         for i in range(start, ys.shape[1]):  # one turn, or more at the start with a given prefix
             y = self.body.step(self._embed(ys[:, i : i + 1], i), own, source, mask)
         grown = torch.stack([torch.stack([cache.keys, cache.values]) for cache in own])  # type: ignore[list-item]
-        log_probs = self.output_layer(y).squeeze(1).float().log_softmax(-1)
+        logits = self.output_layer(y).squeeze(1)
+        log_probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
         return log_probs, [_Hypothesis(row, state.source) for row, state in zip(grown.unbind(2), known)]

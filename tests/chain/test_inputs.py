@@ -55,13 +55,16 @@ def test_file_array_tensor_and_int16_say_the_same(asr: LegoNN, wav: Path, tmp_pa
     )
     soundfile.write(tmp_path / "b.flac", tone(), RATE)
     samples, _ = soundfile.read(tmp_path / "b.flac", dtype="int16")
-    torch.testing.assert_close(
-        asr.marginals(samples).log_probs, asr.marginals(tmp_path / "b.flac").log_probs, atol=1e-5, rtol=1e-5
-    )
+    read, given = asr.batch(tmp_path / "b.flac"), asr.batch(samples)
+    assert torch.equal(read[0], given[0]) and torch.equal(read[1], given[1])
 
 
 def test_lists_are_batches_and_each_item_is_as_if_alone(asr: LegoNN, wav: Path) -> None:
+    """To the last digits of float64; float32 is as near as its kernels make it (they differ from CPU to CPU)."""
     items = [wav, tone(0.5, 1), torch.from_numpy(tone(0.12, 2))]
+    each_item_is_as_if_alone(asr, items, 1e-3)
+    asr.double()
+    each_item_is_as_if_alone(asr, items, 1e-9)
     texts = asr(items, **LONG)
     assert isinstance(texts, list) and texts == [asr(item, **LONG) for item in items]
     assert asr((wav,), **LONG) == [asr(wav, **LONG)]
@@ -69,9 +72,12 @@ def test_lists_are_batches_and_each_item_is_as_if_alone(asr: LegoNN, wav: Path) 
         asr(tone(0.2, 1), **LONG),
         asr(tone(0.2, 2), **LONG),
     ]
+
+
+def each_item_is_as_if_alone(asr: LegoNN, items: list[Any], tolerance: float) -> None:
     together = asr.marginals(items)
     for i, item in enumerate(items):
-        torch.testing.assert_close(together[i].log_probs, asr.marginals(item).log_probs, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(together[i].log_probs, asr.marginals(item).log_probs, atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize("samples", [1, 10, 399, 400, 401])
@@ -133,6 +139,7 @@ def test_all_bad_audio_is_reported_at_once(asr: LegoNN, wav: Path, tmp_path: Pat
 
 def test_text_and_ids_say_the_same(chain: LegoNN) -> None:
     """a b c are ids 2 3 4."""
+    chain.double()  # batches against single texts
     text = chain("a b c", **LONG)
     assert (
         chain([2, 3, 4], **LONG)
@@ -196,13 +203,14 @@ def test_unknown_tokens_warn(chain: LegoNN) -> None:
 
 
 def test_marginals_go_into_a_chain_that_reads_them(chain: LegoNN) -> None:
+    chain.double()
     marginals = chain.marginals(["a b c", "d"])
     assert chain[-1:](marginals, **LONG) == chain(["a b c", "d"], **LONG)
     first = chain.marginals(["a b c", "d"], "first")
     assert chain[1:](first, **LONG) == chain(["a b c", "d"], **LONG)
     assert torch.equal(chain.marginals(["a b c", "d"], 0).log_probs, first.log_probs)
     assert torch.equal(chain.marginals(["a b c", "d"], -1).log_probs, marginals.log_probs)
-    torch.testing.assert_close(marginals.probs().sum(-1), torch.ones(2, marginals.log_probs.shape[1]))
+    torch.testing.assert_close(marginals.probs().sum(-1), torch.ones_like(marginals.log_probs[..., 0]))
 
 
 def test_an_encoder_alone_answers_with_its_greedy_text(chain: LegoNN) -> None:

@@ -1,8 +1,9 @@
 """Modularity in minutes: a module fits modules that it never met, and only because of CTC.
 
 Scores are percent of 300 unseen sentences that are right as a whole; "kept" is the plugged score as a share of the
-score of a pair trained together. Nothing is updated after a plug. `make test` runs the small language, `make test-all`
-the larger one too.
+score of a pair trained together. Every model is trained until another draw says that it knows the task (conftest.py),
+so that only relative scores are asserted here: absolute ones differ from CPU to CPU. Nothing is updated after a plug.
+`make test` runs the small language, `make test-all` the larger one too.
 """
 
 from __future__ import annotations
@@ -50,18 +51,11 @@ class Bench:
         print(f"{encoder} encoder + {decoder} decoder: {score:.1f}")
         return score
 
-    def alone(self, encoder: str) -> float:
-        """Score of an encoder's greedy CTC text."""
-        score = self.toy.score(self[encoder][:1])
-        print(f"{encoder} encoder alone: {score:.1f}")
-        return score
-
     def keeps(self, encoder: str, decoder: str) -> None:
         """The plug keeps 95 % of the better of the decoder's own pair and, if there is one, the encoder's."""
         own = [self.plug(decoder, decoder)]
         if len(self[encoder]) > 1:
             own.append(self.plug(encoder, encoder))
-        assert min(own) >= 90.0, "the toy task was not learned: the plug could prove nothing"
         assert self.plug(encoder, decoder) >= KEPT * max(own)
 
 
@@ -72,8 +66,8 @@ def small(toy_module: dict[str, Any], trained: Callable[[Any], LegoNN]) -> Bench
         "A": {"seed": 1, "dropout": 0.1},
         "B": {"seed": 2, "dropout": 0.1},
         "alone": {"seed": 3, "steps": 400, "decodes": False},
-        "A without CTC": {"seed": 4, "steps": 900, "ctc_weight": 0.0},
-        "B without CTC": {"seed": 5, "steps": 900, "ctc_weight": 0.0},
+        "A without CTC": {"seed": 4, "steps": 900, "ctc_weight": 0.0, "enough": 85.0},
+        "B without CTC": {"seed": 5, "steps": 900, "ctc_weight": 0.0, "enough": 85.0},
     }
     language = toy_module["Language"](subjects=4, objects=4, adjectives=3, verbs=4, adverbs=2)
     return Bench(toy_module, trained, language, {"steps": 600, "blocks": 1}, models)
@@ -97,7 +91,6 @@ def test_without_ctc_nothing_fits(small: Bench) -> None:
     own = small.plug(a, a), small.plug(b, b)
     with pytest.warns(UserWarning, match="trained without CTC"):
         swapped = small.plug(a, b), small.plug(b, a)
-    assert min(own) >= 80.0, "the pairs must know the task, or losing it proves nothing"
     assert max(swapped) < LOST * min(own)
 
 
@@ -147,7 +140,6 @@ def test_without_collapse_three_slots_per_token_break_a_plug(large: Bench) -> No
 
     Measured without dropout: 42.7 of 98.7 (DESIGN's toy pair: 3.8). The grammar helps the decoder here.
     """
-    assert large.alone("3.0 slots") >= 90.0
     own = large.plug("A", "A")
     with pytest.warns(UserWarning, match="slots per token"):
         plugged = large.plug("3.0 slots", "A")

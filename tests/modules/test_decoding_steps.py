@@ -15,12 +15,13 @@ INPUTS = {
     "beam": toys.beam_conv("bpe", receptive_field=3),
 }
 SLOTS = torch.tensor([7, 3, 5])
-TOLERANCE = {"rtol": 0, "atol": 2e-6}
+TOLERANCE = {"rtol": 0, "atol": 1e-10}
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def decoder_and_memory(kind: str = "wemb") -> tuple[DecoderModule, torch.Tensor]:
     model = toys.chain([toys.decoder(INPUTS[kind])], seed=3).eval()
-    return model.last, toys.random_log_probs(3, 7, toys.BPE).float()
+    return model.last, toys.random_log_probs(3, 7, toys.BPE)
 
 
 def forced(

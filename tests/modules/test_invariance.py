@@ -1,4 +1,6 @@
-"""An item alone is the item in a batch, whatever stands behind it: every module, to 1e-5 in float32.
+"""An item alone is the item in a batch, whatever stands behind it: every module, to 1e-9 in float64.
+
+In float32 the two differ by what the kernels of a CPU round, 5e-5 on some; every module is held to 1e-3 there.
 
 The second half removes masks one at a time and demands that the same comparison then fails.
 """
@@ -24,8 +26,10 @@ from espnet2_legonn.modules.token_input import TokenInput
 from espnet2_legonn.modules.transformer import TransformerEncoder
 from tests.modules import toys
 
+pytestmark = pytest.mark.usefixtures("float64")
 D, PHN = toys.D, toys.PHN
-TOLERANCE = 1e-5
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
+SHOWS = 1e-3  # what a missing mask changes at least
 NAN = math.nan
 SAMPLES = [3000, 700, 2111, 4096]  # at 8 kHz; one item is a few frames only
 
@@ -38,7 +42,8 @@ def states(lengths: tuple[int, ...] = (9, 1, 4)) -> list[torch.Tensor]:
 
 
 def marginals(size: int, lengths: tuple[int, ...] = (11, 1, 6, 7)) -> list[torch.Tensor]:
-    return [toys.random_log_probs(1, n, size, seed=i)[0].float() for i, n in enumerate(lengths)]
+    kind = torch.get_default_dtype()
+    return [toys.random_log_probs(1, n, size, seed=i)[0].to(kind) for i, n in enumerate(lengths)]
 
 
 def waves() -> list[torch.Tensor]:
@@ -81,6 +86,7 @@ def build(name: str) -> Case:
         return toys.scramble(embedded(name[10:], True)).eval(), marginals(PHN), anything
     if name == "collapse":
         return collapse, marginals(4), anything
+    ctc_interface = CTCInterface(D, PHN)
     cases: dict[str, Callable[[], Case]] = {
         # What comes before the convolutions zeroes the padding (Normalization does).
         "conv": lambda: (ConvSubsampling(10, D, (2, 3)), [torch.randn(n, 10) for n in (13, 1, 6, 9)], [0.0]),
@@ -92,7 +98,7 @@ def build(name: str) -> Case:
         "tokens": lambda: (TokenInput(toys.SRC, D), ids, [-1, 0, 5]),
         "encoder": lambda: (same_length(TransformerEncoder(toys.sizes(2))), states(), large),
         "control": lambda: (LengthController(toys.sizes(2), (5, 6), 9), states((14, 1, 5)), large),
-        "ctc": lambda: (same_length(lambda x, _: CTC(x)), states(), anything),
+        "ctc": lambda: (same_length(lambda x, _: ctc_interface(x)), states(), anything),
     }
     run, items, fills = cases[name]()
     if isinstance(run, torch.nn.Module):
@@ -100,7 +106,6 @@ def build(name: str) -> Case:
     return run, items, fills
 
 
-CTC = CTCInterface(D, PHN)
 NAMES = [
     "speech_utterance", "speech_global", "speech_none", "conv", "normalization", "tokens", "encoder",
     "control", "ctc",
@@ -109,12 +114,14 @@ NAMES = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("name", NAMES)
-def test_item_alone_is_item_in_a_batch(name: str) -> None:
+def test_item_alone_is_item_in_a_batch(name: str, dtype: torch.dtype) -> None:
+    torch.set_default_dtype(dtype)
     run, items, fills = build(name)
     for fill in fills:
         for extra in (0, 3):
-            assert toys.gap(run, items, fill, extra) < TOLERANCE, (
+            assert toys.gap(run, items, fill, extra) < TOLERANCE[dtype], (
                 f"padding {fill}, {extra} beyond the longest"
             )
 
@@ -123,8 +130,8 @@ def test_speech_shorter_than_a_window_does_not_read_its_padding() -> None:
     torch.manual_seed(0)
     items = [0.1 * torch.randn(150), 0.1 * torch.randn(900)]  # a window has 256 samples
     module = speech("none").eval()
-    assert toys.gap(module, items, 0.0) < TOLERANCE
-    assert toys.gap(module, items, 0.5) < TOLERANCE
+    assert toys.gap(module, items, 0.0) < TOLERANCE[torch.float64]
+    assert toys.gap(module, items, 0.5) < TOLERANCE[torch.float64]
 
 
 # -- modules and chains ----------------------------------------------------------------------------
@@ -177,7 +184,7 @@ def loss_gap(model: Chain, names: tuple[str, ...]) -> float:
 @pytest.mark.parametrize("name", MIXES)
 def test_chain_losses_are_the_sum_of_the_items(name: str) -> None:
     modules, names = MIXES[name]
-    assert loss_gap(toys.chain(modules, seed=2, sharp=4.0).eval(), names) < TOLERANCE
+    assert loss_gap(toys.chain(modules, seed=2, sharp=4.0).eval(), names) < TOLERANCE[torch.float64]
 
 
 def test_chain_gradients_are_the_sum_of_the_items() -> None:
@@ -192,7 +199,7 @@ def test_chain_gradients_are_the_sum_of_the_items() -> None:
     batch = gradient(SOURCES, targets(names, [0, 1, 2], 2), 3)
     alone = [gradient([s], targets(names, [i]), 0) for i, s in enumerate(SOURCES)]
     for whole, parts in zip(batch, zip(*alone)):
-        torch.testing.assert_close(whole, sum(parts), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(whole, sum(parts), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["text", "wemb", "beam", "speech"])
@@ -210,7 +217,7 @@ def test_encoder_module_alone_is_in_a_batch(name: str) -> None:
     }.get(name, marginals(PHN))
     fills = {"text": [-1, 0, 5], "speech": [0.0, 1e3, NAN]}.get(name, [0.0, 9.0, NAN])
     for fill in fills:
-        assert toys.gap(model.last, items, fill) < TOLERANCE
+        assert toys.gap(model.last, items, fill) < TOLERANCE[torch.float64]
 
 
 @pytest.mark.parametrize(
@@ -230,7 +237,7 @@ def test_decoder_module_alone_is_in_a_batch(read: dict) -> None:
                     torch.tensor([word], dtype=torch.long),
                     torch.tensor([len(word)]),
                 )
-                torch.testing.assert_close(logits[i, : len(word) + 1], alone[0], rtol=0, atol=TOLERANCE)
+                torch.testing.assert_close(logits[i, : len(word) + 1], alone[0], rtol=0, atol=TOLERANCE[torch.float64])
 
 
 def test_greedy_text_does_not_read_padding() -> None:
@@ -284,7 +291,7 @@ def test_without_the_mask_the_comparison_fails(
         if name != "embed_wemb1"
         else padding_left(run, items)
     )
-    assert worst > 100 * TOLERANCE
+    assert worst > SHOWS
 
 
 def padding_left(run: Run, items: list[torch.Tensor]) -> float:
@@ -317,10 +324,13 @@ def test_without_the_mask_the_losses_differ(
     name: str, room: object, mask: str, broken: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     modules, names = MIXES[name]
-    # Padded slots say the largest bias of the CTC layer: the blank with seed 2, a token with seed 1.
-    model = toys.chain(modules, seed=2 if room is chain_room else 1, sharp=4.0).eval()
+    model = toys.chain(modules, seed=1, sharp=4.0).eval()
+    if room is chain_room or name == "collapse":
+        # Padded slots say the largest bias of the CTC layer: the chain counts blanks, collapse drops them.
+        bias = model.mods["enc"].interface.ctc_lo.bias.detach()
+        bias[0 if room is chain_room else 3] = bias.max() + 0.1
     monkeypatch.setattr(room, mask, broken)
-    assert loss_gap(model, names) > 10 * TOLERANCE
+    assert loss_gap(model, names) > 0.1 * SHOWS
 
 
 def test_without_the_mask_padded_repeats_count(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,12 +102,13 @@ def test_a_second_run_replaces_the_log(tmp_path: Path) -> None:
 
 
 def test_jobs_run_in_parallel_within_the_limit(tmp_path: Path) -> None:
-    # Every job notes how many are running: the largest note is the limit.
-    script = "touch run.JOB; sleep 0.3; ls run.* | wc -l > seen.JOB; rm run.JOB"
-    start = time.time()
-    assert run(tmp_path, "--max-jobs-run", "3", "JOB=1:6", "l.JOB", "bash", "-c", script).returncode == 0
-    assert time.time() - start < 1.7
+    # Every job notes how many are running: the largest note is the limit. The first wait until three have begun (or
+    # until the test gives up), so that a slow machine starts no job after another has ended.
+    wait = "touch run.JOB begun.JOB; for n in {1..400}; do [ $(ls begun.* | wc -l) -ge 3 ] && break; sleep 0.05; done; "
+    script = "ls run.* | wc -l > seen.JOB; rm run.JOB"
+    assert run(tmp_path, "--max-jobs-run", "3", "JOB=1:6", "l.JOB", "bash", "-c", wait + script).returncode == 0
     assert max(int(p.read_text()) for p in tmp_path.glob("seen.*")) == 3
+    script = f"touch run.JOB; sleep 0.3; {script}"
     assert run(tmp_path, "--max_jobs_run", "1", "JOB=1:2", "l.JOB", "bash", "-c", script).returncode == 0
     assert [int((tmp_path / f"seen.{n}").read_text()) for n in (1, 2)] == [1, 1]
 

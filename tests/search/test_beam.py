@@ -12,6 +12,7 @@ from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.modules.module import DecoderModule
 from espnet2_legonn.search.beam import BeamOptions, Hypothesis, beam_search
 
+pytestmark = pytest.mark.usefixtures("float64")
 Batch = tuple[torch.Tensor, torch.Tensor]
 Make = Callable[..., DecoderModule]
 LONGEST = 3
@@ -75,8 +76,8 @@ def plain_search(decoder: DecoderModule, x: torch.Tensor, options: BeamOptions) 
 def same(found: list[Hypothesis], wanted: list[Hypothesis]) -> None:
     assert [h.ids for h in found] == [h.ids for h in wanted]
     for a, b in zip(found, wanted):
-        assert a.score == pytest.approx(b.score, abs=1e-4)
-        assert a.log_prob == pytest.approx(b.log_prob, abs=1e-4)
+        assert a.score == pytest.approx(b.score, abs=1e-9)
+        assert a.log_prob == pytest.approx(b.log_prob, abs=1e-9)
 
 
 @pytest.mark.parametrize("penalty", PENALTIES)
@@ -168,8 +169,8 @@ def test_log_prob_is_the_teacher_forced_one(decoder: DecoderModule, marginals: B
     for hypotheses, row, length in zip(found, x, lengths):
         for hypothesis in hypotheses:
             wanted = log_probability(decoder, row[None, :length], hypothesis.ids)
-            assert hypothesis.log_prob == pytest.approx(wanted, abs=1e-4)
-            assert hypothesis.score == pytest.approx(wanted / (len(hypothesis.ids) + 1) ** penalty, abs=1e-4)
+            assert hypothesis.log_prob == pytest.approx(wanted, abs=1e-9)
+            assert hypothesis.score == pytest.approx(wanted / (len(hypothesis.ids) + 1) ** penalty, abs=1e-9)
 
 
 @pytest.mark.parametrize(

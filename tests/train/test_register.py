@@ -19,6 +19,7 @@ from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.tasks.stock import BeamConvEncoder, LegoNNDecoder, LegoNNEncoder, WEmbEncoder
 
 FEATURES, D, V = 10, 8, 7
+EXACT = {"rtol": 0, "atol": 1e-9}  # in float64
 SIZES: dict[str, Any] = {
     "output_size": D,
     "attention_heads": 2,
@@ -59,6 +60,7 @@ def outputs(encoded: tuple[Any, torch.Tensor, None]) -> list[torch.Tensor]:
     return [out[0], *(h for _, h in out[1])] if isinstance(out, tuple) else [out]
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("kind, options", FAMILY)
 def test_encoders_do_not_see_padding(kind: type[LegoNNEncoder], options: dict[str, Any]) -> None:
     encoder, more = encoder_of(kind, **options)
@@ -76,7 +78,7 @@ def test_encoders_do_not_see_padding(kind: type[LegoNNEncoder], options: dict[st
     for i, item in enumerate(items):
         alone = encoder(item[None], lengths[i : i + 1], **more)
         for a, b in zip(outputs(alone), outputs(together), strict=True):
-            torch.testing.assert_close(a[0], b[i, : a.shape[1]], atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(a[0], b[i, : a.shape[1]], **EXACT)
 
 
 @pytest.mark.parametrize("kind, options, through", [(WEmbEncoder, {}, True), (BeamConvEncoder, BEAM_CONV, False)])
@@ -120,6 +122,7 @@ def test_an_encoder_without_ctc_layer_says_what_to_set() -> None:
         encoder(torch.randn(1, 9, FEATURES), torch.tensor([9]), ctc=None)
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("tie", [True, False])
 def test_decoder_scores_as_it_is_trained(tie: bool) -> None:
     decoder = LegoNNDecoder(V, D, 2, 12, 2, tie=tie).eval()
@@ -131,13 +134,14 @@ def test_decoder_scores_as_it_is_trained(tie: bool) -> None:
     states: list[Any] = [decoder.batch_init_state(m) for m in memory]
     for i in range(5):  # three utterances, a hypothesis each
         scores, states = decoder.batch_score(ids[:, : i + 1], states, memory)
-        torch.testing.assert_close(scores, wanted[:, i], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(scores, wanted[:, i], **EXACT)
     state = None
     for i in range(2, 5):  # one hypothesis, starting from a prefix
         score, state = decoder.score(ids[1, : i + 1], state, memory[1])
-        torch.testing.assert_close(score, wanted[1, i], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(score, wanted[1, i], **EXACT)
 
 
+@pytest.mark.usefixtures("float64")
 def test_hypotheses_of_one_utterance_may_change_places() -> None:
     decoder = LegoNNDecoder(V, D, 2, 12, 2).eval()
     memory = torch.randn(4, D).expand(3, -1, -1)
@@ -147,16 +151,17 @@ def test_hypotheses_of_one_utterance_may_change_places() -> None:
     ids = torch.tensor([[V - 1, 2, 3], [V - 1, 1, 4], [V - 1, 2, 5]])
     scores, after = decoder.batch_score(ids, [decoder.select_state(states, i) for i in (1, 0, 1)], memory)
     logits, _ = decoder(memory, torch.full((3,), 4), ids, torch.full((3,), 3))
-    torch.testing.assert_close(scores, logits[:, -1].log_softmax(-1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(scores, logits[:, -1].log_softmax(-1), **EXACT)
     assert all(s.source is start.source for s in after)  # kept once, not once a hypothesis
 
 
+@pytest.mark.usefixtures("float64")
 def test_decoder_does_not_see_padding() -> None:
     decoder = LegoNNDecoder(V, D, 2, 12, 2).eval()
     ids, memory = torch.randint(1, V, (1, 5)), torch.randn(1, 6, D)
     whole, _ = decoder(memory, torch.tensor([4]), ids, torch.tensor([3]))
     part, _ = decoder(memory[:, :4], torch.tensor([4]), ids[:, :3], torch.tensor([3]))
-    torch.testing.assert_close(whole[:, :3], part)
+    torch.testing.assert_close(whole[:, :3], part, **EXACT)
 
 
 def test_importing_the_package_registers_nothing() -> None:

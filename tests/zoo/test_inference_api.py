@@ -238,6 +238,7 @@ def test_one_waveform_in_any_shape(asr: LegoNN, tmp_path: Path) -> None:
     assert [r[0] for r in model(speech=tone())] == [text]
 
 
+@pytest.mark.usefixtures("float64")
 def test_a_list_gives_a_list_in_its_order(asr: LegoNN, mt: LegoNN) -> None:
     waves = [tone(0.2 + 0.1 * i, i) for i in range(5)]
     model = Speech2Text(asr, batch_size=2, nbest=2, **LONG)
@@ -278,6 +279,7 @@ def test_an_encoder_alone_gives_its_greedy_text(asr: LegoNN, mt: LegoNN) -> None
         assert hypothesis.yseq[1:-1].tolist() == ids
 
 
+@pytest.mark.usefixtures("float64")
 def test_interfaces_and_marginals_on_request(asr: LegoNN, mt: LegoNN) -> None:
     model, waves = Speech2Text(asr, batch_size=2), [tone(0.2), tone(0.4, 1), tone(0.3, 2)]
     alone = [{"recognizer": asr.marginals(w).greedy_text()} for w in waves]

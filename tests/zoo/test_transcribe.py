@@ -67,6 +67,7 @@ def test_one_file_is_its_text(run: Run, asr: Path, files: list[str]) -> None:
     assert (status, out) == (0, texts(asr, files[1], ENCODER) + "\n") and out.strip()
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
 def test_several_files_in_their_order(run: Run, asr: Path, files: list[str], batch_size: int) -> None:
     given = [files[2], files[0], files[1]]
@@ -130,6 +131,7 @@ def test_channels_are_mixed_or_chosen(run: Run, asr: Path, tmp_path: Path) -> No
 # -- transcribe: what is written ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("float64")
 def test_json(run: Run, asr: Path, files: list[str]) -> None:
     _, out, _ = run("transcribe", *files, "--model", asr, "--format", "json", "--beam_size", 3)
     chain = LegoNN.from_pretrained(asr)
@@ -144,6 +146,7 @@ def test_json(run: Run, asr: Path, files: list[str]) -> None:
         }
 
 
+@pytest.mark.usefixtures("float64")
 def test_srt(run: Run, asr: Path, tmp_path: Path) -> None:
     paths = [write(tmp_path / "0.wav", tone(0.25)), write(tmp_path / "1.wav", tone(0.0625, 1, FS))]
     _, out, _ = run("transcribe", *paths, "--model", f"{asr}#{ENCODER}", "--format", "srt")
@@ -190,6 +193,7 @@ def test_output_never_replaces_an_input(run: Run, asr: Path, mt: Path, files: li
 # -- transcribe: what goes wrong ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("float64")
 def test_bad_files_are_named_and_the_others_are_done(run: Run, asr: Path, files: list[str], tmp_path: Path) -> None:
     bad = {
         "text.wav": "Format not recognised",
@@ -291,6 +295,7 @@ def test_the_other_command_is_named(run: Run, asr: Path, mt: Path, files: list[s
 # -- translate ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("float64")
 def test_texts_of_the_command_line(run: Run, mt: Path) -> None:
     assert run("translate", "k l m", "n", "--model", mt) == (
         0,
@@ -299,6 +304,7 @@ def test_texts_of_the_command_line(run: Run, mt: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("float64")
 def test_lines_stay_parallel(run: Run, mt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Empty and blank lines, other line ends, separators that are no line ends, no newline at the end."""
     source = tmp_path / "a.txt"
@@ -325,6 +331,7 @@ def test_translate_json(run: Run, mt: Path) -> None:
     assert second == {"source": "", "text": "", "score": None, "interfaces": {}}
 
 
+@pytest.mark.usefixtures("float64")
 def test_raw_text_is_normalised_and_unknown_words_are_noted(run: Run, tmp_path: Path) -> None:
     pack = build(change(pair(), "vocabs.src.normalization", "lc.rm")).save(tmp_path / "mt")
     words = ("translate", "K, L: m!", "k zebra", "...", "--model", f"{pack}#encoder")
@@ -333,6 +340,7 @@ def test_raw_text_is_normalised_and_unknown_words_are_noted(run: Run, tmp_path: 
     assert err == "note: text 2: not in the vocabulary, read as <unk>: zebra\n"
 
 
+@pytest.mark.usefixtures("float64")
 def test_a_text_that_fails_leaves_an_empty_line(run: Run, mt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = inference.ChainInference.answers
 
@@ -370,6 +378,7 @@ def test_standard_input_that_is_no_text(run: Run, mt: Path, monkeypatch: pytest.
     assert status == 3 and "standard input: not UTF-8; convert it with iconv" in err
 
 
+@pytest.mark.usefixtures("float64")
 def test_somebody_at_the_keyboard_has_each_answer_at_once(
     run: Run, mt: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -427,7 +436,7 @@ def test_help_is_short_quick_and_has_an_example(name: str) -> None:
 def test_as_a_process_of_its_own(mt: Path) -> None:
     """Umlauts through a pipe whatever the locale, and an answer leaves before the next text has come."""
     command = [sys.executable, "-W", "error", "-m", "espnet2_legonn.bin.legonn", "translate", "--batch_size", "1"]
-    first, second = texts(mt, ["k l m", [5, 1]], "encoder")
+    first, second = (texts(mt, text, "encoder") for text in ("k l m", [5, 1]))
     env = {**os.environ, "LC_ALL": "C", "PYTHONUNBUFFERED": ""}
     with subprocess.Popen(
         [*command, "--model", f"{mt}#encoder"],
