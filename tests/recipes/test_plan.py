@@ -22,7 +22,7 @@ def plan(tmp_path: Path, *experiments: dict[str, Any]) -> Plan:
     donor = {"name": "donor", "modules": ["enc", "dec"], **sets}
     modules = {"enc": FIRST, "dec": DECODER, "hybrid": HYBRID, "states": {**DECODER, "input": {"type": "states"}}}
     data = {"vocabs": VOCABS, "modules": modules, "experiments": [donor, *({**sets, **e} for e in experiments)]}
-    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(data))
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
     return load_plan(tmp_path / "plan.yaml")
 
 
