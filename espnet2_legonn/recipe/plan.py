@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet2_legonn.errors import ConfigError
-from espnet2_legonn.parts import InitConfig, check_parts
+from espnet2_legonn.parts import InitConfig, check_parts, source_of
 from espnet2_legonn.schema import Reader, nearest, read_yaml
 
 
@@ -49,12 +49,7 @@ class Experiment:
     @property
     def needs(self) -> set[str]:
         """Experiments that must be done before."""
-        return {part.partition("#")[0] for part in (*self.plug, *map(_donor, self.init.values()))}
-
-
-def _donor(init: Any) -> str:
-    """``experiment#module`` of an ``init``, short or long."""
-    return str(init.get("from", "") if isinstance(init, dict) else init)
+        return {part.partition("#")[0] for part in (*self.plug, *map(source_of, self.init.values()))}
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,7 @@ class Plan:
             module = json.loads(json.dumps(self.modules[key]))
             init = experiment.init.get(module["name"])
             if init:
-                donor, _, part = _donor(init).partition("#")
+                donor, _, part = source_of(init).partition("#")
                 source = f"{folder(exp_dir, donor)}#{part}" if part else str(folder(exp_dir, donor))
                 module["init"] = {**init, "from": source} if isinstance(init, dict) else source
             modules.append(module)
