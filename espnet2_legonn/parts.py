@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from espnet2_legonn.schema import nearest
 
@@ -36,6 +37,11 @@ class InitConfig:
     def takes(self, name: str) -> bool:
         """Whether the tensor or part of this name comes from the donor."""
         return (not self.only or within(name, self.only)) and not within(name, self.left)
+
+
+def source_of(init: Any) -> str:
+    """``PACK_OR_EXPERIMENT[#module]`` of an ``init`` in plain data, short or long."""
+    return str(init.get("from", "") if isinstance(init, dict) else init)
 
 
 def frozen_parts(freeze: Freeze) -> dict[str, bool | str]:

@@ -129,7 +129,8 @@ class Graft:
             raise CheckpointError(faults)
 
     def _require_fit(self, misfits: list[Misfit]) -> None:
-        where, faults, bad = f"{self.config.name}.init: {self.init.source}", [], []
+        where = f"{self.config.name}.init: {self.init.source}"
+        faults, bad = list[str](), list[str]()
         writes = ("interface",) if "interface" in parts_of(self.part.first) else ("embed", "output")
         ports = zip(("reads", "writes"), self.donor.first.ports, self.part.first.ports, (("input.embed",), writes))
         for side, theirs, ours, parts in ports:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from espnet2_legonn import store
 from espnet2_legonn.api import LegoNN
 from espnet2_legonn.errors import ConfigError, DataError
+from espnet2_legonn.parts import source_of
 from espnet2_legonn.schema import Reader, read_yaml
 from espnet2_legonn.scoring.results import Row, environment, summary
 from espnet2_legonn.version import __version__
@@ -127,22 +128,22 @@ def experiment_parents(exp: Path) -> dict[str, str]:
     """Where each module came from: ``init`` of the config, or the card of a composition."""
     if (exp / CARD).is_file():
         return {m.name: m.parent for m in read_card(exp).modules if m.parent}
-    data = read_yaml(exp / store.CONFIG)
-    found = {}
-    for module in data.get("modules", []):
+    return {own: f"{Path(source).name.removesuffix('.zip')}#{part}" for own, source, part in _started(exp)}
+
+
+def _started(exp: Path) -> Iterator[tuple[str, str, str]]:
+    """Modules with ``init``: name, pack or experiment, and the donor's module."""
+    for module in read_yaml(exp / store.CONFIG).get("modules", []):
         if module.get("init"):
-            source, _, part = module["init"].partition("#")
-            found[module["name"]] = f"{Path(source).name.removesuffix('.zip')}#{part or module['name']}"
-    return found
+            source, _, part = source_of(module["init"]).partition("#")
+            yield module["name"], source, part or module["name"]
 
 
 def _donors(exp: Path) -> list[tuple[str, str, list[str]]]:
     """Packs and experiments named by ``init``: name, digest, modules taken."""
     taken: dict[str, list[str]] = {}
-    for module in read_yaml(exp / store.CONFIG).get("modules", []):
-        if module.get("init"):
-            source, _, part = module["init"].partition("#")
-            taken.setdefault(source, []).append(part or module["name"])
+    for _, source, part in _started(exp):
+        taken.setdefault(source, []).append(part)
     donors = []
     for source, modules in taken.items():
         folder = Path(source)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet2_legonn.errors import ConfigError
-from espnet2_legonn.parts import InitConfig, check_parts
+from espnet2_legonn.parts import InitConfig, check_parts, source_of
 from espnet2_legonn.schema import Reader, nearest, read_yaml
 
 PAPER = "decode"  # the search that every experiment is decoded with unless it says otherwise
@@ -83,12 +83,7 @@ class Experiment:
     @property
     def needs(self) -> set[str]:
         """Experiments that must be done before."""
-        return {part.partition("#")[0] for part in (*self.plug, *map(_donor, self.init.values()))}
-
-
-def _donor(init: Any) -> str:
-    """``experiment#module`` of an ``init``, short or long."""
-    return str(init.get("from", "") if isinstance(init, dict) else init)
+        return {part.partition("#")[0] for part in (*self.plug, *map(source_of, self.init.values()))}
 
 
 @dataclass
@@ -167,7 +162,7 @@ class Plan:
             module = json.loads(json.dumps(self.modules[key]))
             init = experiment.init.get(module["name"])
             if init:
-                donor, _, part = _donor(init).partition("#")
+                donor, _, part = source_of(init).partition("#")
                 source = f"{folder(exp_dir, donor)}#{part}" if part else str(folder(exp_dir, donor))
                 module["init"] = {**init, "from": source} if isinstance(init, dict) else source
             modules.append(module)
@@ -310,17 +305,19 @@ def _table_faults(table: Table, names: dict[str, Experiment]) -> list[str]:
 
 
 def _init_faults(where: str, experiment: Experiment, modules: dict[str, Any]) -> list[str]:
-    reader, faults = Reader(), list[str]()
+    faults: list[str] = []
     chosen = {modules[key]["name"]: modules[key] for key in experiment.modules if key in modules}
     for name, init in experiment.init.items():
         if name not in chosen:
             faults.append(f"{where}: init: no module {name!r}{nearest(name, chosen)}")
             continue
-        read = reader.coerce(str | InitConfig, init, f"{where}: {name}.init")
-        decodes = chosen[name]["body"].get("type") == "transformer_decoder"
-        if isinstance(read, InitConfig) and not reader.faults:
-            faults += [f"{where}: {fault}" for fault in check_parts(name, decodes, read, False)]
-    return reader.faults + faults
+        reader = Reader()
+        read = reader.coerce(str | InitConfig, init, f"{name}.init")
+        if not reader.faults:
+            decodes = chosen[name]["body"].get("type") == "transformer_decoder"
+            reader.faults += check_parts(name, decodes, read, False)
+        faults += [f"{where}: {fault}" for fault in reader.faults]
+    return faults
 
 
 def _with_needs(names: list[str], experiments: dict[str, Experiment], path: Path) -> set[str]:

@@ -12,7 +12,7 @@ import yaml
 
 from espnet2_legonn import LegoNN
 from espnet2_legonn.bin.legonn_inference import get_parser
-from espnet2_legonn.config import parse
+from espnet2_legonn.config import ModuleConfig, parse
 from tests.corpora.text_recipes import ROOT
 
 EGS2 = ROOT / "egs2"
@@ -34,16 +34,15 @@ def chain_of(path: Path) -> dict[str, Any]:
 
 
 def test_configurations_are_found() -> None:
-    assert (len(TRAIN), len(FINETUNE), len(DECODE)) == (55, 4, 9)
+    assert (len(TRAIN), len(FINETUNE), len(DECODE)) == (69, 4, 9)
     assert set(ALL) == {*TRAIN, *FINETUNE, *DECODE}, "a name that no test here knows"
     assert {p.relative_to(EGS2).parts[0] for p in TRAIN} >= {
         "an4", "europarl_st", "multi30k", "swbd", "tedlium2", "wmt14_en_de", "wmt16_ro_en", "wmt19_de_en",
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("path", TRAIN, ids=name)
-def test_chain(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parsed as it stands, then built with small vocabularies; on no device, since the paper's chains are large."""
+def on_no_device(path: Path, monkeypatch: pytest.MonkeyPatch) -> LegoNN:
+    """The chain of a configuration with small vocabularies, without memory: the paper's chains are large."""
     filters = torchaudio.transforms.MelSpectrogram
 
     def on_cpu(*args: Any, **options: Any) -> Any:  # it looks at its filters
@@ -52,7 +51,6 @@ def test_chain(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torchaudio.transforms, "MelSpectrogram", on_cpu)
     data = chain_of(path)
-    parse(data)
     for vocab, entry in data["vocabs"].items():
         kept = {key: entry[key] for key in ("language", "normalization") if key in entry}
         data["vocabs"][vocab] = {**SMALL, "unit": "phn" if entry["unit"] == "phn" else "word", **kept}
@@ -60,10 +58,63 @@ def test_chain(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         control = module.get("length_control")
         if control and "slots_per_token" in control:
             control["ratio"] = 1  # stage 11 derives it from the data
-        module.pop("init", None)
     with torch.device("meta"):
-        chain = LegoNN.from_config(data)
-    assert len(chain) == len(data["modules"])
+        return LegoNN.from_config(data)
+
+
+@pytest.mark.parametrize("path", TRAIN, ids=name)
+def test_chain(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsed as it stands, then built with small vocabularies."""
+    data = chain_of(path)
+    parse(data)
+    assert len(on_no_device(path, monkeypatch)) == len(data["modules"])
+
+
+WARM = [p for p in TRAIN if "_warm" in p.stem]
+# Experiments whose names are not those of their configurations, and where these are.
+DONORS = {
+    "ted": "train_phonemes{suffix}.yaml",
+    "lc_rm_wemb": "train_legonn_lc_rm{suffix}.yaml",
+    "legonn": "train_legonn{suffix}.yaml",
+    "phonemes": "train_phonemes{suffix}.yaml",
+}
+
+
+def test_warm_configurations_are_found() -> None:
+    assert {p.relative_to(EGS2).parts[0] for p in WARM} == {"europarl_st", "multi30k", "wmt16_ro_en"}
+    assert all("init" in p.read_text(encoding="utf-8") for p in WARM) and len(WARM) == 12
+
+
+def written(path: Path, module: ModuleConfig) -> tuple[str, str]:
+    """Which units a module of a configuration ends in; their folder's name tells them apart."""
+    vocab = chain_of(path)["vocabs"][module.target.vocab]
+    return vocab["tokens"].split("/")[-2], vocab["language"]
+
+
+@pytest.mark.parametrize("path", WARM, ids=name)
+def test_a_warm_start_fits_its_donor(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is taken has the shapes of the donor's configuration, and ends in the same units; the input may differ."""
+    own, texts = on_no_device(path, monkeypatch), path.read_text(encoding="utf-8")
+    suffix = "_1gpu" if path.stem.endswith("_1gpu") else ""
+    started = [config for config in own.configs if config.donor is not None]
+    assert len(started) == len(own), "every module starts from something"
+    for config in started:
+        folder, _, part = config.donor.source.partition("#")
+        tag = Path(folder).name.removeprefix("legonn_")
+        recipe = (path.parents[2 if suffix else 1] / Path(folder).parent.parent).resolve()
+        file = DONORS.get(tag, f"train_{tag}.yaml").format(suffix=suffix)
+        source = recipe / "conf" / ("tuning" if suffix else "") / file
+        donor = on_no_device(source, monkeypatch)[part]
+        mine, theirs = (
+            {k.split(".", 2)[2]: v.shape for k, v in chain.state_dict().items()} for chain in (own[config.name], donor)
+        )
+        takes = config.donor.takes
+        assert {k: v for k, v in mine.items() if takes(k)} == {k: v for k, v in theirs.items() if takes(k)}
+        assert written(path, config) == written(source, donor.configs[0])
+        assert config.donor.left == (["input"] if config.input.type == "tokens" else [])
+        assert bool(config.freeze) is (config.decodes and "frozen" in path.stem)
+    command = next(line for line in texts.splitlines() if "./run.sh" in line and path.name in line)
+    assert command.startswith("#   ")
 
 
 @pytest.fixture(scope="module")

@@ -326,8 +326,8 @@ def test_init_param_of_espnet_takes_and_excludes_parts(lab: Lab, donors: Donors,
     encoder = {**ENCODER, "name": "reader", "length_control": control(ratio="3/2")}
     file = donor / "train.total_count.ave.pth"
     source = f"{file}:chain.mods.encoder:chain.mods.reader:chain.mods.encoder.input"
-    still = ["--optim_conf", "lr=0.0", "--optim_conf", "weight_decay=0.0"]
-    lab.train(tmp_path / "exp", "tokens", "--init_param", source, *still, modules=[encoder, DECODER], max_epoch=1)
+    still = {"optim_conf": {"lr": 0.0, "weight_decay": 0.0}, "scheduler": None, "scheduler_conf": {}, "max_epoch": 1}
+    lab.train(tmp_path / "exp", "tokens", "--init_param", source, modules=[encoder, DECODER], **still)
     theirs, mine = torch.load(file, weights_only=True), weights(tmp_path / "exp", 1)
     same = {k.removeprefix("chain.mods.reader.").split(".")[0] for k, v in mine.items()
             if k.startswith("chain.mods.reader") and "seen" not in k and v.dim() > 1

@@ -74,6 +74,20 @@ def test_the_card_knows_scores_and_origin(exp: Path, tmp_path: Path) -> None:
     assert figures == [(20.0, "encoder", None), (30.0, None, "little")]
 
 
+@pytest.mark.parametrize("parts", [{}, {"except": ["input"]}])
+def test_the_card_knows_where_a_module_started(exp: Path, tmp_path: Path, parts: dict[str, Any]) -> None:
+    """The short form of ``init`` and the long one."""
+    donor = build(pair(), 2).save(tmp_path / "donor")
+    config = yaml.safe_load((exp / "config.yaml").read_text())
+    config["modules"][0]["init"] = {"from": f"{donor}#encoder", **parts} if parts else f"{donor}#encoder"
+    (exp / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    main(["pack", str(exp), "-o", str(tmp_path / "out")])
+    card = read_card(tmp_path / "out" / "toy")
+    assert [m.parent for m in card.modules] == ["donor#encoder", None]
+    (parent,) = card.provenance.parents
+    assert (parent.name, parent.sha256, parent.modules) == ("donor", read_card(donor).content_sha256, ["encoder"])
+
+
 def test_faults_of_the_card(exp: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     about = tmp_path / "card.yaml"
     about.write_text("licence: MIT\ntraining_data: toys\n")
