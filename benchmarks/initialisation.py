@@ -3,7 +3,7 @@
     python benchmarks/initialisation.py rms                                  the table of docs/initialisation.md
     python benchmarks/initialisation.py toy --variants ours pytorch --seeds 1 2 3
     python benchmarks/initialisation.py speech --raw egs2/mini_legonn/legonn1/dump/raw --updates 400
-    python benchmarks/initialisation.py plan egs2/mini_legonn/legonn1/conf/plan.yaml --variants flat --seeds 1 2 ...
+    python benchmarks/initialisation.py mt --raw egs2/mini_legonn/legonn1/dump/raw --variants ours pytorch flat
 
 A variant multiplies weights after they were drawn, so models of one seed differ in nothing else.
 """
@@ -16,7 +16,6 @@ import itertools
 import random
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -88,7 +87,7 @@ def queries(std: float) -> Change:
     return change
 
 
-def speech(conv: float, out: float, bias: bool = False) -> Change:
+def convolutions(conv: float, out: float, bias: bool = False) -> Change:
     """Variance of weights times their fan-in: 1/3 is PyTorch's, 2 is He's; ``bias``: leave PyTorch's."""
 
     def change(module: nn.Module) -> None:
@@ -103,12 +102,12 @@ def speech(conv: float, out: float, bias: bool = False) -> Change:
 
 
 def scaled(out: float | None) -> Change:
-    """Speech times sqrt(D) at run time, as in ESPnet; ``out``: of ``speech``, divided by D. None: PyTorch's weights."""
+    """Steps times sqrt(D) at run time, as in ESPnet; ``out``: of ``convolutions``, over D, or None: PyTorch's."""
 
     def change(module: nn.Module) -> None:
         if isinstance(module, ConvSubsampling):
             size = module.out.out_features
-            (speech(1 / 3, 1 / 3, bias=True) if out is None else speech(2.0, out / size))(module)
+            (convolutions(1 / 3, 1 / 3, bias=True) if out is None else convolutions(2.0, out / size))(module)
             module.register_forward_hook(lambda _module, _inputs, found: (found[0] * size**0.5, found[1]))
 
     return change
@@ -126,10 +125,12 @@ VARIANTS: dict[str, list[Change]] = {
     "qkv": [attention(2**-0.5)],
     "qkv1": [attention(1.0)],
     "queries": [queries(0.7)],
-    "speech_pytorch": [speech(1 / 3, 1 / 3, bias=True)],
-    "speech_he": [speech(2.0, 1 / 3)],
-    "speech_he1": [speech(2.0, 1.0)],
-    "speech_he4": [speech(2.0, 4.0)],
+    "queries_quarter": [queries(0.25)],
+    "queries_qkv": [queries(0.7), attention(2**-0.5)],
+    "speech_pytorch": [convolutions(1 / 3, 1 / 3, bias=True)],
+    "speech_he": [convolutions(2.0, 1 / 3)],
+    "speech_he1": [convolutions(2.0, 1.0)],
+    "speech_he2": [convolutions(2.0, 2.0)],
     "speech_espnet": [scaled(None)],
     "speech_he1_scaled": [scaled(1.0)],
 }
@@ -158,12 +159,13 @@ class Crowd:
     A model of this size costs PyTorch's overhead, not arithmetic; together twenty cost little more than three.
 
     Args:
-        chains: encoder and decoder each, with their own weights.
+        chains: of one architecture, with their own weights.
+        names: of their modules that are trained.
         rate, steps: AdamW with linear warm-up and decay, as in tests/learn.
     """
 
-    def __init__(self, chains: list[LegoNN], rate: float, steps: int) -> None:
-        self.modules = {n: [c.mods[n] for c in chains] for n in chains[0].names}
+    def __init__(self, chains: list[LegoNN], names: list[str], rate: float, steps: int) -> None:
+        self.modules = {n: [c.mods[n] for c in chains] for n in names}
         self.states = {n: torch.func.stack_module_state(list(m)) for n, m in self.modules.items()}
         self.parameters = [p for parameters, _ in self.states.values() for p in parameters.values()]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
@@ -182,41 +184,71 @@ class Crowd:
         with sdpa_kernel(SDPBackend.MATH):  # the fused kernels know no vmap
             return torch.vmap(one, (0, 0, *each), randomness="different")(*self.states[name], *inputs)
 
-    def run(self, x: torch.Tensor, lengths: torch.Tensor, labels: Labels) -> tuple[torch.Tensor, ...]:
-        """Losses (models,), and which sentences interface and decoder get right, (models, B) each."""
-        log_probs, slots = self("encoder", (x, lengths), (None, None))
-        models, batch = log_probs.shape[:2]
-        wanted = [labels.ids.repeat(models, 1), labels.lengths.repeat(models)]
-        ctc, _ = ctc_loss(log_probs.flatten(0, 1), slots.flatten(0, 1), *wanted)
-        logits, targets = self("decoder", (log_probs, slots, labels.ids, labels.lengths), (0, 0, None, None))
-        smooth = F.cross_entropy(
-            logits.flatten(0, 2), targets.flatten(), ignore_index=-1, reduction="none", label_smoothing=0.1
-        )
-        tokens = labels.lengths.sum()
-        loss = ctc.view(models, -1).sum(1) / tokens + smooth.view(models, -1).sum(1) / (tokens + batch)
-        # Greedy search gets a sentence right just if every token is best behind the right ones.
-        right = ((logits.argmax(-1) == targets) | (targets < 0)).all(-1)
-        return loss, self._greedy(log_probs, slots, labels), right
-
-    @staticmethod
-    def _greedy(log_probs: torch.Tensor, slots: torch.Tensor, labels: Labels) -> torch.Tensor:
-        wanted = [row[:n] for row, n in zip(labels.ids.tolist(), labels.lengths.tolist())]
-        found = [
-            [[t for t, _ in itertools.groupby(row[:n]) if t] for row, n in zip(rows, lengths)]
-            for rows, lengths in zip(log_probs.argmax(-1).tolist(), slots.tolist())
-        ]
-        return torch.tensor([[row == target for row, target in zip(rows, wanted)] for rows in found])
-
-    def step(self, x: torch.Tensor, lengths: torch.Tensor, labels: Labels) -> None:
-        """One update of every model; gradients are clipped for each by itself."""
+    def step(self, losses: torch.Tensor) -> None:
+        """One update of every model by its own loss, (models,); gradients are clipped for each by itself."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.run(x, lengths, labels)[0].sum().backward()
+        losses.sum().backward()
         grads = [p.grad for p in self.parameters if p.grad is not None]
-        norm = sum(g.flatten(1).square().sum(1) for g in grads).sqrt()
+        norm = torch.stack([g.flatten(1).square().sum(1) for g in grads]).sum(0).sqrt()
         for grad in grads:
             grad.mul_((1 / norm.clamp(min=1)).view(-1, *[1] * (grad.dim() - 1)))
         self.optimizer.step()
         self.schedule.step()
+
+    def train(self, on: bool) -> None:
+        """Dropout on or off."""
+        for modules in self.modules.values():
+            modules[0].train(on)
+
+
+def decoded(crowd: Crowd, marginals: tuple[torch.Tensor, torch.Tensor], labels: Labels, own: bool) -> Any:
+    """Cross-entropy of a token (models,), and which sentences greedy search gets right (models, B).
+
+    Args:
+        marginals: log-probabilities and slots, one for each model (``own``) or one for all.
+    """
+    each = (0, 0, None, None) if own else (None,) * 4
+    logits, targets = crowd("decoder", (*marginals, *labels), each)
+    models, batch = logits.shape[:2]
+    smooth = F.cross_entropy(
+        logits.flatten(0, 2), targets.flatten(), ignore_index=-1, reduction="none", label_smoothing=0.1
+    )
+    # Greedy search gets a sentence right just if every token is best behind the right ones.
+    right = ((logits.argmax(-1) == targets) | (targets < 0)).all(-1)
+    return smooth.view(models, -1).sum(1) / (labels.lengths.sum() + batch), right
+
+
+def translated(crowd: Crowd, x: torch.Tensor, lengths: torch.Tensor, labels: Labels) -> tuple[torch.Tensor, ...]:
+    """Losses (models,), and which sentences interface and decoder get right, (models, B) each."""
+    log_probs, slots = crowd("encoder", (x, lengths), (None, None))
+    models = len(log_probs)
+    wanted = [labels.ids.repeat(models, 1), labels.lengths.repeat(models)]
+    ctc, _ = ctc_loss(log_probs.flatten(0, 1), slots.flatten(0, 1), *wanted)
+    loss, right = decoded(crowd, (log_probs, slots), labels, own=True)
+    rows = [row[:n] for row, n in zip(labels.ids.tolist(), labels.lengths.tolist())]
+    said = [
+        [[t for t, _ in itertools.groupby(row[:n]) if t] for row, n in zip(rows_, lengths_)]
+        for rows_, lengths_ in zip(log_probs.argmax(-1).tolist(), slots.tolist())
+    ]
+    heard = torch.tensor([[row == target for row, target in zip(found, rows)] for found in said])
+    return loss + ctc.view(models, -1).sum(1) / labels.lengths.sum(), heard, right
+
+
+def built(args: argparse.Namespace, description: dict[str, Any]) -> list[LegoNN]:
+    """A chain for each variant and seed."""
+    chains = []
+    for variant, seed in itertools.product(args.variants, args.seeds):
+        torch.manual_seed(seed)
+        with initialised(variant):
+            chains.append(LegoNN.from_config(description).train())
+    return chains
+
+
+def show(args: argparse.Namespace, what: str, found: torch.Tensor) -> None:
+    """A row for each variant: (models,) in the order of ``built``."""
+    for variant, row in zip(args.variants, found.view(len(args.variants), -1).tolist()):
+        values = " ".join(f"{v:.3g}" for v in row)
+        print(f"| {variant} | {what} | {statistics.mean(row):.3g} | {values} |", flush=True)
 
 
 def toy(args: argparse.Namespace) -> None:
@@ -227,34 +259,81 @@ def toy(args: argparse.Namespace) -> None:
     bench = Toy(language)
     ingestor = {**dict(BEAM_CONV), "k": args.k} if args.ingestor == "beam_conv" else dict(WEMB)
     recipe = Recipe(language, 0, args.steps, blocks=1, dropout=args.dropout, ingestor=tuple(ingestor.items()))
-    chains = []
-    for variant, seed in itertools.product(args.variants, args.seeds):
-        torch.manual_seed(seed)
-        with initialised(variant):
-            chains.append(LegoNN.from_config(bench.description(recipe)).train())
+    chains = built(args, bench.description(recipe))
     source, target = (chains[0].vocabs[n].ids for n in ("src", "tgt"))
 
     def batch(pairs: list[Any]) -> Any:
         x, lengths = padded([[source[w] for w in s] for s, _ in pairs], 0)
         return x, lengths, Labels(*padded([[target[w] for w in t] for _, t in pairs], -1))
 
-    crowd = Crowd(chains, bench.rate, args.steps)
+    crowd = Crowd(chains, ["encoder", "decoder"], bench.rate, args.steps)
     unseen = frozenset(" ".join(source) for source, _ in bench.test)
-    data = language.pairs(bench.batch * args.steps, args.seeds[0], unseen)
-    print(f"| variant | {args.steps} updates | mean | seeds |\n|---|---|---|---|")
+    pairs = language.pairs(3 * bench.batch * args.steps, args.seeds[0], unseen)
+    pairs = [pair for pair in pairs if len(pair[0]) <= args.longest]
+    tests = {
+        "": [pair for pair in bench.test if len(pair[0]) <= args.longest],
+        " longer than in training": [pair for pair in bench.test if len(pair[0]) > args.longest],
+    }
+    print("| variant | | mean | seeds |\n|---|---|---|---|")
     for step in range(args.steps):
-        crowd.step(*batch(data[step * bench.batch : (step + 1) * bench.batch]))
+        crowd.step(translated(crowd, *batch(pairs[step * bench.batch : (step + 1) * bench.batch]))[0])
         if (step + 1) % args.every == 0:
-            for modules in crowd.modules.values():
-                modules[0].eval()
-            with torch.no_grad():
-                results = [100 * r.float().mean(1) for r in crowd.run(*batch(bench.test))[1:]]
-            for modules in crowd.modules.values():
-                modules[0].train()
-            for name, found in zip(("interface", "pair"), results):
-                for variant, row in zip(args.variants, found.view(len(args.variants), -1).tolist()):
-                    values = " ".join(f"{v:.0f}" for v in row)
-                    print(f"| {variant} | {name} after {step + 1} | {statistics.mean(row):.1f} | {values} |", flush=True)
+            crowd.train(False)
+            for name, test in tests.items():
+                if test:
+                    with torch.no_grad():
+                        _, heard, right = translated(crowd, *batch(test))
+                    show(args, f"interface{name}, {step + 1} updates", 100 * heard.float().mean(1))
+                    show(args, f"pair{name}, {step + 1} updates", 100 * right.float().mean(1))
+            crowd.train(True)
+
+
+Read = tuple[tuple[torch.Tensor, torch.Tensor], Labels]
+
+
+def interface_of(pack: LegoNN, folder: Path, ids: Callable[[str], list[int]], size: int) -> list[Read]:
+    """What a trained encoder says about a set, in batches of ``size`` sentences of similar length, with the targets."""
+    from tests.learn.conftest import padded
+
+    texts = [
+        dict(line.split(maxsplit=1) for line in (folder / n).read_text().splitlines()) for n in ("src_text", "text")
+    ]
+    keys = sorted(texts[0], key=lambda k: (len(texts[0][k]), k))
+    found = []
+    with torch.no_grad():
+        for start in range(0, len(keys), size):
+            part = keys[start : start + size]
+            said = pack.marginals([texts[0][k] for k in part])
+            found.append(((said.log_probs, said.lengths), Labels(*padded([ids(texts[1][k]) for k in part], -1))))
+    return found
+
+
+def mt(args: argparse.Namespace) -> None:
+    """The demo's BeamConv decoder behind its trained De-En encoder, which stays: own pair and plugged on Romanian."""
+    plan = yaml.safe_load((ROOT / "egs2/mini_legonn/legonn1/conf/plan.yaml").read_text())
+    de, ro = (LegoNN.from_pretrained(next((ROOT / "packs").glob(f"{n}-*.zip")))[:1] for n in ("mt_de_en", "ro_encoder"))
+    vocab = de.vocabs[plan["modules"]["de"]["output"]["vocab"]]
+    description = {
+        "vocabs": {"bpe_en": {"tokens": list(vocab.tokens), "unit": "word"}},
+        "modules": [plan["modules"]["beam_conv"]],
+    }
+    chains = built(args, description)
+    train = interface_of(de, args.raw / "train_de_en", vocab.encode, 32)
+    own, plugged = (
+        interface_of(pack, args.raw / name, vocab.encode, 64) for pack, name in ((de, "test_de_en"), (ro, "test_ro_en"))
+    )
+    crowd, order = Crowd(chains, ["decoder"], 3e-3, args.steps), random.Random(0)
+    print("| variant | | mean | seeds |\n|---|---|---|---|")
+    for step in range(args.steps):
+        crowd.step(decoded(crowd, *order.choice(train), own=False)[0])
+        if (step + 1) % args.every == 0:
+            crowd.train(False)
+            for name, batches in (("own pair", own), ("plugged on Romanian", plugged)):
+                with torch.no_grad():
+                    losses, rights = zip(*(decoded(crowd, *b, own=False) for b in batches))
+                show(args, f"{name}, {step + 1} updates: % sentences right", 100 * torch.cat(rights, 1).float().mean(1))
+                show(args, f"{name}, {step + 1} updates: cross-entropy", torch.stack(losses).mean(0))
+            crowd.train(True)
 
 
 class Sounds:
@@ -303,12 +382,12 @@ def speech_ctc(variant: str, seed: int, args: argparse.Namespace) -> dict[str, f
     vocabs = {"phn_en": {"tokens": tokens, "unit": "phn"}}
     with initialised(variant):
         chain = LegoNN.from_config({"vocabs": vocabs, "modules": [plan["modules"]["phonemes"]]})
-    train, valid = (Sounds(args.raw / s, chain.vocabs["phn_en"].ids).batches(600_000) for s in ("train_asr", "valid_asr"))
+    train, valid = (
+        Sounds(args.raw / s, chain.vocabs["phn_en"].ids).batches(600_000) for s in ("train_asr", "valid_asr")
+    )
     optimizer = torch.optim.AdamW(chain.parameters(), lr=3e-3, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     warm = 300
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min((s + 1) / warm, (warm / (s + 1)) ** 0.5)
-    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: min((s + 1) / warm, (warm / (s + 1)) ** 0.5))
     order, scores = random.Random(seed), {}
     chain.train()
 
@@ -331,34 +410,47 @@ def speech_ctc(variant: str, seed: int, args: argparse.Namespace) -> dict[str, f
     return scores
 
 
-def table(run: Callable[..., dict[str, float]], args: argparse.Namespace) -> None:
-    """One line for each variant and seed, then the means."""
-    found: dict[str, dict[str, list[float]]] = {}
-    for seed in args.seeds:
-        for variant in args.variants:
-            start = time.process_time()
-            scores = run(variant, seed, args)
-            for name, value in scores.items():
-                found.setdefault(variant, {}).setdefault(name, []).append(value)
-            line = "  ".join(f"{name} {value:.2f}" for name, value in scores.items())
-            print(f"{variant} seed {seed}: {line}  ({time.process_time() - start:.0f} s)", flush=True)
+def scales(args: argparse.Namespace) -> None:
+    """rms of the content at every input, as in docs/initialisation.md; positions have 0.71."""
+    from tests.modules import contents
+
+    print("| input | " + " | ".join(contents.SIZES) + " |\n|---|" + "---|" * len(contents.SIZES))
+    for name in contents.contents("demo"):
+        values = [statistics.mean(contents.measure(size, name, seed) for seed in args.seeds) for size in contents.SIZES]
+        print(f"| {name} | " + " | ".join(f"{v:.2f}" for v in values) + " |", flush=True)
+
+
+def speech(args: argparse.Namespace) -> None:
+    """``speech_ctc`` for each seed and variant."""
+    found: dict[str, dict[str, list[float]]] = {v: {} for v in args.variants}
+    for seed, variant in itertools.product(args.seeds, args.variants):
+        scores = speech_ctc(variant, seed, args)
+        print(f"# {variant}, seed {seed}: {scores}", flush=True)
+        for updates, value in scores.items():
+            found[variant].setdefault(updates, []).append(value)
+    print("| variant | updates | mean | seeds |\n|---|---|---|---|")
     for variant, columns in found.items():
-        for name, values in columns.items():
-            spread = f" +- {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-            print(f"| {variant} | {name} | {statistics.mean(values):.2f}{spread} | {' '.join(f'{v:.1f}' for v in values)} |")
+        for updates, values in columns.items():
+            print(f"| {variant} | {updates} | {statistics.mean(values):.2f} | {' '.join(f'{v:.2f}' for v in values)} |")
 
 
 def main() -> None:
     """See the examples above."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("rms")
     p = commands.add_parser("toy")
     p.add_argument("--steps", type=int, default=600)
     p.add_argument("--every", type=int, default=150)
+    p.add_argument("--longest", type=int, default=99, help="words of a training sentence; longer ones are scored apart")
     p.add_argument("--large", action="store_true", help="thirty words instead of a dozen")
     p.add_argument("--dropout", type=float, default=0.1)
     p.add_argument("--k", type=int, default=4)
     p.add_argument("--ingestor", choices=["wemb", "beam_conv"], default="beam_conv")
+    p = commands.add_parser("mt")
+    p.add_argument("--raw", type=Path, default=ROOT / "egs2/mini_legonn/legonn1/dump/raw")
+    p.add_argument("--steps", type=int, default=1500)
+    p.add_argument("--every", type=int, default=250)
     p = commands.add_parser("speech")
     p.add_argument("--raw", type=Path, default=ROOT / "egs2/mini_legonn/legonn1/dump/raw")
     p.add_argument("--updates", type=int, default=400)
@@ -368,10 +460,7 @@ def main() -> None:
         p.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     args = parser.parse_args()
     torch.set_num_threads(1)
-    if args.command == "toy":
-        toy(args)
-    else:
-        table(speech_ctc, args)
+    {"rms": scales, "toy": toy, "mt": mt, "speech": speech}[args.command](args)
 
 
 if __name__ == "__main__":
