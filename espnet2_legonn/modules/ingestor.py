@@ -40,6 +40,8 @@ class BeamConvolution(nn.Module):
     """BeamConv: ids of the k best tokens of each slot, embedded and convolved over slots (equations 19, 20).
 
     No probability enters and no gradient leaves. The weights depend on the rank, so k is fixed at training.
+    At first rank r = 0, 1, ... weighs as 1 / (r + 1): what an interface thinks less likely is heard less, and the first
+    token is heard as well among 200 as among 4. All together have the size of any embedding (docs/initialisation.md).
 
     Args:
         vocab_size: V.
@@ -55,6 +57,10 @@ class BeamConvolution(nn.Module):
         self.embed = nn.Embedding(vocab_size, embed_size)
         nn.init.normal_(self.embed.weight, std=embed_size**-0.5)
         self.conv = nn.Conv1d(k * embed_size, size, receptive_field, padding="same", bias=False)
+        share = torch.arange(1, k + 1).reciprocal()
+        share = (share / share.square().sum().sqrt()).repeat_interleave(embed_size)
+        with torch.no_grad():
+            nn.init.normal_(self.conv.weight, std=receptive_field**-0.5).mul_(share[:, None])
 
     def forward(self, log_probs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """(B, K, V), (B,) -> (B, K, D)."""

@@ -147,7 +147,9 @@ class SpecAugment(nn.Module):
 class ConvSubsampling(nn.Module):
     """Two blocks of two 3x3 convolutions, ReLU and 2x2 max-pooling: a quarter of the frames.
 
-    The output of each convolution is masked, so an item does not depend on its padding.
+    The output of each convolution is masked, so an item does not depend on its padding. Weights begin as He et al.'s for
+    ReLU, the last layer's too, although no ReLU follows it: about half of what a ReLU lets through does not vary in
+    time, and what varies should be as large as an embedding.
 
     Args:
         n_mels: filters of the features.
@@ -160,6 +162,9 @@ class ConvSubsampling(nn.Module):
         widths = [1, channels[0], channels[0], channels[1], channels[1]]
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:]))
         self.out = nn.Linear(channels[1] * ((n_mels + 3) // 4), size)
+        for layer in (*self.convs, self.out):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
 
     def steps(self, frames: torch.Tensor) -> torch.Tensor:
         """ceil(ceil(frames / 2) / 2)."""
