@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import math
 import re
 import types
@@ -19,6 +20,7 @@ from espnet2_legonn.errors import SHOWN, ConfigError
 # Far beyond honest files: 250 000 tokens written out are 4 MB. A value costs the reader some 400 bytes.
 MAX_YAML_BYTES, MAX_VALUES, MAX_DEPTH, MAX_NUMBER = 16 << 20, 500_000, 50, 100
 MAX_SHOWN = 200  # characters of a value in a message
+MAX_COMPARED, MAX_KNOWN = 50, 5000  # characters of a name, and names, that a mistyped one is compared with
 _NUMBER = re.compile(r"[-+.]?(0[xXbo][0-9a-fA-F_]+|[0-9][-+0-9._:eE]*)")
 _YAML = "tag:yaml.org,2002:"
 _TEXT = {None, "!", _YAML + "str"}
@@ -113,7 +115,9 @@ def shown(value: Any) -> str:
 
 def nearest(word: Any, known: Any) -> str:
     """`` (did you mean 'x'?)`` for a mistyped word, or nothing."""
-    close = difflib.get_close_matches(str(word)[:MAX_SHOWN], [str(k) for k in known], 1)
+    # Comparing takes time by the square of their lengths, for each of them.
+    names = [str(k)[:MAX_COMPARED] for k in itertools.islice(known, MAX_KNOWN)]
+    close = difflib.get_close_matches(str(word)[:MAX_COMPARED], names, 1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 

@@ -17,7 +17,10 @@ import numpy as np
 from espnet2_legonn.errors import DataError
 
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
-_NAME, _CHARSMAP = 1, 2
+_TEXT, _CHARSMAP = 1, 2
+# Fields that are kept: of pieces text, score and type; of the trainer the type of the model, how blanks and bytes are
+# written and the special pieces; of the normaliser its name, table and treatment of blanks.
+_KEPT = {_PIECES: {1, 2, 3}, _TRAINER: {3, 24, 35, *range(40, 49)}, _NORMALIZER: {1, 2, 3, 4, 5}}
 # Longest text that a charsmap may put for a match (NFKC's longest has 33 bytes), and longest piece: text must not explode.
 MAX_REPLACEMENT, MAX_PIECE = 256, 4096
 # The tables that sentencepiece ships have 240 kB.
@@ -55,17 +58,44 @@ def rebuilt(model: bytes) -> bytes:
     """
     out = bytearray()
     for field, kind, value in fields(model):
-        if field == _PIECES and kind == _BYTES:
-            if len(value) > MAX_PIECE:
-                raise ValueError(f"a piece of {len(value)} bytes")
-        elif field == _NORMALIZER and kind == _BYTES:
-            _check_normalizer(value)
-        elif field != _TRAINER or kind != _BYTES:
+        if kind != _BYTES or field not in _KEPT:
             continue  # texts to test it with when it is loaded; how to undo the normalisation
-        out += _varint(field << 3 | _BYTES) + _varint(len(value)) + value
+        parts = list(fields(value))
+        if field == _PIECES:
+            _check_piece(parts)
+        elif field == _NORMALIZER:
+            _check_normalizer(parts)
+        _put(out, field, _BYTES, b"".join(_packed(*part) for part in parts if part[0] in _KEPT[field]))
     if not out:
         raise ValueError("no pieces")
     return bytes(out)
+
+
+def _check_piece(parts: list[tuple[int, int, Any]]) -> None:
+    text = b"".join(value for field, kind, value in parts if (field, kind) == (_TEXT, _BYTES))
+    if not 0 < len(text) <= MAX_PIECE or b"\0" in text:
+        raise ValueError(f"a piece of {len(text)} bytes")  # its table of pieces throws what nobody catches
+
+
+def _check_normalizer(parts: list[tuple[int, int, Any]]) -> None:
+    # The last one counts where a field stands twice, but here none may do harm.
+    for field, kind, value in parts:
+        if (field, kind) == (_CHARSMAP, _BYTES) and value:
+            check_charsmap(value)
+
+
+def _packed(field: int, kind: int, value: Any) -> bytes:
+    out = bytearray()
+    _put(out, field, kind, value)
+    return bytes(out)
+
+
+def _put(out: bytearray, field: int, kind: int, value: Any) -> None:
+    out += _varint(field << 3 | kind)
+    if kind == _VARINT:
+        out += _varint(value)
+    else:
+        out += (_varint(len(value)) if kind == _BYTES else b"") + value
 
 
 def fields(message: bytes) -> Iterator[tuple[int, int, Any]]:
@@ -104,13 +134,6 @@ def _varint(value: int) -> bytes:
         out.append(value & 0x7F | 0x80)
         value >>= 7
     return bytes([*out, value])
-
-
-def _check_normalizer(spec: bytes) -> None:
-    # The last one counts where a field stands twice, but here none may do harm.
-    for field, kind, value in fields(spec):
-        if field == _CHARSMAP and kind == _BYTES and value:
-            check_charsmap(value)
 
 
 @functools.lru_cache(maxsize=4)
