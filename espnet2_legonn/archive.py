@@ -56,8 +56,8 @@ class _Archive(io.BufferedReader):
 class Member(NamedTuple):
     """An entry of a zip by its one name: what is checked is what is written.
 
-    ``ZipInfo`` has two, ``orig_filename`` and ``filename``, and which of the many names inside the file they are depends
-    on the version of Python; neither is used beyond ``_member``.
+    ``ZipInfo`` has two, ``orig_filename`` and ``filename``, and which of the names inside the file they are depends on
+    the version of Python; neither is used beyond ``_member``.
     """
 
     name: str

@@ -77,7 +77,7 @@ def _decode(path: str | Path, most_seconds: float | None) -> tuple[np.ndarray, i
         with soundfile.SoundFile(str(path)) as file:
             rate, blocks, length = file.samplerate, [], 0
             if not RATES[0] <= rate <= RATES[1]:
-                raise DataError(f"{path}: sampled at {rate} Hz; {RATES[0]} to {RATES[1]} Hz are read, resample it first")
+                raise DataError(f"{path}: sampled at {rate} Hz; {RATES[0]} to {RATES[1]} Hz are read; resample it")
             for block in file.blocks(_BLOCK // file.channels, dtype="float32"):
                 blocks.append(block)
                 length += len(block)

@@ -1,4 +1,4 @@
-"""Temporary folders beside what they will become, and files that appear whole; leftovers of killed commands are swept."""
+"""Temporary folders and files that appear whole; what killed commands left of them is swept by the next."""
 
 from __future__ import annotations
 

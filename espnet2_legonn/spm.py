@@ -1,4 +1,4 @@
-"""Sentencepiece models that may come from anybody: rebuilt from what splitting text needs, checked, and only then loaded.
+"""Sentencepiece models that may come from anybody: rebuilt from what splitting text needs, checked, then loaded.
 
 sentencepiece trusts the tables in a model: a crafted ``precompiled_charsmap`` makes it read outside its memory, which
 ends the process. The fields below are those of its ``sentencepiece_model.proto``.
@@ -21,7 +21,7 @@ _TEXT, _CHARSMAP = 1, 2
 # Fields that are kept: of pieces text, score and type; of the trainer the type of the model, how blanks and bytes are
 # written and the special pieces; of the normaliser its name, table and treatment of blanks.
 _KEPT = {_PIECES: {1, 2, 3}, _TRAINER: {3, 24, 35, *range(40, 49)}, _NORMALIZER: {1, 2, 3, 4, 5}}
-# Longest text that a charsmap may put for a match (NFKC's longest has 33 bytes), and longest piece: text must not explode.
+# Longest text that a charsmap may put for a match (of NFKC: 33 bytes), and longest piece: text must not explode.
 MAX_REPLACEMENT, MAX_PIECE = 256, 4096
 # The tables that sentencepiece ships have 240 kB.
 MAX_CHARSMAP = 4 << 20
@@ -165,7 +165,7 @@ def check_charsmap(blob: bytes) -> None:
 def _walk(units: np.ndarray) -> np.ndarray:
     """Values of all leaves that some text reaches.
 
-    From a state at ``p``, whatever byte comes next is looked for at ``p ^ byte``; so the whole block of 256 must be there.
+    From a state at ``p``, whatever byte comes next is looked for at ``p ^ byte``; so its whole block of 256 must exist.
     """
     known, leaves, labels = np.zeros(len(units), bool), [], np.arange(256)
     rest = [_targets(units, np.zeros(1, np.int64))]

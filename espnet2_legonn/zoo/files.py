@@ -98,6 +98,15 @@ def _sha256_310(f: Any) -> str:
     return digest.hexdigest()
 
 
+def is_as_told(folder: Path, card: Card, name: str) -> bool:
+    """Whether a small file of a pack is there and what the card says; a link to another file of this machine is not."""
+    entry, path = card.files[name], folder / name
+    try:
+        return path.is_file() and path.stat().st_size == entry.bytes and sha256_of(path) == entry.sha256
+    except OSError:
+        return False
+
+
 def verify(folder: Path, card: Card | None = None) -> Card:
     """Compare every file with the card.
 
