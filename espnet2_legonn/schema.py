@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import itertools
 import math
 import re
@@ -50,7 +51,7 @@ class Reader:
         """A dataclass from a mapping; unknown and missing keys are faults."""
         if not isinstance(value, dict):
             return self.fault(where, f"must be a mapping, found {shown(value)}")
-        hints, fields = typing.get_type_hints(cls), {f.name: f for f in dataclasses.fields(cls)}
+        hints, fields = _keys(cls)
         for key in value:
             if key not in fields:
                 hint = nearest(key, fields) if len(self.faults) < SHOWN else ""  # it takes time, nobody reads more
@@ -97,6 +98,12 @@ class Reader:
                 return {str(k): self.coerce(typing.get_args(option)[1], v, f"{where}.{k}") for k, v in value.items()}
         names = " or ".join(getattr(o, "__name__", str(o)) for o in options if o is not type(None))
         return self.fault(where, f"must be {names}, found {shown(value)}")
+
+
+@functools.cache
+def _keys(cls: type) -> tuple[dict[str, Any], dict[str, dataclasses.Field[Any]]]:
+    """Types and fields of a dataclass by name; working out the types takes most of the time of reading an index."""
+    return typing.get_type_hints(cls), {f.name: f for f in dataclasses.fields(cls)}
 
 
 def _finite(value: float | str) -> float | None:
