@@ -52,6 +52,7 @@ setup(
         "sentencepiece",
         "safetensors",
         "soundfile",
+        "soxr",
         "tqdm",
         "typing_extensions",
     ],

@@ -28,9 +28,15 @@ class LegoNN(Chain):
     """Modules that snap together: ``plugged = asr[:-1] + mt[-1:]``, then ``plugged("speech.wav")``."""
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, model_file: str | Path | None = None, device: str = "cpu") -> Self:
-        """A chain from a pack (folder, zip, URL, name, hub tag) or an ESPnet experiment folder; ready to decode."""
-        return load(cls, path, model_file).to(device)  # type: ignore[return-value]
+    def from_pretrained(
+        cls, path: str | Path, model_file: str | Path | None = None, device: str = "cpu", trust: bool = False
+    ) -> Self:
+        """A chain from a pack (folder, zip, URL, name, hub tag) or an ESPnet experiment folder; ready to decode.
+
+        Args:
+            trust: load an archive without a card, which nothing is compared with; see ``zoo.load.load``.
+        """
+        return load(cls, path, model_file, trust).to(device)  # type: ignore[return-value]
 
     def save(self, folder: str | Path, **about: Any) -> Path:
         """Write a pack; the folder appears whole or not at all. ``about``: fields of its card."""

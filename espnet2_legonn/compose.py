@@ -19,6 +19,7 @@ from espnet2_legonn.interface import compare
 from espnet2_legonn.modules.module import consumed, produced
 from espnet2_legonn.remap import remap
 from espnet2_legonn.schema import read_yaml
+from espnet2_legonn.scratch import whole
 from espnet2_legonn.version import __version__
 from espnet2_legonn.zoo.card import CARD, Card, Parent, Provenance, read_card
 from espnet2_legonn.zoo.fetch import resolve
@@ -38,15 +39,18 @@ class Part:
     digest: str = ""
 
 
-def pick(spec: str) -> Part:
+def pick(spec: str, trust: bool = False) -> Part:
     """``PACK_OR_EXPERIMENT[#module[,module...]]`` to a chain and its card.
+
+    Args:
+        trust: archives without a card, too; see ``zoo.load.load``.
 
     Raises:
         LegoNNError: no such module, or modules that do not follow each other.
     """
     source, _, names = spec.partition("#")
     path = resolve(source)
-    chain, card, digest = LegoNN.from_pretrained(path), None, ""
+    chain, card, digest = LegoNN.from_pretrained(source, trust=trust), None, ""
     with opened(path.parent if path.name == store.CONFIG else path) as folder:
         if (folder / CARD).is_file():
             card = read_card(folder)
@@ -116,7 +120,7 @@ def _vocabularies_differ(left: LegoNN, right: LegoNN) -> bool:
 
 
 def compose(
-    specs: Sequence[str], out: Path, allow_remap: bool = False, sample: Sequence[str] = ()
+    specs: Sequence[str], out: Path, allow_remap: bool = False, sample: Sequence[str] = (), trust: bool = False
 ) -> tuple[LegoNN, list[str]]:
     """Check every joint (see ``join``) and write a folder that is a pack and an ESPnet experiment at once.
 
@@ -124,11 +128,12 @@ def compose(
         InterfaceMismatch: parts that do not fit, with every reason.
         FileExistsError: ``out`` holds something else than a pack.
     """
-    parts = [pick(spec) for spec in specs]
+    parts = [pick(spec, trust) for spec in specs]
     chain, notes = join(parts, allow_remap, sample)
     chain.save(out, **history(parts, chain, out.name))
     # config.yaml is ESPnet's too; tensors under the names of LegoNNModel.
-    torch.save({f"chain.{k}": v for k, v in chain.state_dict().items()}, out / CHECKPOINT)
+    with whole(out / CHECKPOINT) as checkpoint:
+        torch.save({f"chain.{k}": v for k, v in chain.state_dict().items()}, checkpoint)
     return chain, notes
 
 

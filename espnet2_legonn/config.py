@@ -16,6 +16,7 @@ from espnet2_legonn.parts import Freeze, InitConfig, check_parts, frozen_parts
 from espnet2_legonn.schema import Reader, nearest, to_plain
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+MAX_PARTS = 100
 
 
 @dataclass
@@ -247,10 +248,12 @@ def parse(data: Any) -> ChainConfig:
     raw = data.get("vocabs") or {}
     if not isinstance(raw, dict):
         raise ConfigError("vocabs: must be a mapping of names to vocabularies")
-    for name, value in raw.items():
+    for name, value in list(raw.items())[:MAX_PARTS]:
         vocabs[name] = reader.build(VocabConfig, value, f"vocabs.{name}")
     if not isinstance(data["modules"], list) or not data["modules"]:
         raise ConfigError([*reader.faults, "modules: must be a list with at least one module, in order"])
+    if max(len(raw), len(data["modules"])) > MAX_PARTS:  # checks grow with their product
+        raise ConfigError(f"{len(raw)} vocabs and {len(data['modules'])} modules; at most {MAX_PARTS} of each are read")
     modules = [_module(reader, entry, i) for i, entry in enumerate(data["modules"])]
     if reader.faults:
         raise ConfigError(reader.faults)

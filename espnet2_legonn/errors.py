@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
+# What moves a terminal's cursor, turns the order of what it shows, or is no text at all; line ends and tabs are none.
+_UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 # Faults, and characters of each, that are printed; some quote what a stranger wrote.
 SHOWN, LONGEST = 20, 2000
+
+
+def harmless(text: str) -> str:
+    """Text of strangers for a terminal: control characters and overrides of direction become U+FFFD."""
+    return _UNSHOWN.sub("\ufffd", text)
 
 
 class LegoNNError(ValueError):
@@ -16,7 +24,8 @@ class LegoNNError(ValueError):
     """
 
     def __init__(self, faults: str | Iterable[str]) -> None:
-        self.faults: list[str] = [faults] if isinstance(faults, str) else list(faults)
+        # Many quote a stranger's file: whoever prints them, they are harmless.
+        self.faults: list[str] = [harmless(f) for f in ([faults] if isinstance(faults, str) else faults)]
         shown = [fault[:LONGEST] for fault in self.faults[:SHOWN]]
         if len(self.faults) > SHOWN:
             shown.append(f"... and {len(self.faults) - SHOWN} more")

@@ -15,6 +15,11 @@ from espnet2_legonn.errors import DataError
 from espnet2_legonn.interface import Vocabulary
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+# Hz; resampling multiplies a file by the quotient of the rates.
+RATES = (1000, 768_000)
+# Of one file, all channels: 2 GB. A few kB of flac can be days of silence.
+MAX_SAMPLES = 1 << 29
+_BLOCK = 1 << 20
 
 
 class Recording(NamedTuple):
@@ -32,41 +37,55 @@ def read_audio(path: str | Path, fs: int) -> np.ndarray:
     Raises:
         DataError: the file is missing, no audio, empty, has several channels or another sampling rate.
     """
-    samples, rate = _decode(path)
+    samples, rate = _decode(path, None)
     if rate != fs:
         raise DataError(f"{path}: sampled at {rate} Hz, this model was trained at {fs} Hz; resample it first")
     return check_waveform(samples, str(path))
 
 
-def adapt_audio(path: str | Path, fs: int, channel: int | None = None) -> Recording:
+def adapt_audio(
+    path: str | Path, fs: int, channel: int | None = None, most_seconds: float | None = None
+) -> Recording:
     """One channel of samples in -1 ... 1 at ``fs``, from a file of any rate and number of channels.
 
     Args:
         channel: from 0; all channels are mixed if not given.
+        most_seconds: no more than that is decoded.
 
     Raises:
-        DataError: the file is missing, no audio, empty, or has no such channel.
+        DataError: the file is missing, no audio, empty, too long, of an absurd rate, or has no such channel.
     """
-    samples, rate = _decode(path)
+    samples, rate = _decode(path, most_seconds)
     channels = 1 if samples.ndim == 1 else samples.shape[1]
     if channel is not None and not 0 <= channel < channels:
         raise DataError(f"{path}: no channel {channel}; it has {channels}, the first is 0")
     if samples.ndim > 1:
         samples = samples.mean(1) if channel is None else samples[:, channel]
     wave, seconds = check_waveform(samples, str(path)), len(samples) / rate
-    if rate != fs:
-        from torchaudio.functional import resample  # slow to import
+    from espnet2_legonn.data.audio import change_rate  # slow to import
 
-        wave = resample(torch.from_numpy(wave), rate, fs).numpy()
-    return Recording(wave, seconds, rate, channels)
+    if seconds * fs > MAX_SAMPLES:
+        raise DataError(f"{path}: {seconds:.0f} s at {fs} Hz are more than {MAX_SAMPLES} samples; split it")
+    return Recording(change_rate(wave, rate, fs), seconds, rate, channels)
 
 
-def _decode(path: str | Path) -> tuple[np.ndarray, int]:
-    """Samples (T,) or (T, channels), and their rate."""
+def _decode(path: str | Path, most_seconds: float | None) -> tuple[np.ndarray, int]:
+    """Samples (T,) or (T, channels), and their rate; what a header says of the length is not believed."""
     import soundfile
 
     try:
-        return soundfile.read(str(path), dtype="float32")
+        with soundfile.SoundFile(str(path)) as file:
+            rate, blocks, length = file.samplerate, [], 0
+            if not RATES[0] <= rate <= RATES[1]:
+                raise DataError(f"{path}: sampled at {rate} Hz; {RATES[0]} to {RATES[1]} Hz are read; resample it")
+            for block in file.blocks(_BLOCK // file.channels, dtype="float32"):
+                blocks.append(block)
+                length += len(block)
+                if most_seconds is not None and length > most_seconds * rate:
+                    raise DataError(f"{path}: longer than {most_seconds:g} s; give a part of it")
+                if length * file.channels > MAX_SAMPLES:
+                    raise DataError(f"{path}: more than {MAX_SAMPLES} samples; split it")
+            return (np.concatenate(blocks) if blocks else np.zeros(0, np.float32)), rate
     except (OSError, RuntimeError, TypeError) as error:  # TypeError: a headerless .raw
         reason = error if Path(path).exists() else "no such file"
         raise DataError(f"{path}: cannot be read as audio ({reason}); give wav, flac, mp3 or ogg") from None

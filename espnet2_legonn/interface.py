@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from espnet2_legonn.errors import DataError, InterfaceMismatch
+from espnet2_legonn import spm
+from espnet2_legonn.errors import DataError, InterfaceMismatch, harmless
 
 if TYPE_CHECKING:
     import torch
@@ -84,6 +85,11 @@ class Vocabulary:
         if len(set(self.tokens)) != len(self.tokens):
             twice = sorted(t for t, n in collections.Counter(self.tokens).items() if n > 1)
             faults.append(f"vocabulary: tokens that occur twice: {' '.join(twice[:10])}")
+        if odd := [t for t in self.tokens if "\n" in t or harmless(t) != t]:
+            faults.append(
+                f"vocabulary: control characters or overrides of direction in {len(odd)} tokens, the first is "
+                f"{odd[0]!r}; they would act on terminals: clean the text and make the list again"
+            )
         if faults:
             raise DataError(faults)
 
@@ -152,13 +158,7 @@ class Vocabulary:
     def _spm(self) -> Any:
         if not self.bpemodel:
             raise DataError("vocabulary: unit bpe needs a sentencepiece model to split text; give bpemodel")
-        import sentencepiece
-
-        try:
-            return sentencepiece.SentencePieceProcessor(model_proto=self.bpemodel)
-        except RuntimeError as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise DataError(f"vocabulary: damaged sentencepiece model ({reason}); get it again") from None
+        return spm.load(self.bpemodel)
 
     @property
     def merges(self) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
+import itertools
 import math
 import re
 import types
@@ -19,6 +21,7 @@ from espnet2_legonn.errors import SHOWN, ConfigError
 # Far beyond honest files: 250 000 tokens written out are 4 MB. A value costs the reader some 400 bytes.
 MAX_YAML_BYTES, MAX_VALUES, MAX_DEPTH, MAX_NUMBER = 16 << 20, 500_000, 50, 100
 MAX_SHOWN = 200  # characters of a value in a message
+MAX_COMPARED, MAX_KNOWN = 50, 5000  # characters of a name, and names, that a mistyped one is compared with
 _NUMBER = re.compile(r"[-+.]?(0[xXbo][0-9a-fA-F_]+|[0-9][-+0-9._:eE]*)")
 _YAML = "tag:yaml.org,2002:"
 _TEXT = {None, "!", _YAML + "str"}
@@ -62,7 +65,7 @@ class Reader:
         """A dataclass from a mapping; unknown and missing keys are faults."""
         if not isinstance(value, dict):
             return self.fault(where, f"must be a mapping, found {shown(value)}")
-        hints, fields = typing.get_type_hints(cls), {key_of(f): f for f in dataclasses.fields(cls)}
+        hints, fields = _keys(cls)
         for key in value:
             if key not in fields:
                 hint = nearest(key, fields) if len(self.faults) < SHOWN else ""  # it takes time, nobody reads more
@@ -112,6 +115,12 @@ class Reader:
         return self.fault(where, f"must be {' or '.join(n for n in names if n != 'NoneType')}, found {shown(value)}")
 
 
+@functools.cache
+def _keys(cls: type) -> tuple[dict[str, Any], dict[str, dataclasses.Field[Any]]]:
+    """Types and fields of a dataclass by name; working out the types takes most of the time of reading an index."""
+    return typing.get_type_hints(cls), {key_of(f): f for f in dataclasses.fields(cls)}
+
+
 def _finite(value: float | str) -> float | None:
     try:
         number = float(value)
@@ -128,7 +137,9 @@ def shown(value: Any) -> str:
 
 def nearest(word: Any, known: Any) -> str:
     """`` (did you mean 'x'?)`` for a mistyped word, or nothing."""
-    close = difflib.get_close_matches(str(word)[:MAX_SHOWN], [str(k) for k in known], 1)
+    # Comparing takes time by the square of their lengths, for each of them.
+    names = [str(k)[:MAX_COMPARED] for k in itertools.islice(known, MAX_KNOWN)]
+    close = difflib.get_close_matches(str(word)[:MAX_COMPARED], names, 1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 

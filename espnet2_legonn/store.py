@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from espnet2_legonn.archive import refusal
 from espnet2_legonn.build import build_module, least_values, load_vocabs
 from espnet2_legonn.chain import Chain
 from espnet2_legonn.config import parse as parse_config
@@ -23,6 +27,10 @@ from espnet2_legonn.schema import Reader, read_yaml
 CONFIG, WEIGHTS = "config.yaml", "weights.safetensors"
 # Weights of the search that were tuned for an experiment; a pack has them in its card.
 SEARCH = "search.yaml"
+# The state of ESPnet's reporter: times, and figures as NumPy has them. None of them can do anything.
+torch.serialization.add_safe_globals([datetime.timedelta, np.dtype, np.float64(0).__reduce__()[0]])
+torch.serialization.add_safe_globals([type(np.dtype(kind)) for kind in ("f8", "f4", "i8", "i4", "?")])
+_torch_load = torch.load  # training replaces it by one that asks here
 # What an ESPnet experiment offers, best first.
 CHECKPOINTS = ("valid.decoded.ave.pth", "train.total_count.ave.pth", "valid.acc.ave.pth", "latest.pth")
 
@@ -68,33 +76,56 @@ def unique_tensors(chain: Chain) -> dict[str, torch.Tensor]:
 
 
 def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
-    """Tensors of a safetensors file or of an ESPnet checkpoint (no pickled objects).
+    """Tensors of a safetensors file or of an ESPnet checkpoint, by the names they have in a chain.
 
     Raises:
         CheckpointError: the file is missing, damaged or holds more than tensors.
     """
+    return {name.removeprefix("chain."): tensor for name, tensor in read_tensors(path).items()}
+
+
+def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
+    """As ``read_weights``, by the names they have in the file."""
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such weights")
-    try:
-        if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":
+        with _telling(path):
             return _plain(load_file(path), path)
+    state = read_checkpoint(path)
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise CheckpointError(f"{path}: holds no tensors by name; give an <n>epoch.pth, an averaged one or {WEIGHTS}")
+    return _plain({str(k): v for k, v in state.items()}, path)
+
+
+def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> Any:
+    """What a file of ``torch.save`` holds, if it is tensors and plain data: nothing of it runs.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or holds more.
+    """
+    path = Path(path)
+    with _telling(path):
         if zipfile.is_zipfile(path):  # torch stores as it is, but would unpack a bomb
             with zipfile.ZipFile(path) as z:
                 if any(entry.compress_type != zipfile.ZIP_STORED for entry in z.infolist()):
                     raise CheckpointError(f"{path}: compressed inside, which torch never does; refused")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        return _torch_load(path, map_location=map_location, weights_only=True)
+
+
+@contextlib.contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    """Whatever a file of weights makes its reader raise, with the file and what to do."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such weights")
+    try:
+        yield
     except CheckpointError:
         raise
     except PermissionError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path}: damaged or truncated ({_first_line(error)}); copy it again") from None
-    except Exception as error:  # pickle.UnpicklingError: objects other than tensors
+    except Exception as error:  # pickle.UnpicklingError: objects other than plain data
         raise CheckpointError(f"{path}: not plain weights: {_first_line(error)}") from None
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise CheckpointError(f"{path}: holds no tensors by name; give an <n>epoch.pth, an averaged one or {WEIGHTS}")
-    return _plain({str(k).removeprefix("chain."): v for k, v in state.items()}, path)
 
 
 def _plain(tensors: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
@@ -201,12 +232,17 @@ def find_weights(folder: Path, model_file: str | Path | None) -> Path:
 
 
 def from_pretrained(
-    cls: type[Chain], folder: Path, model_file: str | Path | None = None, files: Collection[str] | None = None
+    cls: type[Chain],
+    folder: Path,
+    model_file: str | Path | None = None,
+    files: Collection[str] | None = None,
+    home: Path | None = None,
 ) -> Chain:
     """A chain from the folder of a saved chain or of an ESPnet experiment; in evaluation mode.
 
     Args:
         files: what a card lists; nothing else in the folder is read, except a ``model_file`` asked for.
+        home: without a card, what the files that the config names must lie in, links followed (default: the folder).
 
     Raises:
         CheckpointError, ConfigError, DataError: what is missing or wrong, by file and module.
@@ -217,11 +253,14 @@ def from_pretrained(
     if not isinstance(data, dict) or "modules" not in data:
         raise ConfigError(f"{folder / CONFIG}: describes no chain (no 'modules')")
     config = parse_config({"vocabs": data.get("vocabs"), "modules": data["modules"]})
+    named = {f for v in config.vocabs.values() for f in (v.tokens, v.bpemodel) if isinstance(f, str)}
     if files is not None:
         model_file = model_file or WEIGHTS
-        wanted = {CONFIG, *(f for v in config.vocabs.values() for f in (v.tokens, v.bpemodel) if isinstance(f, str))}
-        if missing := sorted(wanted.difference(files)):
+        if missing := sorted({CONFIG, *named}.difference(files)):
             raise CheckpointError(f"{folder}: {name} is not among the files of its card" for name in missing)
+    elif outside := sorted(name for name in named if not _is_inside(folder, name, home or folder)):
+        remedy = "such a config may read any file of this machine; put the file beside it"
+        raise CheckpointError(f"{folder / CONFIG}: {name} is not in this folder; {remedy}" for name in outside)
     vocabs = load_vocabs(config, folder)
     path = find_weights(folder, model_file)
     tensors = read_weights(path)
@@ -235,6 +274,10 @@ def from_pretrained(
     if files is None:
         chain.search = read_search(folder)
     return chain.eval()
+
+
+def _is_inside(folder: Path, name: str, home: Path) -> bool:
+    return refusal(name) is None and (folder / name).resolve().is_relative_to(home.resolve())
 
 
 def read_search(folder: Path) -> SearchChoice | None:

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from espnet2_legonn.errors import LegoNNError
+from espnet2_legonn.errors import LegoNNError, harmless
 
 # Subcommand: the module of this room that has it (add(parser) and run(args)), and what it is for.
 COMMANDS = {
@@ -56,7 +56,7 @@ def main(cmd: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (LegoNNError, OSError) as error:
-        print(f"{type(error).__name__}:\n{error}", file=sys.stderr)
+        print(f"{type(error).__name__}:\n{harmless(str(error))}", file=sys.stderr)
         return 3
     except KeyboardInterrupt:
         return 130

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,10 +82,13 @@ class Normalization(nn.Module):
             stats = np.load(path)
             mean = stats["sum"] / stats["count"]
             variance = stats["sum_square"] / stats["count"] - mean**2
-        except (OSError, KeyError, ValueError) as error:
-            raise DataError(f"{path}: not statistics of features ({error}); stage 10 makes them") from None
+            if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
+                raise ValueError("not all of them are numbers")
+        except (OSError, LookupError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise DataError(f"{path}: not statistics of features ({reason}); stage 10 makes them") from None
         if mean.shape != tuple(self.mean.shape):
-            raise DataError(f"{path}: statistics of {mean.shape[0]} filters, this module has {len(self.mean)}")
+            raise DataError(f"{path}: statistics of {mean.size} filters, this module has {len(self.mean)}")
         self.mean.copy_(torch.from_numpy(mean))
         self.std.copy_(torch.from_numpy(np.sqrt(np.maximum(variance, 1e-10))))
 

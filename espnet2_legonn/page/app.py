@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from espnet2_legonn.errors import LegoNNError
 from espnet2_legonn.page import model, render
-from espnet2_legonn.page.shelf import DECODER, ENCODER, MIDDLE, Choice, Shelf
+from espnet2_legonn.page.hosts import HostCheck
+from espnet2_legonn.page.shelf import DECODER, ENCODER, MIDDLE, Choice, Shelf, public
+from espnet2_legonn.page.worker import SECONDS, Worker
 from espnet2_legonn.zoo.check import Verdict
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 try:
     import gradio as gr
+    from starlette.middleware import Middleware
 except ModuleNotFoundError as error:
     raise LegoNNError(f"the page needs gradio ({error.name} is missing): pip install 'espnet2_legonn[page]'") from None
 
@@ -22,13 +26,13 @@ NO_MIDDLE = ("none", "")
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 
 
-def build(shelf: Shelf) -> gr.Blocks:
-    """The page for these packs."""
+def build(shelf: Shelf, seconds: float = SECONDS) -> gr.Blocks:
+    """The page for these packs; a run may take this long."""
     encoder, decoder = shelf.first_fit()
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.HTML(render.head(TITLE, SENTENCE))
         if shelf.faults:
-            gr.HTML(render.faults(shelf.faults, "Not on this page:"))
+            gr.HTML(render.faults(public(shelf.faults), "Not on this page:"))
         with gr.Row():
             parts = [
                 _dropdown("Encoder part", "hears or reads", shelf.of(ENCODER), encoder, "encoder"),
@@ -40,8 +44,8 @@ def build(shelf: Shelf) -> gr.Blocks:
         with gr.Row():
             with gr.Column():
                 text = gr.Textbox(
-                    label="Your text", placeholder="Type a sentence", visible=first.typed, max_length=2000,
-                    elem_id="text",
+                    label="Your text", placeholder="Type a sentence", visible=first.typed,
+                    max_length=model.MAX_CHARACTERS, elem_id="text",
                 )  # fmt: skip
                 sound = gr.Audio(
                     label="Your recording", sources=["microphone", "upload"], type="filepath",
@@ -55,7 +59,7 @@ def build(shelf: Shelf) -> gr.Blocks:
             with gr.Column():
                 answer = [gr.HTML(elem_id="final"), gr.HTML(elem_id="notes")]
         answer += [gr.HTML(elem_id="modules"), gr.HTML(elem_id="maps")]
-        _connect(shelf, parts, [verdict, text, sound, examples, button], answer)
+        _connect(shelf, Worker(seconds), parts, [verdict, text, sound, examples, button], answer)
     return page
 
 
@@ -84,10 +88,10 @@ def _judged(shelf: Shelf, *specs: str) -> _Judged:
         report = shelf.judge(specs)
         return _Judged(render.verdict(report), report.verdict < Verdict.MISFIT, first)
     except LegoNNError as error:
-        return _Judged(render.faults(error.faults, "These parts cannot be read"), False, first)
+        return _Judged(render.faults(public(error.faults), "These parts cannot be read"), False, first)
 
 
-def _connect(shelf: Shelf, parts: list[Any], shown: list[Any], answer: list[Any]) -> None:
+def _connect(shelf: Shelf, worker: Worker, parts: list[Any], shown: list[Any], answer: list[Any]) -> None:
     """Events: a choice is judged at once and clears the old answer; the button runs it."""
     _, text, sound, examples, button = shown
 
@@ -103,16 +107,19 @@ def _connect(shelf: Shelf, parts: list[Any], shown: list[Any], answer: list[Any]
         ]
 
     def fill(index: int, encoder: str) -> list[Any]:
+        # What a browser sends may be anything.
         choice = shelf.find([encoder])[0]
+        if not 0 <= index < len(choice.examples):
+            return [gr.skip(), gr.skip()]
         given = model.example_input(choice, choice.examples[index])
         return [given, gr.skip()] if isinstance(given, str) else [gr.skip(), given]
 
     def run(encoder: str, middle: str, decoder: str, typed: str, recorded: str | None) -> list[str]:
         try:
             choices = shelf.find([encoder, middle, decoder])
-            found = model.run(choices, typed if choices[0].reads == "tokens" else recorded)
+            found = worker.run(choices, typed if choices[0].reads == "tokens" else recorded)
         except LegoNNError as error:
-            return ["", render.faults(error.faults), "", ""]
+            return ["", render.faults(public(error.faults)), "", ""]
         said = [render.final(found.text), render.notes(found.notes)]
         return [*said, render.modules(found), render.heat_maps(found.said)]
 
@@ -123,19 +130,31 @@ def _connect(shelf: Shelf, parts: list[Any], shown: list[Any], answer: list[Any]
     gr.on([button.click, text.submit], run, [*parts, text, sound], answer, **options)
 
 
-def serve(shelf: Shelf, host: str = "127.0.0.1", port: int = 7860, wait: bool = True) -> str:
+def serve(
+    shelf: Shelf,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    wait: bool = True,
+    names: Sequence[str] = (),
+    seconds: float = SECONDS,
+) -> str:
     """Show the page until interrupted (or, without ``wait``, until the process ends); its address.
+
+    Args:
+        names: what this machine is called by browsers, besides its addresses and its own name.
+        seconds: of one run.
 
     Raises:
         LegoNNError: the port is taken, or the host is not this machine's.
     """
     theme = gr.themes.Base(primary_hue="blue", neutral_hue="slate", radius_size="md", font=FONTS)
-    page = build(shelf)
+    page = build(shelf, seconds)
+    checked = {"middleware": [Middleware(HostCheck, names=(host, *names))]}
     try:
         _, url, _ = page.launch(
             server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True, inbrowser=False,
             ssr_mode=False, footer_links=[], run_history=False, enable_monitoring=False, max_file_size="50mb",
-            theme=theme, css=render.CSS,
+            theme=theme, css=render.CSS, app_kwargs=checked,
         )  # fmt: skip
     except OSError as error:
         raise LegoNNError(f"{host}:{port} cannot be used ({error}); choose another with --port or --host") from None

@@ -15,7 +15,7 @@ import numpy as np
 from espnet2_legonn.api import LegoNN
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.inference import beyond_training
-from espnet2_legonn.inputs import Batch, adapt_audio, normalized
+from espnet2_legonn.inputs import RATES, Batch, adapt_audio, normalized
 from espnet2_legonn.interface import Marginals
 from espnet2_legonn.lab.plot import Picture, picture
 from espnet2_legonn.modules.module import DecoderModule
@@ -23,10 +23,12 @@ from espnet2_legonn.modules.speech_input import SpeechInput
 from espnet2_legonn.page.shelf import Choice, Example
 from espnet2_legonn.search.beam import BeamOptions
 from espnet2_legonn.zoo.fetch import resolve
-from espnet2_legonn.zoo.files import opened
+from espnet2_legonn.zoo.files import card_of, is_as_told, opened
 
 # Packs kept in memory, each once, however many of its parts are chosen.
 LOADED = 8
+# Of one input. Attention takes memory by the square of the length.
+MAX_CHARACTERS, MAX_SECONDS = 2000, 120.0
 
 
 @dataclass
@@ -123,6 +125,8 @@ def _read(chain: LegoNN, given: str | Path | None, notes: list[str]) -> Batch:
             raise DataError("no recording yet: speak into the microphone or upload a file")
         return chain.batch(read_sound(Path(given), int(chain.first.input.features.mel.sample_rate), notes))
     text = str(given or "").strip()
+    if len(text) > MAX_CHARACTERS:
+        raise DataError(f"{len(text)} characters, at most {MAX_CHARACTERS} are read: give a part of it")
     vocab = chain.first.ports[0].vocab
     assert vocab is not None
     treated = normalized(text, vocab)
@@ -137,10 +141,10 @@ def read_sound(path: Path, fs: int, notes: list[str]) -> np.ndarray:
     """A recording as one channel at ``fs`` Hz; what had to be done for that is noted.
 
     Raises:
-        DataError: not audio that can be read, or without samples; only the file's name is told, not its place.
+        DataError: not audio that can be read, without samples or too long; only the file's name is told, not its place.
     """
     try:
-        recording = adapt_audio(path, fs)
+        recording = adapt_audio(path, fs, most_seconds=MAX_SECONDS)
     except DataError as error:
         raise DataError(fault.replace(str(path), path.name) for fault in error.faults) from None
     if recording.channels > 1:
@@ -175,6 +179,11 @@ def example_input(choice: Choice, example: Example) -> str | tuple[int, np.ndarr
         return example.text
     import soundfile
 
-    with opened(resolve(choice.source), weights=False) as folder:
-        samples, rate = soundfile.read(str(folder / example.text), dtype="int16")
+    path = resolve(choice.source)
+    with opened(path, [example.text]) as folder:
+        if not is_as_told(folder, card_of(path), example.text):
+            raise DataError(f"{example.text}: not what the card of its pack says")
+        with soundfile.SoundFile(str(folder / example.text)) as file:
+            rate = file.samplerate
+            samples = file.read(min(file.frames, int(MAX_SECONDS * min(rate, RATES[1]))), dtype="int16")
     return rate, samples

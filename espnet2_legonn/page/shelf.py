@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
-from collections import Counter
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from espnet2_legonn.errors import ConfigError, LegoNNError
-from espnet2_legonn.zoo.card import CARD, Card, PortCard, read_card
+from espnet2_legonn.zoo.card import CARD, Card, PortCard
 from espnet2_legonn.zoo.check import Report, check
 from espnet2_legonn.zoo.fetch import resolve
-from espnet2_legonn.zoo.files import opened
+from espnet2_legonn.zoo.files import card_of, is_as_told, opened
 
 ENCODER, MIDDLE, DECODER = "encoder", "middle", "decoder"
 # A part's role follows from what its ends read and write; other runs of modules (hidden states) cannot be plugged.
@@ -29,6 +30,8 @@ EXAMPLE_TEXTS, EXAMPLE_SOUNDS = "examples.txt", "example"
 SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 MAX_EXAMPLES = 4
 DEFAULT_VARIABLE = "LEGONN_PACKS"
+# The folders of an absolute path; not the ends of URLs.
+_FOLDERS = re.compile(r"(?<![\w:/.])/(?:[^\s/:'\"]+/)+")
 
 
 class Example(NamedTuple):
@@ -43,22 +46,19 @@ class Choice:
     """Modules of a pack that can be one part of a chain.
 
     Args:
-        spec: ``PACK#module[,module...]``, as ``check`` reads it.
+        spec: ``NAME#module[,module...]``: what a browser is told and sends. Not where the pack lies.
+        source: the pack, as ``resolve`` reads it.
         label: what a person reads: the pack, its modules unless they are all, what goes in and out.
         role: encoder, middle or decoder.
         reads: speech, tokens or marginals.
     """
 
     spec: str
+    source: str
     label: str
     role: str
     reads: str
     examples: tuple[Example, ...] = ()
-
-    @property
-    def source(self) -> str:
-        """The pack."""
-        return self.spec.rpartition("#")[0]
 
     @property
     def modules(self) -> list[str]:
@@ -94,7 +94,7 @@ class Shelf:
         Raises:
             LegoNNError: parts that are not on the page, or packs that cannot be read any more.
         """
-        return _check(tuple(choice.spec for choice in self.find(specs)))
+        return _check(tuple(f"{choice.source}#{','.join(choice.modules)}" for choice in self.find(specs)))
 
     def first_fit(self) -> tuple[str, str]:
         """An encoder part and a decoder part that fit, or that do so best."""
@@ -135,8 +135,9 @@ def open_shelf(references: Sequence[str | Path] = ()) -> Shelf:
     sources, shelf.faults = _sources(references)
     for source in sources:
         try:
-            with opened(resolve(source), weights=False) as folder:
-                card = read_card(folder)
+            path = resolve(source)
+            card = card_of(path)
+            with opened(path, [EXAMPLE_TEXTS]) as folder:
                 examples = tuple(_examples(card, folder))
         except LegoNNError as error:
             shelf.faults += error.faults
@@ -145,9 +146,11 @@ def open_shelf(references: Sequence[str | Path] = ()) -> Shelf:
         if card.content_sha256 not in seen:
             seen.add(card.content_sha256)
             found.append((source, card, examples))
-    names = Counter(card.name for _, card, _ in found)
+    titles: set[str] = set()
     for source, card, examples in found:
-        title = card.name if names[card.name] == 1 else f"{card.name} ({source})"
+        same = (f"{card.name} ({i})" for i in itertools.count(2))
+        title = card.name if card.name not in titles else next(t for t in same if t not in titles)
+        titles.add(title)
         choices = list(_choices(source, card, title, examples))
         shelf.choices += choices
         if not choices:
@@ -158,6 +161,11 @@ def open_shelf(references: Sequence[str | Path] = ()) -> Shelf:
     if lacking:
         raise ConfigError(shelf.faults)
     return shelf
+
+
+def public(messages: Sequence[str]) -> list[str]:
+    """Messages for a browser: of paths of this machine only the last part."""
+    return [_FOLDERS.sub("", message) for message in messages]
 
 
 def _sources(references: Sequence[str | Path]) -> tuple[list[str], list[str]]:
@@ -180,7 +188,7 @@ def _sources(references: Sequence[str | Path]) -> tuple[list[str], list[str]]:
 
 
 def _examples(card: Card, folder: Path) -> Iterator[Example]:
-    if EXAMPLE_TEXTS in card.files:
+    if EXAMPLE_TEXTS in card.files and is_as_told(folder, card, EXAMPLE_TEXTS):
         text = (folder / EXAMPLE_TEXTS).read_text(encoding="utf-8", errors="replace")
         for line in [line for line in text.splitlines() if line.strip()][:MAX_EXAMPLES]:
             yield Example(line.strip())
@@ -200,7 +208,7 @@ def _choices(source: str, card: Card, title: str, examples: tuple[Example, ...])
                 label = f"{place}: {_words(card, first.reads)} → {_words(card, last.writes)}"
                 kind = first.reads.kind
                 own = tuple(e for e in examples if role == ENCODER and e.is_file == (kind == "speech"))
-                yield Choice(f"{source}#{names}", label, role, kind, own)
+                yield Choice(f"{title}#{names}", source, label, role, kind, own)
 
 
 def _words(card: Card, port: PortCard) -> str:

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from espnet2_legonn import store
-from espnet2_legonn._compat import load
+from espnet2_legonn._compat import load, safe_checkpoints
 from espnet2_legonn.api import LegoNN
 from espnet2_legonn.build import build_modules, load_vocabs
 from espnet2_legonn.decode import KINDS
@@ -77,9 +77,13 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[misc, name-defined]
 
     @classmethod
     def main_worker(cls, args: argparse.Namespace) -> None:
-        """As ESPnet's, which spawns it with parsed options: there get_parser was not called."""
+        """As ESPnet's, which spawns it with parsed options: there get_parser was not called.
+
+        Checkpoints are written beside their names and renamed, so a killed job can always resume; nothing in one runs.
+        """
         add_schedulers()
-        super().main_worker(args)
+        with safe_checkpoints():
+            super().main_worker(args)
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:

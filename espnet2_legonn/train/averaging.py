@@ -12,17 +12,18 @@ import torch
 
 from espnet2_legonn._compat import atomic_save
 from espnet2_legonn.errors import CheckpointError
+from espnet2_legonn.store import read_tensors
 
 
 def average(paths: Sequence[Path]) -> dict[str, torch.Tensor]:
     """Mean of the floating-point tensors of these checkpoints; other tensors are those of the last.
 
     Raises:
-        CheckpointError: no paths, or checkpoints of different models.
+        CheckpointError: no paths, checkpoints that are damaged or of different models.
     """
     if not paths:
         raise CheckpointError("nothing to average: no checkpoints")
-    states = [torch.load(path, map_location="cpu", weights_only=True) for path in paths]
+    states = [read_tensors(path) for path in paths]
     for path, state in zip(paths, states):
         if state.keys() != states[0].keys():
             raise CheckpointError(f"{path}: other tensors than in {paths[0]}; they are not of one training")
@@ -64,8 +65,11 @@ def choose(
         ``valid.decoded.ave.pth``, and (window, score) of all that were tried.
 
     Raises:
-        CheckpointError: the experiment has no epoch checkpoints.
+        CheckpointError: the experiment has no epoch checkpoints, or none of them is asked for.
     """
+    for name, value in (("window", size), ("candidates", candidates), ("stride", stride)):
+        if value < 1:
+            raise CheckpointError(f"{exp}: {name} is {value}, but at least 1 is needed; nothing was averaged")
     paths = epochs_in(exp)
     if not paths:
         raise CheckpointError(f"{exp}: no <n>epoch.pth; train first (stage 11)")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from espnet2_legonn._compat import load, patched, safe_checkpoints
+from espnet2_legonn._compat import load, patched, plain_loads
 from espnet2_legonn.errors import CheckpointError
 from espnet2_legonn.train.averaging import average_nbest_models
 
@@ -34,7 +33,6 @@ class _Counted:
 class LegoNNTrainer(_stock.Trainer):  # type: ignore[misc, name-defined]
     """Differences to ESPnet's trainer, each measured there:
 
-    - checkpoints are written to a temporary name and renamed, so a killed job can always resume;
     - batches left over from gradient accumulation at the end of an epoch make an update of their own, instead of
       leaking into the next epoch: so a resumed training equals one that was not interrupted;
     - averaging does not add into its own cache.
@@ -43,23 +41,25 @@ class LegoNNTrainer(_stock.Trainer):  # type: ignore[misc, name-defined]
     @classmethod
     def run(cls, **kwargs: Any) -> None:
         """As ESPnet's ``Trainer.run``."""
-        with safe_checkpoints(), patched(_stock, average_nbest_models=average_nbest_models):
+        with patched(_stock, average_nbest_models=average_nbest_models):
             super().run(**kwargs)
 
     @staticmethod
     def resume(checkpoint: str | Path, **kwargs: Any) -> None:
-        """As ESPnet's.
+        """As ESPnet's, but nothing in the checkpoint runs.
 
         Raises:
-            CheckpointError: the checkpoint is damaged.
+            CheckpointError: the checkpoint is damaged, another's, or holds more than plain data.
         """
+        remedy = "remove it to begin anew, or start from an <n>epoch.pth with init"
         try:
-            _stock.Trainer.resume(checkpoint, **kwargs)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise CheckpointError(
-                f"{checkpoint}: cannot be resumed from ({str(error).splitlines()[0]}); "
-                "remove it to begin anew, or start from an <n>epoch.pth with init"
-            ) from None
+            with plain_loads():
+                _stock.Trainer.resume(checkpoint, **kwargs)
+        except CheckpointError as error:
+            raise CheckpointError(f"{fault}; {remedy}" for fault in error.faults) from None
+        except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:  # of something else
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise CheckpointError(f"{checkpoint}: cannot be resumed from ({reason}); {remedy}") from None
 
     @classmethod
     def train_one_epoch(cls, **kwargs: Any) -> bool:

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from espnet2_legonn import archive
-from espnet2_legonn.errors import CheckpointError, LegoNNError
-from espnet2_legonn.zoo.card import CARD
-from espnet2_legonn.zoo.files import pack_root, sha256_of, verify
+from espnet2_legonn.errors import CheckpointError, ConfigError, LegoNNError
+from espnet2_legonn.zoo.card import CARD, Card, read_card
+from espnet2_legonn.zoo.files import pack_root, renamed, sha256_of, verify
 from espnet2_legonn.zoo.transfer import DISK_FULL, download, is_url, locked
 
 
 class Source(NamedTuple):
-    """A zip somewhere: URL or path, a word for people, and what an index says of it, if one does."""
+    """A zip somewhere: URL or path, a word for people, and what an index says of it, if one does.
+
+    Args:
+        differs: in what the card inside differs from the index, in words.
+    """
 
     place: str
     label: str
     sha256: str | None = None
     bytes: int | None = None
+    differs: Callable[[Card], list[str]] = lambda card: []
 
 
 def cache_folder() -> Path:
@@ -34,7 +38,8 @@ def cache_folder() -> Path:
 def keep(source: Source) -> Path:
     """The unpacked pack, from the cache or fetched into it.
 
-    Processes that want the same pack at once wait for the first. A cache that cannot be written serves what it has.
+    What is there and not what the index says now, or not whole any more, is fetched again. Processes that want the
+    same pack at once wait for the first. A cache that cannot be written serves what it has.
 
     Raises:
         CheckpointError: not reachable, not what the index or the card says, no zip, or no room for it; of a download
@@ -45,10 +50,10 @@ def keep(source: Source) -> Path:
     key = source.sha256 or hashlib.sha256(source.place.encode()).hexdigest()
     final = cache / f"{source.label}-{key[:16]}"
     try:
-        if not final.is_dir():
+        if not _is_good(source, final):
             cache.mkdir(parents=True, exist_ok=True)
             with locked(cache / f".{final.name}.lock", source.label):
-                if not final.is_dir():
+                if not _is_good(source, final):
                     _fetch(source, final)
         return pack_root(final, source.place)
     except OSError as error:
@@ -57,6 +62,23 @@ def keep(source: Source) -> Path:
             raise CheckpointError(fault) from None
         reason = error.strerror or error
         raise CheckpointError(f"{cache}: cannot be used ({reason}); set LEGONN_CACHE to a folder of your own") from None
+
+
+def _is_good(source: Source, folder: Path) -> bool:
+    """Whether this is there, with all files in the sizes of its card, which says what the index says.
+
+    Whoever loads it compares the digests.
+    """
+    if not folder.is_dir():
+        return False
+    try:
+        root = pack_root(folder, source.place)
+        if not (root / CARD).is_file():
+            return not source.sha256  # an index lists packs with cards only
+        card = read_card(root)
+        return not source.differs(card) and all((root / n).stat().st_size == e.bytes for n, e in card.files.items())
+    except (OSError, CheckpointError, ConfigError):
+        return False
 
 
 def _fetch(source: Source, final: Path) -> None:
@@ -77,6 +99,9 @@ def _fetch(source: Source, final: Path) -> None:
                         raise
                 finally:
                     part.unlink(missing_ok=True)
+        if final.exists():  # damaged, or of another index
+            os.replace(final, final.with_name(f".{final.name}.old"))
+            shutil.rmtree(final.with_name(f".{final.name}.old"), ignore_errors=True)
         os.replace(unpacked, final)
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
@@ -100,21 +125,14 @@ def _unpack(source: Source, zipped: Path, folder: Path) -> None:
         raise CheckpointError(f"{source.place}: SHA-256 is {found}, the index says {source.sha256}; tell its owner")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    with _renamed({zipped: source.place, folder: str(folder.parent)}):
+    with renamed({zipped: source.place, folder: str(folder.parent)}):
         archive.extract(zipped, folder)
     root = pack_root(folder, source.place)
     if (root / CARD).is_file():
-        with _renamed({folder: source.place}):
-            verify(root)
+        with renamed({folder: source.place}):
+            card = verify(root)
+        if faults := source.differs(card):
+            raise CheckpointError(f"{source.place}: {fault}; tell its owner" for fault in faults)
+    elif source.sha256 is not None:
+        raise CheckpointError(f"{source.place}: no {CARD} inside, though the index lists it as a pack; tell its owner")
 
-
-@contextlib.contextmanager
-def _renamed(names: Mapping[Path, str]) -> Iterator[None]:
-    """Messages name what the user knows, not our temporary files."""
-    try:
-        yield
-    except LegoNNError as error:
-        faults = error.faults
-        for path, name in names.items():
-            faults = [f.replace(f"{path}/", f"{name}: ").replace(str(path), name) for f in faults]
-        raise type(error)(faults) from None

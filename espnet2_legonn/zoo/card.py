@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from espnet2_legonn.archive import refusal
+from espnet2_legonn.archive import MAX_FILES, refusal
 from espnet2_legonn.errors import CheckpointError, ConfigError
 from espnet2_legonn.interface import Interface, SearchChoice, Vocabulary
 from espnet2_legonn.schema import Reader, read_yaml, shown
@@ -21,6 +21,8 @@ CARD = "card.yaml"
 VERSION = 1
 # A card is read before anything is trusted: this is far beyond any honest one.
 MAX_CARD_BYTES = 1 << 20
+# What is read of modules grows with their square: every run of them may be a part.
+MAX_PARTS = 100
 # Without these a pack is none.
 NEEDED = ("config.yaml", "weights.safetensors")
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -226,7 +228,10 @@ def parse(data: Any, where: str) -> Card:
 
 
 def _inconsistent(card: Card, where: str) -> list[str]:
-    faults = []
+    if faults := too_many(card.modules, card.vocabs, where):
+        return faults
+    if len(card.files) > MAX_FILES:
+        return [f"{where}.files: {len(card.files)}, at most {MAX_FILES} are read"]
     if not card.modules:
         faults.append(f"{where}.modules: at least one is needed")
     faults += [f"{where}.files: {name} is not listed" for name in NEEDED if name not in card.files]
@@ -248,6 +253,12 @@ def _inconsistent(card: Card, where: str) -> list[str]:
     if not faults and content_digest(card.files) != card.content_sha256:
         faults.append(f"{where}: content_sha256 is not the digest of the files listed; the card was changed by hand")
     return faults
+
+
+def too_many(modules: Sized, vocabs: Sized, where: str) -> list[str]:
+    """Faults of a description that is longer than any honest one."""
+    parts = (("modules", modules), ("vocabs", vocabs))
+    return [f"{where}.{name}: {len(p)}, at most {MAX_PARTS} are read" for name, p in parts if len(p) > MAX_PARTS]
 
 
 def _texts(value: Any) -> Iterator[str]:

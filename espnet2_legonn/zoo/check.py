@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from espnet2_legonn.errors import ConfigError, LegoNNError
 from espnet2_legonn.interface import RATIO_TOLERANCE, compare
-from espnet2_legonn.zoo.card import Card, ModuleCard, interface, read_card
+from espnet2_legonn.zoo.card import Card, ModuleCard, interface
 from espnet2_legonn.zoo.fetch import resolve
-from espnet2_legonn.zoo.files import opened
+from espnet2_legonn.zoo.files import card_of, opened
 
 
 class Verdict(enum.IntEnum):
@@ -113,9 +113,10 @@ def check(specs: Sequence[str]) -> Report:
         for spec in specs:
             source, _, names = spec.partition("#")
             try:
-                folder = stack.enter_context(opened(resolve(source), weights=False))
-                card = read_card(folder)
-                parts.append(Part(spec, card, folder, choose(card, names, spec)))
+                path = resolve(source)
+                card = card_of(path)
+                modules = choose(card, names, spec)
+                parts.append(Part(spec, card, stack.enter_context(opened(path, _vocab_files(card))), modules))
             except LegoNNError as error:
                 faults += error.faults
         if faults:
@@ -123,6 +124,10 @@ def check(specs: Sequence[str]) -> Report:
         joints = [_joint(a, b) for a, b in zip(parts, parts[1:])]
         said = [f"{p.card.name}#{m.name}" for p in parts for m in p.modules]
         return Report(said, _end(parts[0], reads=True), _end(parts[-1], reads=False), joints)
+
+
+def _vocab_files(card: Card) -> set[str]:
+    return {name for vocab in card.vocabs.values() for name in (vocab.tokens, vocab.bpemodel) if name}
 
 
 def _end(part: Part, reads: bool) -> str:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[A-Za-z0-9][\w./-]*)?")
+# Folders of recipes and of this repository: a mistyped experiment does not reach for the network.
+_FOLDERS = ("exp", "data", "dump", "conf", "local", "packs", "egs2", "downloads", "tests", "tmp")
 _PATH_SUFFIXES = (".zip", ".yaml", ".yml", ".pth", ".safetensors")
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -25,8 +27,9 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 def resolve(reference: str | Path, inventory: str | Path | None = None) -> Path:
     """The folder or zip of a pack; what is not on this machine is downloaded once and checked.
 
-    What looks like a path (``.zip``, ``~``, a leading dot, two slashes, an existing first folder) never reaches for
-    the network. A URL that was downloaded is not asked again; a new version needs a new URL.
+    What looks like a path (``.zip``, ``~``, a leading dot, two slashes, a first folder that exists or is called like
+    one of a recipe's, for instance ``exp``) never reaches for the network. A URL that was downloaded is not asked
+    again; a new version needs a new URL.
 
     Args:
         reference: folder, zip, config.yaml, URL of a zip (https, s3, ...), name in an inventory, or hub tag
@@ -68,7 +71,7 @@ def kind(reference: str | Path, inventory: str | Path | None = None) -> str:
     if not (isinstance(reference, Path) or tag.endswith(_PATH_SUFFIXES)):
         if NAME.fullmatch(text):
             return "name"
-        if _HUB.fullmatch(text) and not os.path.isdir(first):
+        if _HUB.fullmatch(text) and not (os.path.isdir(first) or first in _FOLDERS):
             return "hub"
         if _HUB.fullmatch(text):
             hint = f" in {first}/; for the Hugging Face Hub: hf://{text}"
@@ -118,7 +121,7 @@ def _from_inventories(name: str, places: list[str]) -> Path:
     from espnet2_legonn.zoo.cache import Source, keep
 
     place, entry = look_up(name, places)
-    return keep(Source(f"{place}/{entry.archive}", entry.name, entry.sha256, entry.bytes))
+    return keep(Source(f"{place}/{entry.archive}", entry.name, entry.sha256, entry.bytes, entry.differs))
 
 
 def look_up(name: str, places: list[str]) -> tuple[str, Entry]:

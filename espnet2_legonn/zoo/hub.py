@@ -12,7 +12,7 @@ from typing import Any
 from espnet2_legonn.archive import MAX_BYTES
 from espnet2_legonn.errors import CheckpointError, ConfigError
 from espnet2_legonn.zoo.card import CARD, read_card
-from espnet2_legonn.zoo.files import README, pack_root, verify
+from espnet2_legonn.zoo.files import README, pack_root, require_no_links, verify
 from espnet2_legonn.zoo.model_card import model_card
 from espnet2_legonn.zoo.transfer import DISK_FULL, EXTRA
 
@@ -43,10 +43,11 @@ def push(
         dry_run: nothing leaves this machine.
 
     Raises:
-        CheckpointError: the pack is damaged, or what the Hub says.
+        CheckpointError: the pack is damaged or made of links, or what the Hub says.
         ConfigError: names every required field of the card that is empty.
     """
     card = verify(folder)
+    require_no_links(folder, [CARD, *card.files])
     readme = model_card(card, repository)
     contents: dict[str, Path | bytes] = {name: folder / name for name in sorted([CARD, *card.files])}
     contents[README] = readme.encode()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 from espnet2_legonn.archive import MAX_BYTES
 from espnet2_legonn.errors import CheckpointError, ConfigError
 from espnet2_legonn.schema import Reader
-from espnet2_legonn.zoo.card import About, Card, Metric, ModuleCard, PortCard, VocabCard
+from espnet2_legonn.scratch import scratch, whole
+from espnet2_legonn.zoo.card import About, Card, Metric, ModuleCard, PortCard, VocabCard, too_many
 from espnet2_legonn.zoo.fetch import NAME
 from espnet2_legonn.zoo.files import sha256_of, verify, zip_pack
 from espnet2_legonn.zoo.model_card import require_complete
@@ -29,7 +30,9 @@ INDEX = "inventory.json"
 VERSION = 1
 _ARCHIVE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,149}\.zip")
 MAX_INDEX_BYTES = 16 << 20
-# A store without conditional writes: look whether the entry is still there, and write again.
+# Stores that write on condition.
+_CONDITIONAL = ("s3://", "s3a://")
+# On others: look whether the entry is still there, and write again.
 _WRITES = 8
 
 
@@ -51,6 +54,11 @@ class Entry:
     vocabs: dict[str, VocabCard]
     about: About = field(default_factory=About)
     metrics: list[Metric] = field(default_factory=list)
+
+    def differs(self, card: Card) -> list[str]:
+        """In what a pack's card differs from this."""
+        names = ("name", "content_sha256", "modules", "vocabs")
+        return [f"its card has another {n} than the index" for n in names if getattr(self, n) != getattr(card, n)]
 
 
 class Hit(NamedTuple):
@@ -125,11 +133,16 @@ class Inventory:
                     found.append(Hit(entry, entry.modules[start : end[0] + 1]))
         return found
 
+    @property
+    def shared(self) -> bool:
+        """Whether several may publish at once."""
+        return not is_url(self.place) or self.place.startswith(_CONDITIONAL)
+
     def publish(self, folder: Path, replace: bool = False, dry_run: bool = False) -> Entry:
         """Add a pack: first its zip, then the index, so that no reader meets an entry without its zip.
 
-        Packs that others publish meanwhile stay: a folder is locked, S3 writes on condition, other stores are read
-        again afterwards.
+        Packs that others publish meanwhile stay in a folder, which is locked, and on S3, which writes on condition.
+        Other stores can do neither: there, one may publish at a time (see ``shared``).
 
         Args:
             folder: an unpacked pack.
@@ -149,8 +162,8 @@ class Inventory:
             raise ConfigError(f"{card.name!r}: no name for an inventory; at most 100 letters, digits, '.', '_' and '-'")
         _merged(self.entries, card.name, card.content_sha256, replace)
         try:
-            with tempfile.TemporaryDirectory(prefix="legonn.") as temporary:
-                zipped = zip_pack(folder, Path(temporary) / "pack.zip")
+            with scratch(Path(tempfile.gettempdir()), "pack") as temporary:
+                zipped = zip_pack(folder, temporary / "pack.zip")
                 entry = _entry(card, zipped)
                 if not dry_run:
                     self._write(zipped, entry, replace)
@@ -192,15 +205,16 @@ def parse(data: bytes, where: str) -> list[Entry]:
     faults = reader.faults
     if not faults:
         faults = [fault for entry in index.packs for fault in _inconsistent(entry, f"{where}: {entry.name!r}")]
-        names = [entry.name for entry in index.packs]
-        faults += [f"{where}: {name!r} stands there twice" for name in sorted({n for n in names if names.count(n) > 1})]
+        names = collections.Counter(entry.name for entry in index.packs)
+        faults += [f"{where}: {name!r} stands there twice" for name, count in sorted(names.items()) if count > 1]
     if faults:
         raise ConfigError(fault if len(fault) < 400 else f"{fault[:400]}..." for fault in faults)
     return index.packs
 
 
 def _inconsistent(entry: Entry, where: str) -> list[str]:
-    faults = []
+    if faults := too_many(entry.modules, entry.vocabs, where):
+        return faults
     if not NAME.fullmatch(entry.name):
         faults.append(f"{where}: no name for a pack")
     if not _ARCHIVE.fullmatch(entry.archive):
@@ -217,8 +231,9 @@ def _inconsistent(entry: Entry, where: str) -> list[str]:
 
 
 def _normal(place: str) -> str:
-    if place.startswith("file://"):
-        place = urllib.parse.unquote(place.removeprefix("file://").removeprefix("localhost"))
+    scheme, remote, path = place.partition("://")
+    if remote and scheme in ("file", "local"):  # a folder, which can be locked
+        place = urllib.parse.unquote(path.removeprefix("localhost"))
     if not is_url(place):
         path = Path(place).expanduser()
         return str(path.parent if path.name == INDEX else path)
@@ -297,13 +312,8 @@ def _write_folder(folder: Path, zipped: Path, entry: Entry, change: Change) -> l
         index = zipped.with_name(INDEX)
         index.write_bytes(_dump(entries))
         for source, name in ((zipped, entry.archive), (index, INDEX)):
-            temporary = folder / f".{name}.new"
-            try:
-                shutil.copyfile(source, temporary)
-                os.replace(temporary, folder / name)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+            with whole(folder / name) as new:
+                shutil.copyfile(source, new)
     return entries
 
 

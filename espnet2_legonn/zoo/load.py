@@ -7,18 +7,23 @@ from pathlib import Path
 
 from espnet2_legonn import store, warm
 from espnet2_legonn.chain import Chain
-from espnet2_legonn.errors import CheckpointError, LegoNNError
+from espnet2_legonn.errors import CheckpointError
 from espnet2_legonn.zoo.card import CARD, Card
 from espnet2_legonn.zoo.espnet_archive import locate
-from espnet2_legonn.zoo.fetch import resolve
+from espnet2_legonn.zoo.fetch import kind, resolve
 from espnet2_legonn.zoo.files import opened, verified
 from espnet2_legonn.zoo.pack import describe
 
 
-def load(cls: type[Chain], reference: str | Path, model_file: str | Path | None = None) -> Chain:
+def load(
+    cls: type[Chain], reference: str | Path, model_file: str | Path | None = None, trust: bool = False
+) -> Chain:
     """A chain in evaluation mode, from whatever ``resolve`` understands or an ESPnet experiment folder.
 
-    Every file of a pack is compared with its card first.
+    Every file of a pack is compared with its card first. Without a card, there is nothing to compare with.
+
+    Args:
+        trust: also load archives without a card, for instance of ``espnet2.bin.pack``. A folder needs no card.
 
     Raises:
         CheckpointError, ConfigError, DataError: what is missing or wrong, by file and module.
@@ -26,26 +31,27 @@ def load(cls: type[Chain], reference: str | Path, model_file: str | Path | None 
     path = resolve(reference)
     if path.name == store.CONFIG:
         path = path.parent
+    is_folder = path.is_dir() and kind(reference) == "path"
     with opened(path) as folder:
-        try:
-            return _load(cls, folder, model_file)
-        except LegoNNError as error:
-            if folder == path:
-                raise
-            told = (f.replace(f"{folder}/", f"{path}: ").replace(str(folder), str(path)) for f in error.faults)
-            raise type(error)(told) from None
+        if os.path.lexists(folder / CARD):
+            with verified(folder) as card:
+                chain = store.from_pretrained(cls, folder, model_file, card.files)
+            _require_truth(chain, card, folder)
+            chain.search = card.search
+            return chain
+        if not (is_folder or trust):
+            remedy = "if you trust who made it, LegoNN.from_pretrained(..., trust=True), or --trust for commands"
+            raise CheckpointError(f"{reference}: no {CARD}, so nothing says what it should hold; {remedy}")
+        home, weights = folder, model_file
+        if found := locate(folder):
+            folder, weights = found[0].parent, model_file or found[1]
+        return store.from_pretrained(cls, folder, weights, home=_home(home))
 
 
-def _load(cls: type[Chain], folder: Path, model_file: str | Path | None) -> Chain:
-    if os.path.lexists(folder / CARD):
-        with verified(folder) as card:
-            chain = store.from_pretrained(cls, folder, model_file, card.files)
-        _require_truth(chain, card, folder)
-        chain.search = card.search
-        return chain
-    if found := locate(folder):
-        return store.from_pretrained(cls, found[0].parent, model_file or found[1])
-    return store.from_pretrained(cls, folder, model_file)
+def _home(folder: Path) -> Path:
+    """What the files of a folder may be links into: the folder, or the Hub's cache, which is made of links."""
+    inside = [p.parent for p in folder.parents if p.name == "snapshots"]
+    return inside[0] if inside else folder
 
 
 def _require_truth(chain: Chain, card: Card, folder: Path) -> None:

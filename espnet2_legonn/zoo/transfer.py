@@ -9,6 +9,7 @@ import http.client
 import io
 import os
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -23,7 +24,10 @@ from espnet2_legonn.errors import CheckpointError, LegoNNError
 
 # Attempts in a row that bring nothing new, and the pause after the first, which doubles.
 ATTEMPTS, PAUSE = 3, 1.0
-TIMEOUT = 30.0
+# Seconds without a byte; for the whole of an answer's head, or of a small file.
+TIMEOUT, DEADLINE = 30.0, 60.0
+# Bytes a second of a download on average, once it has taken this long: a server may send one now and then, for ever.
+SLOWEST, GRACE = 1000.0, 60.0
 CHUNK = 1 << 20
 # Seconds before the bar appears.
 DELAY = 1.0
@@ -99,7 +103,8 @@ def download(url: str, part: Path, label: str, size: int | None = None) -> bool:
         CheckpointError: what the server says, or that it went away too often; ``part`` may hold a beginning.
         OSError: of this machine's disk.
     """
-    best, fruitless, limit = _length(part), 0, MAX_BYTES if size is None else size
+    pace = _Pace(url, _length(part))
+    best, fruitless, limit = pace.begin, 0, MAX_BYTES if size is None else size
     if best == size:
         return True
     while True:
@@ -107,13 +112,14 @@ def download(url: str, part: Path, label: str, size: int | None = None) -> bool:
             with telling(url), _opened(url, _length(part)) as stream:
                 if (stream.total or 0) > limit:
                     raise CheckpointError(f"{url}: {stream.total} bytes, should be at most {limit}; not downloaded")
-                _copy(stream, part, label, limit, url)
+                _copy(stream, part, label, limit, pace)
             if stream.total is None or _length(part) >= stream.total:
                 return stream.begin > 0
             fault = f"the connection ended after {_length(part)} of {stream.total} bytes"
         except (ConnectionError, TimeoutError, http.client.HTTPException) as error:
             fault = str(error) or type(error).__name__
         here = _length(part)
+        pace.require(here)
         fruitless, best = (1, here) if here > best else (fruitless + 1, best)
         if fruitless >= ATTEMPTS:
             keeping = "; what arrived is kept, the next call goes on from there" if here else ""
@@ -121,11 +127,38 @@ def download(url: str, part: Path, label: str, size: int | None = None) -> bool:
         time.sleep(PAUSE * 2 ** (fruitless - 1))
 
 
+class _Pace:
+    """How fast a download is from its first attempt on.
+
+    Args:
+        begin: bytes that were there already.
+    """
+
+    def __init__(self, url: str, begin: int) -> None:
+        self.url, self.begin, self.started = url, begin, time.monotonic()
+
+    def require(self, here: int) -> None:
+        """Go on, or not.
+
+        Raises:
+            CheckpointError: too slow to ever end.
+        """
+        seconds, got = time.monotonic() - self.started, here - self.begin
+        if seconds > GRACE and got < SLOWEST * seconds:
+            keeping = "; what arrived is kept, the next call goes on from there" if here else ""
+            raise CheckpointError(f"{self.url}: too slow, {got} bytes in {seconds:.0f} s{keeping}")
+
+
 def _length(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _copy(stream: _Stream, part: Path, label: str, limit: int, url: str) -> None:
+def _some(file: Any) -> bytes:
+    """What has arrived, at least a byte; nothing at the end."""
+    return getattr(file, "read1", file.read)(CHUNK)
+
+
+def _copy(stream: _Stream, part: Path, label: str, limit: int, pace: _Pace) -> None:
     shown = {"unit": "B", "unit_scale": True, "unit_divisor": 1024, "delay": DELAY}
     # A log file gets a line now and then, a terminal a moving bar.
     shown["mininterval"] = 0.2 if sys.stderr.isatty() else 30.0
@@ -136,13 +169,14 @@ def _copy(stream: _Stream, part: Path, label: str, limit: int, url: str) -> None
         sink.seek(stream.begin)
         sink.truncate()
         here = stream.begin
-        while chunk := stream.file.read(CHUNK):
+        while chunk := _some(stream.file):
             here += len(chunk)
             if here > limit:
                 part.unlink()
-                raise CheckpointError(f"{url}: more than {limit} bytes arrive; not the file that was asked for")
+                raise CheckpointError(f"{pace.url}: more than {limit} bytes arrive; not the file that was asked for")
             sink.write(chunk)
             bar.update(len(chunk))
+            pace.require(here)
 
 
 @contextlib.contextmanager
@@ -167,7 +201,7 @@ def _open_web(url: str, start: int) -> Iterator[_Stream]:
     if start:
         headers["Range"] = f"bytes={start}-"
     try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+        response = _asked(urllib.request.Request(url, headers=headers))
     except urllib.error.HTTPError as error:
         with error:
             said = f"the server says {error.code} {error.reason}"
@@ -192,6 +226,47 @@ def _open_web(url: str, start: int) -> Iterator[_Stream]:
         yield _Stream(response, begin, begin + int(length) if length and length.isdigit() else None)
 
 
+def _asked(request: urllib.request.Request) -> Any:
+    """The head of the answer, within the deadline: a socket's timeout begins again with every byte.
+
+    Raises:
+        TimeoutError: it takes longer.
+        OSError, http.client.HTTPException: as ``urlopen``.
+    """
+    answer: list[Any] = []
+    given_up = threading.Event()
+
+    def ask() -> None:
+        try:
+            answer.append(urllib.request.urlopen(request, timeout=TIMEOUT))
+        except BaseException as error:
+            answer.append(error)
+        if given_up.is_set() and not isinstance(answer[0], BaseException):
+            answer[0].close()
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(DEADLINE)
+    if not answer:
+        given_up.set()
+        raise TimeoutError(f"no answer in {DEADLINE:.0f} s")
+    if isinstance(answer[0], BaseException):
+        raise answer[0]
+    return answer[0]
+
+
+def _read_within(stream: _Stream, limit: int) -> bytes:
+    """All of a small file, and of a larger one enough to see that it is."""
+    until, data = time.monotonic() + DEADLINE, bytearray()
+    while len(data) <= limit and (chunk := _some(stream.file)):
+        data += chunk
+        if time.monotonic() > until:
+            raise TimeoutError(f"{len(data)} bytes in {DEADLINE:.0f} s; too slow")
+    if stream.total is not None and len(data) < min(stream.total, limit + 1):
+        raise ConnectionError(f"the connection ended after {len(data)} of {stream.total} bytes")
+    return bytes(data[: limit + 1])
+
+
 def read_small(place: str, limit: int) -> bytes:
     """A file of at most ``limit`` bytes, from a path or URL.
 
@@ -205,7 +280,7 @@ def read_small(place: str, limit: int) -> bytes:
     else:
         try:
             with telling(place), _opened(place, 0) as stream:
-                data = stream.file.read(limit + 1)
+                data = _read_within(stream, limit)
         except (ConnectionError, TimeoutError, http.client.HTTPException) as error:
             raise CheckpointError(f"{place}: {error}") from None
     if len(data) > limit:

@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from espnet2_legonn import LegoNN
+from espnet2_legonn.zoo.card import read_card
+from espnet2_legonn.zoo.files import zip_pack
 from tests.zoo.toys import build, pair
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,3 +67,9 @@ def test_up_and_down(recipe: Path, tmp_path: Path) -> None:
     wanted = LegoNN.from_pretrained(recipe / "exp" / "legonn_toy")(list(TEXTS.values()))
     assert [line.partition(" ")[2].strip() for line in text.splitlines()] == wanted
     assert (recipe / "exp" / "toy" / "RESULTS.md").is_file()
+    # Another pack of that name is not taken for the first.
+    other = zip_pack(LegoNN.from_pretrained(packs / "toy_decoder").save(tmp_path / "other"), tmp_path / "2" / "toy.zip")
+    for archive, folders in ((other, 2), (packs / "toy.zip", 2)):
+        stages(recipe, "--stage", "99", "--download_model", str(archive))
+        assert len(list((recipe / "exp").glob("toy*"))) == folders
+    assert sorted(read_card(p.parent).name for p in recipe.glob("exp/toy*/card.yaml")) == ["other", "toy"]

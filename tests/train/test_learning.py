@@ -263,3 +263,13 @@ def test_batch_without_a_feasible_utterance() -> None:
     zero = ModuleLoss(torch.zeros((), requires_grad=True), torch.tensor(0), {"ctc": (torch.zeros(()), torch.tensor(0))})
     loss, stats, weight = combine({"encoder": zero})
     assert loss.item() == 0 and float(weight) == 0 and all(math.isfinite(v) for v in stats.values())
+
+
+@pytest.mark.parametrize("asked", [{"candidates": 0}, {"size": 0}, {"stride": 0}, {"size": -1}])
+def test_an_average_of_nothing_is_refused(tmp_path: Path, asked: dict[str, int]) -> None:
+    """What an earlier call left stays."""
+    for name in ("1epoch.pth", "2epoch.pth", "valid.decoded.ave.pth"):
+        torch.save({"w": torch.ones(1)}, tmp_path / name)
+    with pytest.raises(CheckpointError, match="at least 1 is needed; nothing was averaged"):
+        choose(tmp_path, **{"size": 2, "score": lambda state: 1.0, **asked})
+    assert torch.load(tmp_path / "valid.decoded.ave.pth", weights_only=True)["w"] == 1

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,8 @@ import torch
 
 from espnet2_legonn._compat import atomic_save, load
 from espnet2_legonn.errors import CheckpointError
+from espnet2_legonn.scratch import scratch
+from espnet2_legonn.train.averaging import average
 from tests.train.toys import DECODER, ENCODER, Lab, figures, gap, weights
 
 pytestmark = pytest.mark.xdist_group("espnet")
@@ -98,7 +103,7 @@ def test_killed_while_saving(lab: Lab, tmp_path: Path, monkeypatch: pytest.Monke
     exp = tmp_path / "killed"
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", failing)
-        with pytest.raises(OSError, match="no space left"):
+        with pytest.raises(CheckpointError, match="pth: cannot be written .no space left.*is the disk full"):
             lab.train(exp, "tokens", max_epoch=2, **SCHEDULE)
     assert torch.save is real, "the trainer puts torch.save back"
     assert not list(exp.glob(".checkpoint*")), "no temporary file is left"
@@ -151,3 +156,79 @@ def test_atomic_save_into_a_buffer_or_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         atomic_save(torch.save)({}, tmp_path / "nowhere" / "a.pth")
     shutil.rmtree(tmp_path / "nowhere", ignore_errors=True)
+
+
+class Runs:
+    """Unpickling this makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mknod, (str(self.path),)
+
+
+def resumed(checkpoint: Path) -> str:
+    """What resuming from this says."""
+    from espnet2_legonn.train.trainer import LegoNNTrainer
+
+    model = torch.nn.Linear(1, 1)
+    with pytest.raises(CheckpointError) as error:
+        LegoNNTrainer.resume(checkpoint, model=model, reporter=None, optimizers=[], schedulers=[], scaler=None, ngpu=0)
+    return str(error.value)
+
+
+def test_a_checkpoint_of_somebody_else_runs_nothing(tmp_path: Path) -> None:
+    torch.save({"model": Runs(tmp_path / "proof")}, tmp_path / "checkpoint.pth")
+    assert "checkpoint.pth: not plain weights" in resumed(tmp_path / "checkpoint.pth")
+    assert not (tmp_path / "proof").exists()
+
+
+def test_weights_to_begin_with_run_nothing(lab: Lab, tmp_path: Path) -> None:
+    """ESPnet's --init_param unpickles, too."""
+    torch.save({"a": Runs(tmp_path / "proof")}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match="a.pth: not plain weights"):
+        lab.train(tmp_path / "exp", "tokens", "--init_param", str(tmp_path / "a.pth"), max_epoch=1, **SCHEDULE)
+    assert not (tmp_path / "proof").exists()
+
+
+@pytest.mark.parametrize("how", ["zeros", "half", "empty", "text", "list", "other"])
+def test_damaged_checkpoints_are_named(tmp_path: Path, how: str) -> None:
+    """As a machine that crashed leaves them, or of something else."""
+    path, good = tmp_path / "x.pth", tmp_path / "good.pth"
+    torch.save({"a": torch.ones(3000)}, good)
+    content = good.read_bytes()
+    torch.save([1, 2] if how == "list" else {"b": torch.ones(1)}, path)
+    if how in ("zeros", "half", "empty", "text"):
+        damaged = {"zeros": bytes(len(content)), "half": content[: len(content) // 2], "empty": b"", "text": b"hello"}
+        path.write_bytes(damaged[how])
+    assert "x.pth: " in resumed(path) and "remove it to begin anew" in resumed(path)
+    with pytest.raises(CheckpointError, match="x.pth: "):
+        average([good, path])
+
+
+def test_atomic_save_sweeps_what_killed_commands_left(tmp_path: Path) -> None:
+    code = "import os, sys; from pathlib import Path; from espnet2_legonn.scratch import whole\n" + (
+        "with whole(Path(sys.argv[1])) as new: new.write_bytes(b'half'); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.pth")])
+    assert done.returncode == -9 and len(list(tmp_path.iterdir())) == 1
+    atomic_save(torch.save)({"x": 1}, tmp_path / "b.pth")
+    assert [p.name for p in tmp_path.iterdir()] == ["b.pth"]
+
+
+def test_living_commands_keep_theirs(tmp_path: Path) -> None:
+    with scratch(tmp_path, "a") as folder:
+        atomic_save(torch.save)({"x": 1}, tmp_path / "b.pth")
+        assert folder.is_dir()
+
+
+def test_checkpoints_are_on_the_disk_before_they_have_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda d: (steps.append(os.readlink(f"/proc/self/fd/{d}")), sync(d))[1])
+    monkeypatch.setattr(os, "replace", lambda a, b: (steps.append("rename"), replace(a, b))[1])
+    atomic_save(torch.save)({"x": 1}, tmp_path / "a.pth")
+    assert steps[0].endswith("/a.pth") and steps[1:] == ["rename", str(tmp_path)]

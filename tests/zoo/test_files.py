@@ -12,14 +12,15 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from espnet2_legonn import CheckpointError, LegoNN, archive
+from espnet2_legonn import CheckpointError, ConfigError, LegoNN, archive
 from espnet2_legonn.zoo.check import check
-from espnet2_legonn.zoo.files import opened, replacing, verify, zip_pack
+from espnet2_legonn.zoo.files import card_of, opened, replacing, verify, zip_pack
 from tests.zoo.hostile import directory_of, patched, zipped
 from tests.zoo.toys import build, pair
 
@@ -103,6 +104,87 @@ def test_links_and_devices(pack: Path, room: Path, kind: int) -> None:
     info.external_attr = (kind | 0o777) << 16
     told = refused(with_entry(pack, info, b"/etc/passwd"), room)
     assert "'link' is a link" in told or "'link' is a device or pipe" in told
+
+
+def second_name(name: str, other: str, crc_of: str | None = None) -> zipfile.ZipInfo:
+    """An entry with Info-ZIP's Unicode Path field, which Python 3.12 takes for its name and older ones do not."""
+    info = zipfile.ZipInfo(name)
+    data = struct.pack("<BL", 1, zlib.crc32((crc_of or name).encode())) + other.encode()
+    info.extra = struct.pack("<HH", 0x7075, len(data)) + data
+    return info
+
+
+@pytest.mark.parametrize("other", ["/tmp/x", "../up", "a/../../up", "inner.txt", TOKENS, "notes.txt/", "", "x\0y"])
+def test_an_entry_with_two_names(pack: Path, room: Path, other: str) -> None:
+    """Whichever of them this Python takes: refused on all."""
+    assert "has two names" in refused(with_entry(pack, second_name("notes.txt", other)), room)
+
+
+def test_a_second_name_with_a_wrong_checksum(pack: Path, room: Path) -> None:
+    """Python ignores it; another program may not."""
+    assert "has two names" in refused(with_entry(pack, second_name("notes.txt", "../up", "other")), room)
+
+
+def test_the_same_name_twice_over_is_harmless(pack: Path) -> None:
+    """As Info-ZIP writes it."""
+    with opened(with_entry(pack, second_name("notes.txt", "notes.txt"), b"x")) as folder:
+        assert (folder / "notes.txt").read_bytes() == b"x"
+
+
+def test_what_is_checked_is_what_is_written(pack: Path, room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a version of Python makes of ``filename``: it is not used."""
+    real = zipfile.ZipFile.infolist
+
+    def renamed(self: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+        entries = real(self)
+        for entry in entries:
+            entry.filename = f"{room.parent}/outside/{entry.orig_filename}"
+        return entries
+
+    path = zip_pack(pack, pack.parent / "pack.zip")
+    monkeypatch.setattr(zipfile.ZipFile, "infolist", renamed)
+    assert LegoNN.from_pretrained(path) and not (room.parent / "outside").exists()
+
+
+@pytest.mark.parametrize(("one", "two"), [("\u00e9.txt", "e\u0301.txt"), ("\u00df.txt", "SS.txt")])
+def test_names_that_some_disks_take_for_one(pack: Path, room: Path, one: str, two: str) -> None:
+    with_entry(pack, one)
+    with zipfile.ZipFile(pack.parent / "pack.zip", "a") as z:
+        z.writestr(two, b"evil")
+    with pytest.raises(CheckpointError, match="stands there twice"):
+        LegoNN.from_pretrained(pack.parent / "pack.zip")
+
+
+def test_reading_a_card_unpacks_the_card_alone(pack: Path, room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_entry(pack, "deep/card.yaml", bytes(1 << 20))
+    path = with_entry(pack, "notes.txt", bytes(1 << 20))
+    written: list[str] = []
+    unpack = archive._unpack
+
+    def watched(z: zipfile.ZipFile, member: archive.Member, *rest: Any) -> None:
+        written.append(member.name)
+        unpack(z, member, *rest)
+
+    monkeypatch.setattr(archive, "_unpack", watched)
+    assert card_of(path) and written == ["card.yaml"]
+    written.clear()
+    assert check([f"{path}#encoder", f"{path}#decoder"]).verdict == 0
+    assert set(written) == {"card.yaml", TOKENS, "tgt.tokens.txt"}
+
+
+def test_a_card_of_gigabytes_is_not_unpacked(pack: Path, room: Path) -> None:
+    (pack / "card.yaml").write_bytes(os.urandom(2 << 20))
+    path = zipped(pack, pack.parent / "pack.zip")
+    with pytest.raises(CheckpointError, match="card.yaml: 2097152 bytes, at most 1048576 are read"):
+        card_of(path)
+
+
+def test_faults_of_a_card_inside_a_zip_name_the_zip(pack: Path, room: Path) -> None:
+    (pack / "card.yaml").write_text("a: 1", encoding="utf-8")
+    path = zipped(pack, pack.parent / "pack.zip")
+    with pytest.raises(ConfigError) as error:
+        check([str(path)])
+    assert all(str(path) in fault and str(room) not in fault for fault in error.value.faults)
 
 
 def test_encrypted_entries(pack: Path, room: Path) -> None:
@@ -289,7 +371,7 @@ def test_a_process_that_dies_while_replacing(pack: Path, steps: int) -> None:
     hidden = [p for p in pack.parent.iterdir() if p != pack]
     assert len(hidden) == 1 and hidden[0].name.startswith(".pack.")
     build(pair()).save(pack)
-    assert LegoNN.from_pretrained(pack)
+    assert LegoNN.from_pretrained(pack) and os.listdir(pack.parent) == ["pack"], "what was left is swept"
 
 
 def test_another_process_replaces_it_in_between(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,7 +136,9 @@ def espnet_archive(exp: Path, target: Path, **changes: Any) -> Path:
 
 def test_an_archive_of_espnet(exp: Path, tmp_path: Path) -> None:
     archive = espnet_archive(exp, tmp_path / "espnet.zip")
-    assert LegoNN.from_pretrained(archive)(TEXTS) == LegoNN.from_pretrained(exp)(TEXTS)
+    with pytest.raises(CheckpointError, match="espnet.zip: no card.yaml, so nothing says .*trust=True.*--trust"):
+        LegoNN.from_pretrained(archive)
+    assert LegoNN.from_pretrained(archive, trust=True)(TEXTS) == LegoNN.from_pretrained(exp)(TEXTS)
 
 
 @pytest.mark.parametrize(
@@ -149,6 +151,6 @@ def test_an_archive_of_espnet(exp: Path, tmp_path: Path) -> None:
 )
 def test_an_archive_of_espnet_that_is_wrong(exp: Path, tmp_path: Path, changes: Any, message: str) -> None:
     with pytest.raises(CheckpointError) as error:
-        LegoNN.from_pretrained(espnet_archive(exp, tmp_path / "espnet.zip", **changes))
+        LegoNN.from_pretrained(espnet_archive(exp, tmp_path / "espnet.zip", **changes), trust=True)
     assert message in str(error.value)
 

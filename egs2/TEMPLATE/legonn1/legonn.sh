@@ -188,6 +188,11 @@ fi
 
 if [ -n "${download_model}" ]; then
     legonn_exp=${expdir}/$(basename "${download_model%.zip}" | tr -c '[:alnum:]_.\n-' _)
+    content() { legonn_cli info "$1" --json | sed -n 's/^ "content_sha256": "\([0-9a-f]\{12\}\).*/\1/p'; }
+    if [ -f "${legonn_exp}/config.yaml" ]; then  # another pack may be called the same
+        wanted=$(content "${download_model}")
+        [ "${wanted}" = "$(content "${legonn_exp}")" ] || legonn_exp+=_${wanted}
+    fi
     log "Using ${download_model} as ${legonn_exp}; stages 10 and 11 are left out"
     [ -f "${legonn_exp}/config.yaml" ] || legonn_cli pull "${download_model}" -o "${legonn_exp}"
     skip_stages+=" 10 11"

@@ -20,6 +20,7 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sample", nargs="+", default=[], metavar="INPUT", help="files or texts to measure what a remapping loses"
     )
+    parser.add_argument("--trust", action="store_true", help="also archives without a card, of espnet2.bin.pack")
     parser.add_argument("--finetune", type=Path, metavar="YAML", help="training options: writes OUT/train.yaml")
     parser.epilog = EPILOG
     parser.set_defaults(run=run)
@@ -28,10 +29,11 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compose, say what differs from training, and which command comes next."""
     from espnet2_legonn.compose import compose, finetune_config
+    from espnet2_legonn.errors import harmless
 
-    chain, notes = compose(args.parts, args.out, args.remap, args.sample)
+    chain, notes = compose(args.parts, args.out, args.remap, args.sample, args.trust)
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {harmless(note)}", file=sys.stderr)
     print(f"{args.out}: {' -> '.join(chain.names)}")
     if args.finetune:
         config = finetune_config(chain, args.out, args.finetune)

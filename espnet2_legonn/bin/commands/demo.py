@@ -13,6 +13,8 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
     parser.add_argument("packs", nargs="*", metavar="PACK_OR_FOLDER", help="packs, and folders of packs")
     parser.add_argument("--port", type=int, default=7860)
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets others in your network in")
+    parser.add_argument("--name", action="append", default=[], help="what browsers call this machine, behind a proxy")
+    parser.add_argument("--time_limit", type=float, default=120.0, metavar="SECONDS", help="of one run (default: 120)")
     parser.epilog = EPILOG
     parser.set_defaults(run=run)
 
@@ -26,4 +28,4 @@ def run(args: argparse.Namespace) -> None:
         print(f"note: {fault}")
     from espnet2_legonn.page.app import serve
 
-    serve(shelf, args.host, args.port)
+    serve(shelf, args.host, args.port, names=args.name, seconds=args.time_limit)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from espnet2_legonn.errors import CheckpointError, ConfigError
+from espnet2_legonn.errors import CheckpointError, ConfigError, harmless
+from espnet2_legonn.scratch import scratch
 from espnet2_legonn.zoo import hub
 from espnet2_legonn.zoo.card import CARD, Card, read_card
 from espnet2_legonn.zoo.fetch import hub_tag, inventories, kind, look_up, resolve
-from espnet2_legonn.zoo.files import README, opened, replacing, verify
+from espnet2_legonn.zoo.files import README, card_of, opened, replacing, verify
 from espnet2_legonn.zoo.inventory import Entry, Hit, Inventory, plain
 from espnet2_legonn.zoo.model_card import port_words
 from espnet2_legonn.zoo.transfer import DISK_FULL
@@ -54,6 +57,7 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--inventory", metavar="PLACE", help=PLACE)
     if name == "pull":
         parser.add_argument("-o", "--out", metavar="DIR", type=Path, help="a copy; default: the cache only")
+        parser.add_argument("--trust", action="store_true", help="also an archive without a card, of espnet2.bin.pack")
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.epilog = EPILOGS[name]
     parser.set_defaults(run={"list": run_list, "info": run_info, "pull": run_pull, "push": run_push}[name])
@@ -67,7 +71,7 @@ def run_list(args: argparse.Namespace) -> int:
     found = [(i.place, hit) for i in map(Inventory.open, places) for hit in i.find(args.reads, args.writes)]
     if args.json:
         rows = [{"inventory": place, "spec": hit.spec, "pack": plain(hit.entry)} for place, hit in found]
-        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        print(_json(rows))
     elif found:
         head = ("PACK", "READS", "WRITES", "SIZE", "LICENCE", "METRIC", "INVENTORY")
         print(_table(head, [(*_row(hit), place) for place, hit in found]))
@@ -79,13 +83,18 @@ def run_list(args: argparse.Namespace) -> int:
 def run_info(args: argparse.Namespace) -> int:
     """The card; of a pack in an inventory or on the Hub, nothing else is downloaded."""
     found = _card(args.pack, args.inventory)
-    print(json.dumps(plain(found), indent=1, ensure_ascii=False) if args.json else _describe(found))
+    print(_json(plain(found)) if args.json else _describe(found))
     return 0
 
 
 def run_pull(args: argparse.Namespace) -> int:
     """Get a pack; the last line is where it lies."""
     path = resolve(args.pack, args.inventory)
+    with opened(path, ()) as folder:
+        own = path.is_dir() and kind(args.pack, args.inventory) == "path"
+        if not (own or args.trust or (folder / CARD).is_file()):
+            remedy = "so nothing says what it should hold; if you trust who made it, --trust"
+            raise CheckpointError(f"{args.pack}: no {CARD}, {remedy}")
     if args.out is not None:
         with opened(path) as folder:
             _copy(folder, args.out)
@@ -96,7 +105,12 @@ def run_pull(args: argparse.Namespace) -> int:
 
 def run_push(args: argparse.Namespace) -> int:
     """Publish, or show what would be."""
-    with opened(resolve(args.pack)) as folder:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(opened(resolve(args.pack)))
+        if kind(args.pack) == "hub":  # the Hub's cache is made of links
+            copy = stack.enter_context(scratch(Path(tempfile.gettempdir()), "pack")) / "pack"
+            _copy(folder, copy)
+            folder = copy
         if args.hub:
             repository, revision = hub_tag(args.hub)
             upload = hub.push(folder, repository, revision, args.private, args.dry_run)
@@ -111,9 +125,12 @@ def run_push(args: argparse.Namespace) -> int:
                 print(f"published: {args.hub}, commit {upload.commit}")
             return 0
         inventory = Inventory.open(args.inventory, new=True)
+        if not inventory.shared:
+            note = "this store has no conditional writes, so only one may publish at a time"
+            print(f"note: {inventory.place}: {note}", file=sys.stderr)
         entry = inventory.publish(folder, args.replace, args.dry_run)
     if args.json:
-        print(json.dumps(plain(entry), indent=1, ensure_ascii=False))
+        print(_json(plain(entry)))
     else:
         print(_table(("FILE", "BYTES"), [(entry.archive, f"{entry.bytes:,}")]))
         print("nothing was sent (--dry_run)" if args.dry_run else f"published: {entry.name} in {inventory.place}")
@@ -129,8 +146,7 @@ def _card(reference: str, place: str | None) -> Card | Entry:
         if folder is None:
             raise CheckpointError(f"{reference}: no {CARD}, so this is no pack")
         return read_card(folder)
-    with opened(resolve(reference, place), weights=False) as folder:
-        return read_card(folder)
+    return card_of(resolve(reference, place))
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -199,6 +215,11 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def _printable(text: str) -> str:
     """A card may come from anybody: no control characters reach the terminal."""
     return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _json(data: Any) -> str:
+    """JSON escapes some control characters, not all."""
+    return harmless(json.dumps(data, indent=1, ensure_ascii=False))
 
 
 def _size(count: int) -> str:

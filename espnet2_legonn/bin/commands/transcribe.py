@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from espnet2_legonn.errors import DataError, LegoNNError
+from espnet2_legonn.errors import DataError, LegoNNError, harmless
 
 if TYPE_CHECKING:
     from espnet2_legonn.inference import Answer, Speech2Text, Text2Text
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # What libsndfile decodes; a file that is named is tried whatever it is called.
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".au", ".sph")
+# What one input may raise without an end of the others.
+_LOST = (LegoNNError, RuntimeError, MemoryError, OSError)
 STATUS = "exit status: 0 all done, 1 some inputs failed (they are named on stderr), 3 nothing could be done"
 EPILOGS = {
     "transcribe": f"""Other sampling rates are resampled and several channels mixed, with a note.
@@ -56,6 +58,7 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
     option("--length_penalty", type=float, default=1.0, help="score = log-probability / length ** length_penalty")
     option("--batch_size", type=int, default=8, help="inputs decoded together; the answers do not depend on it")
     option("--device", default="cpu", help="cpu, cuda, cuda:N")
+    option("--trust", action="store_true", help="also packs without a card, archives of espnet2.bin.pack")
     parser.epilog = EPILOGS[name]
     parser.set_defaults(run=transcribe if name == "transcribe" else translate)
 
@@ -114,7 +117,7 @@ class Desk:
     def _complain(line: str) -> None:
         from tqdm import tqdm
 
-        tqdm.write(line, file=sys.stderr)
+        tqdm.write(harmless(line), file=sys.stderr)
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -181,7 +184,7 @@ def _load(cls: type[Any], args: argparse.Namespace, desk: Desk) -> Any:
     """The model; what its joints have to say is a note."""
     from espnet2_legonn.compose import join, pick
 
-    chain, notes = join([pick(spec) for spec in args.model])
+    chain, notes = join([pick(spec, args.trust) for spec in args.model])
     for note in notes:
         desk.note(note)
     return cls(chain, device=args.device, beam_size=args.beam_size, length_penalty=args.length_penalty)
@@ -250,10 +253,10 @@ def _decode(
                 for item in window:
                     try:
                         done.append(read(item))
-                    except LegoNNError as error:
+                    except _LOST as error:
                         done.append(None)
-                        desk.error(error.faults)
-                places = [item if isinstance(item, str) else item[0] for item in window]
+                        desk.error(_faults(_place(item), error))
+                places = [_place(item) for item in window]
                 # Nothing is decoded for what could not be read or is empty.
                 given = [i for i, known in enumerate(done) if known is not None and len(take(known))]
                 answers = dict(zip(given, _answer(model, [(places[i], take(done[i])) for i in given], desk)))
@@ -268,20 +271,28 @@ def _answer(model: Speech2Text | Text2Text, inputs: list[tuple[str, Any]], desk:
         return []
     try:
         answers: list[Answer | None] = list(model.answers([x for _, x in inputs]))
-    except (LegoNNError, RuntimeError, MemoryError) as error:
+    except _LOST as error:
         if len(inputs) > 1:
             return [answer for single in inputs for answer in _answer(model, [single], desk)]
-        place = inputs[0][0]
-        if isinstance(error, LegoNNError):
-            desk.error(f"{place}: {fault}" for fault in error.faults)
-        else:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            desk.error([f"{place}: {reason}; if memory was short, split the input or lower --beam_size"])
+        faults = _faults(inputs[0][0], error)
+        desk.error(f"{inputs[0][0]}: {fault}" if isinstance(error, LegoNNError) else fault for fault in faults)
         return [None]
     for (place, _), answer in zip(inputs, answers):
         for message in answer.beyond if answer else ():
             desk.note(f"{place}: {message}")
     return answers
+
+
+def _place(item: Any) -> str:
+    return item if isinstance(item, str) else str(item[0])
+
+
+def _faults(place: str, error: BaseException) -> list[str]:
+    """What went wrong with one input; errors of libraries say neither where nor what to do."""
+    if isinstance(error, LegoNNError):
+        return error.faults
+    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return [f"{place}: {reason}; if memory was short, split the input or lower --beam_size"]
 
 
 class _Lines:
@@ -293,6 +304,7 @@ class _Lines:
     def speech(self, file: str, seconds: float, answer: Answer) -> str:
         """A file's answer."""
         text, _, _, hypothesis = answer.nbest[0]
+        text, file = harmless(text), harmless(file)
         if self.format == "json":
             head = {
                 "file": file,
@@ -300,7 +312,7 @@ class _Lines:
                 "seconds": round(seconds, 3),
                 "score": round(float(hypothesis.score), 6),
             }
-            return _json({**head, "interfaces": answer.interfaces})
+            return _json({**head, "interfaces": _shown(answer)})
         if self.format == "srt":
             self.index += 1
             return f"{self.index}\n{_clock(0)} --> {_clock(seconds)}\n{text}\n\n"
@@ -308,12 +320,16 @@ class _Lines:
 
     def text(self, source: str, answer: Answer | None) -> str:
         """A text's answer; there is a line for each source, so that files stay parallel."""
-        text = answer.nbest[0][0] if answer else ""
+        text = harmless(answer.nbest[0][0]) if answer else ""
         if self.format == "text":
             return f"{text}\n"
         score = round(float(answer.nbest[0][3].score), 6) if answer else None
-        interfaces = answer.interfaces if answer else {}
+        interfaces = _shown(answer) if answer else {}
         return _json({"source": source, "text": text, "score": score, "interfaces": interfaces})
+
+
+def _shown(answer: Answer) -> dict[str, str]:
+    return {name: harmless(text) for name, text in answer.interfaces.items()}
 
 
 def _json(data: dict[str, Any]) -> str:
