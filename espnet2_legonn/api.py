@@ -18,7 +18,7 @@ from espnet2_legonn.inputs import Batch, check_waveform, collect, encode_text, p
 from espnet2_legonn.interface import Marginals, require_match
 from espnet2_legonn.modules.module import DecoderModule, consumed
 from espnet2_legonn.modules.speech_input import SpeechInput
-from espnet2_legonn.search.chain_search import ScorerMaker, search_ctc, search_decoder
+from espnet2_legonn.search.chain_search import ScorerMaker, fill, search_ctc, search_decoder, warn_without_ctc
 from espnet2_legonn.search.options import BeamOptions, Hypothesis, SearchChoice
 from espnet2_legonn.zoo import pack
 from espnet2_legonn.zoo.load import load
@@ -32,6 +32,7 @@ class LegoNN(Chain):
     """
 
     search: SearchChoice | None = None
+    _warned = False
 
     @classmethod
     def from_pretrained(cls, path: str | Path, model_file: str | Path | None = None, device: str = "cpu") -> Self:
@@ -105,8 +106,10 @@ class LegoNN(Chain):
         Raises:
             DataError: bad inputs, or a chain that writes hidden states.
         """
-        hypotheses, _ = self.decode_batch(*self.batch(inputs), BeamOptions(**options))
-        return hypotheses
+        found, x, lengths = self.encode(*self.batch(inputs))
+        if isinstance(inputs, Marginals) and not found:
+            found = {"given": Marginals(x, lengths, inputs.interface)}
+        return self.decode_encoded(found, x, lengths, BeamOptions(**options))
 
     def decode_batch(
         self,
@@ -123,12 +126,27 @@ class LegoNN(Chain):
             ConfigError: options that this chain cannot follow.
         """
         found, x, lengths = self.encode(x, lengths)
+        return self.decode_encoded(found, x, lengths, options, more, judge_all), found
+
+    def decode_encoded(
+        self,
+        found: dict[str, Marginals],
+        x: torch.Tensor,
+        lengths: torch.Tensor,
+        options: BeamOptions,
+        more: Sequence[ScorerMaker] = (),
+        judge_all: bool = False,
+    ) -> list[list[Hypothesis]]:
+        """Hypotheses from what ``encode`` gave; the rest is that of ``decode_batch``."""
         last = list(found.values())[-1] if found else None
         if isinstance(self.last, DecoderModule):
-            return search_decoder(self.last, x, lengths, last, options, self.search, more, judge_all), found
+            options = fill(self.last, last, options, self.search)
+            if not self._warned:
+                self._warned = warn_without_ctc(self.last, self.input_kind == "speech", options)
+            return search_decoder(self.last, x, lengths, last, options, self.search, more, judge_all)
         if last is None:
             raise DataError(f"{self.names[-1]} writes hidden states, no text; add the module that reads them")
-        return search_ctc(last, options, self.search, more), found
+        return search_ctc(last, options, self.search, more)
 
     def text(self, ids: list[int]) -> str:
         """Ids of the last module's vocabulary to text."""
