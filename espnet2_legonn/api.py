@@ -106,9 +106,10 @@ class LegoNN(Chain):
         Raises:
             DataError: bad inputs, or a chain that writes hidden states.
         """
-        found, x, lengths = self.encode(*self.batch(inputs))
-        if isinstance(inputs, Marginals) and not found:
-            found = {"given": Marginals(x, lengths, inputs.interface)}
+        batch = self.batch(inputs)
+        found, x, lengths = self.encode(*batch)
+        if isinstance(inputs, Marginals) and not found and isinstance(self.last, DecoderModule):
+            found = {"given": Marginals(*batch, inputs.interface)}  # CTC of what was given searches beside the decoder
         return self.decode_encoded(found, x, lengths, BeamOptions(**options))
 
     def decode_batch(

@@ -15,6 +15,9 @@ from espnet2_legonn.search.scorers import BLANK, DecoderScorer, Scorer
 __all__ = ["BeamOptions", "Hypothesis", "beam_search", "joint_search"]
 
 
+_DEFAULT = BeamOptions()
+
+
 class _Beams:
     """Living hypotheses of the utterances that are still searched.
 
@@ -168,7 +171,7 @@ def joint_search(
 
 
 def beam_search(
-    decoder: DecoderModule, x: torch.Tensor, lengths: torch.Tensor, options: BeamOptions | None = None
+    decoder: DecoderModule, x: torch.Tensor, lengths: torch.Tensor, options: BeamOptions = _DEFAULT
 ) -> list[list[Hypothesis]]:
     """The search with a decoder module alone, as in the paper.
 
@@ -176,7 +179,6 @@ def beam_search(
         decoder: in evaluation mode.
         x: its input (B, K, V) or (B, T, D); lengths: (B,).
     """
-    options = options or BeamOptions()
     with torch.inference_mode():
         scorer = DecoderScorer(decoder, x, lengths, options.beam_size)
     return joint_search([scorer], lengths, options, decoder.sos_eos)

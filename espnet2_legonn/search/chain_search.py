@@ -172,7 +172,7 @@ def rescore(
 
 
 def _with_part(hypothesis: Hypothesis, ctc: float, weight: float, penalty: float) -> Hypothesis:
-    # Of the sum so far only the decoder's part gives way; other scorers keep their weights.
-    log_prob = hypothesis.log_prob - weight * hypothesis.parts["decoder"] + weight * ctc
+    # Of the sum so far only the decoder's part gives way; other scorers keep their weights. Weight 0 only judges.
+    log_prob = hypothesis.log_prob + (weight * (ctc - hypothesis.parts["decoder"]) if weight else 0.0)
     score = log_prob / (len(hypothesis.ids) + 1) ** penalty
     return Hypothesis(hypothesis.ids, score, log_prob, {**hypothesis.parts, "ctc": ctc})

@@ -1,8 +1,8 @@
 """CTC of an interface as a scorer: probabilities of prefixes (Graves 2008, 7.5; Watanabe et al. 2017), all at once.
 
-``n[t]`` and ``b[t]`` are the log-probabilities that slots 1 ... t say the prefix and end in its last label or in blank.
-Both are linear recurrences over slots, x[t] = p[t] * (x[t-1] + u[t]), so one ``logcumsumexp`` solves each: with the
-running sum A[t] of log p, log x[t] = A[t] + logcumsumexp(log u[s] - A[s-1])[t].
+``n[t]`` and ``b[t]`` are the log-probabilities that slots 1 ... t say the prefix and end in its last label, or in
+blank. Both are linear recurrences over slots, x[t] = p[t] * (x[t-1] + u[t]), so one ``logcumsumexp`` solves each: with
+the running sum A[t] of log p, log x[t] = A[t] + logcumsumexp(log u[s] - A[s-1])[t].
 """
 
 from __future__ import annotations
