@@ -18,7 +18,7 @@ from espnet2_legonn.inputs import Batch, check_waveform, collect, encode_text, p
 from espnet2_legonn.interface import Marginals, require_match
 from espnet2_legonn.modules.module import DecoderModule, consumed
 from espnet2_legonn.modules.speech_input import SpeechInput
-from espnet2_legonn.search.chain_search import ScorerMaker, search_ctc, search_decoder
+from espnet2_legonn.search.chain_search import ScorerMaker, fill, search_ctc, search_decoder, warn_without_ctc
 from espnet2_legonn.search.options import BeamOptions, Hypothesis
 from espnet2_legonn.zoo import pack
 from espnet2_legonn.zoo.load import load
@@ -26,6 +26,8 @@ from espnet2_legonn.zoo.load import load
 
 class LegoNN(Chain):
     """Modules that snap together: ``plugged = asr[:-1] + mt[-1:]``, then ``plugged("speech.wav")``."""
+
+    _warned = False
 
     @classmethod
     def from_pretrained(
@@ -105,8 +107,11 @@ class LegoNN(Chain):
         Raises:
             DataError: bad inputs, or a chain that writes hidden states.
         """
-        hypotheses, _ = self.decode_batch(*self.batch(inputs), BeamOptions(**options))
-        return hypotheses
+        batch = self.batch(inputs)
+        found, x, lengths = self.encode(*batch)
+        if isinstance(inputs, Marginals) and not found and isinstance(self.last, DecoderModule):
+            found = {"given": Marginals(*batch, inputs.interface)}  # CTC of what was given searches beside the decoder
+        return self.decode_encoded(found, x, lengths, BeamOptions(**options))
 
     def decode_batch(
         self,
@@ -123,12 +128,27 @@ class LegoNN(Chain):
             ConfigError: options that this chain cannot follow.
         """
         found, x, lengths = self.encode(x, lengths)
+        return self.decode_encoded(found, x, lengths, options, more, judge_all), found
+
+    def decode_encoded(
+        self,
+        found: dict[str, Marginals],
+        x: torch.Tensor,
+        lengths: torch.Tensor,
+        options: BeamOptions,
+        more: Sequence[ScorerMaker] = (),
+        judge_all: bool = False,
+    ) -> list[list[Hypothesis]]:
+        """Hypotheses from what ``encode`` gave; the rest is that of ``decode_batch``."""
         last = list(found.values())[-1] if found else None
         if isinstance(self.last, DecoderModule):
-            return search_decoder(self.last, x, lengths, last, options, self.search, more, judge_all), found
+            options = fill(self.last, last, options, self.search)
+            if not self._warned:
+                self._warned = warn_without_ctc(self.last, self.input_kind == "speech", options)
+            return search_decoder(self.last, x, lengths, last, options, self.search, more, judge_all)
         if last is None:
             raise DataError(f"{self.names[-1]} writes hidden states, no text; add the module that reads them")
-        return search_ctc(last, options, self.search, more), found
+        return search_ctc(last, options, self.search, more)
 
     def text(self, ids: list[int]) -> str:
         """Ids of the last module's vocabulary to text."""

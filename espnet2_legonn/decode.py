@@ -20,6 +20,8 @@ from espnet2_legonn.search.options import BeamOptions
 
 # What a chain reads, by the kind of its first port: file of a data directory, ESPnet's name and type of it.
 KINDS = {"speech": ("wav.scp", "speech", "sound"), "tokens": ("src_text", "src_text", "text")}
+# Tables of an output folder; ``scores``, which ESPnet has not, is the log-probability by scorer: decoder=-3.2 ctc=-4.1.
+FILES = ("text", "token", "token_int", "score", "scores")
 
 
 @dataclass
@@ -30,18 +32,24 @@ class Tables:
     token: dict[str, str] = field(default_factory=dict)
     token_int: dict[str, str] = field(default_factory=dict)
     score: dict[str, str] = field(default_factory=dict)
+    scores: dict[str, str] = field(default_factory=dict)
 
-    def add(self, uid: str, ids: list[int], score: float, vocab: Vocabulary) -> None:
-        """One answer."""
+    def add(
+        self, uid: str, ids: list[int], score: float, vocab: Vocabulary, parts: dict[str, float] | None = None
+    ) -> None:
+        """One answer; ``parts``: its log-probability by scorer."""
         self.text[uid] = vocab.decode(ids)
         self.token[uid] = " ".join(vocab.tokens[i] for i in ids)
         self.token_int[uid] = " ".join(map(str, ids))
         self.score[uid] = f"{score:.6f}"
+        if parts is not None:
+            self.scores[uid] = " ".join(f"{name}={value:.6f}" for name, value in parts.items())
 
     def write(self, folder: Path) -> None:
-        """text, token, token_int and score, sorted by utterance."""
-        for name in ("text", "token", "token_int", "score"):
-            write_table(folder / name, getattr(self, name))
+        """text, token, token_int, score, and scores if there are parts of them, sorted by utterance."""
+        for name in FILES:
+            if name != "scores" or self.scores:
+                write_table(folder / name, getattr(self, name))
 
 
 @dataclass
@@ -131,7 +139,7 @@ def decode_table(
         assert vocab is not None
         for uid, hypotheses in zip(uids, answers):
             for tables, hypothesis in zip(result.nbest, hypotheses):
-                tables.add(uid, hypothesis.ids, hypothesis.score, vocab)
+                tables.add(uid, hypothesis.ids, hypothesis.score, vocab, hypothesis.parts)
         for module, marginals in found.items():
             _add_greedy(result.interfaces.setdefault(module, Tables()), uids, marginals)
     result.seconds = time.perf_counter() - start

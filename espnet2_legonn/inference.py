@@ -50,7 +50,6 @@ REFUSED = {
 _WEIGHT_OF_NOTHING = "there is no such scorer in this search"
 # ESPnet's keywords that tune the search of another model, or say what the chain knows itself.
 IGNORED = {
-    "ctc_weight": "the decoder module reads the CTC interface, it is not scored a second time",
     "penalty": "use length_penalty, which is no bonus for each token but divides by length ** length_penalty",
     **dict.fromkeys(("lm_weight", "ngram_weight", "ngram_scorer"), _WEIGHT_OF_NOTHING),
     **dict.fromkeys(("token_type", "bpemodel"), "the chain carries its own vocabulary"),
@@ -60,6 +59,8 @@ IGNORED = {
         _NO_MODE,
     ),
 }  # fmt: skip
+# ESPnet's keywords that are ours under another name.
+TRANSLATED = ("normalize_length",)
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -69,7 +70,7 @@ class Hypothesis(NamedTuple):
     Args:
         yseq: ids with <sos/eos> before and after, (L + 2,).
         score: what the answers are ranked by (0-dim): log-probability / length ** length_penalty.
-        scores: log-probability (0-dim) by scorer: ``decoder``, or ``ctc`` for a chain without a decoder module.
+        scores: log-probability (0-dim) by scorer, ``decoder`` and ``ctc``, without their weights.
         states, hs: empty; the caches of the search are gone when it ends.
     """
 
@@ -117,12 +118,13 @@ class ChainInference:
         dtype: ``float32``, or ``bfloat16`` or ``float16`` (autocast; distributions stay float32).
         beam_size: ESPnet's default, 20.
         nbest: answers for each input.
-        length_penalty: score = log-probability / length ** length_penalty; 1.0 unless ``normalize_length`` is given.
-        normalize_length: ESPnet's spelling: True is a length_penalty of 1, False of 0.
-        espnet: other keywords of ESPnet's. What only tunes another search (``ctc_weight``, ``penalty``, weights of
-            language models) is left out with a warning, so that old scripts run; what names a model or a way of
-            working that is not here (``lm_file``, ``streaming``) is an error, since leaving it out would be another
-            system. Both only when switched on.
+        length_penalty: score = log-probability / length ** length_penalty; None: as in BeamOptions.
+        ctc_weight: as ESPnet's: w in (1 - w) * decoder + w * CTC; None: as in BeamOptions.
+        temperature: as in BeamOptions.
+        espnet: other keywords of ESPnet's. ``normalize_length`` is its spelling of a length_penalty: True is 1, False
+            is 0. What only tunes another search (``penalty``, weights of language models) is left out with a warning,
+            so that old scripts run; what names a model or a way of working that is not here (``lm_file``,
+            ``streaming``) is an error, since leaving it out would be another system. Both only when switched on.
 
     Raises:
         ConfigError: options that make no sense, all of them at once.
@@ -146,12 +148,14 @@ class ChainInference:
         beam_size: int = 20,
         nbest: int = 1,
         length_penalty: float | None = None,
-        normalize_length: bool | None = None,
+        ctc_weight: float | None = None,
+        temperature: float = 1.0,
         **espnet: Any,
     ) -> None:
         faults: list[str] = []
         source = self._one_name("train_config", legonn_train_config, espnet, faults)
         weights = self._one_name("model_file", legonn_model_file, espnet, faults)
+        normalize_length = espnet.pop("normalize_length", None)
         faults += _check_espnet(type(self).__name__, espnet)
         if source is None:
             faults.append("no chain: give legonn_train_config, or use from_pretrained")
@@ -162,10 +166,12 @@ class ChainInference:
         if isinstance(source, LegoNN) and weights is not None:
             faults.append("a chain in memory has its weights: leave out the model file, or use chain.load(...)")
         faults += _check_device(device)
-        penalty = 1.0 if normalize_length is None else float(normalize_length)
-        penalty = penalty if length_penalty is None else length_penalty
+        if length_penalty is None and normalize_length is not None:
+            length_penalty = float(normalize_length)
         try:
-            self.options = BeamOptions(beam_size, penalty, maxlenratio, minlenratio, nbest)
+            self.options = BeamOptions(
+                beam_size, length_penalty, maxlenratio, minlenratio, nbest, ctc_weight, temperature
+            )
         except ConfigError as error:
             faults += error.faults
         if faults:
@@ -341,7 +347,7 @@ def _greedy(found: dict[str, Marginals], size: int) -> list[dict[str, str]]:
 
 def _check_espnet(owner: str, given: dict[str, Any]) -> list[str]:
     """Faults among ESPnet's other keywords; those that are left out are a warning."""
-    known, own = {*REFUSED, *IGNORED}, inspect.signature(ChainInference).parameters
+    known, own = {*REFUSED, *IGNORED}, [*inspect.signature(ChainInference).parameters, *TRANSLATED]
     faults = [f"{owner}: {name!r} is no option{nearest(name, [*own, *known])}" for name in given if name not in known]
     active = {name: value for name, value in given.items() if value is not None and value}
     faults += [f"{name}: {REFUSED[name]}; leave it out" for name in active if name in REFUSED]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
@@ -53,7 +54,17 @@ def get_parser() -> argparse.ArgumentParser:
     add("--ngpu", type=int, default=0)
     add("--batch_size", type=int, default=32, help="utterances decoded together; the answers do not depend on it")
     add("--beam_size", type=int, default=5)
-    add("--length_penalty", type=float, default=1.0, help="score = log-probability / length ** length_penalty")
+    add(
+        "--ctc_weight", type=float,
+        help="w in (1 - w) * decoder + w * CTC; 0 is the paper's search; by default what was tuned for the chain, else "
+        "0.4 where the last interface has the decoder's tokens, else 0",
+    )  # fmt: skip
+    add(
+        "--length_penalty", type=float,
+        help="score = log-probability / length ** length_penalty; by default what was tuned for the chain, else 1.0, "
+        "without a decoder 0",
+    )  # fmt: skip
+    add("--temperature", type=float, default=1.0, help="above 1 the decoder reads flatter distributions")
     add("--maxlenratio", type=float, default=0.0, help="> 0 times the slots, < 0 that many tokens, 0 automatic")
     add("--minlenratio", type=float, default=0.0)
     add("--nbest", type=int, default=1)
@@ -96,7 +107,7 @@ def inference(args: argparse.Namespace) -> Path:
 
     device = "cuda" if args.ngpu > 0 else "cpu"
     chain = LegoNN.from_pretrained(args.legonn_train_config.parent, args.legonn_model_file, device)
-    options = BeamOptions(args.beam_size, args.length_penalty, args.maxlenratio, args.minlenratio, args.nbest)
+    options = BeamOptions(**{f.name: getattr(args, f.name) for f in dataclasses.fields(BeamOptions)})
     _, wanted, _ = KINDS.get(chain.input_kind, ("", chain.input_kind, ""))
     triples = [entry.split(",") for entry in args.data_path_and_name_and_type]
     wrong = [",".join(t) for t in triples if len(t) != 3]

@@ -11,6 +11,7 @@ from espnet2_legonn.page import model, render
 from espnet2_legonn.page.hosts import HostCheck
 from espnet2_legonn.page.shelf import DECODER, ENCODER, MIDDLE, Choice, Shelf, public
 from espnet2_legonn.page.worker import SECONDS, Worker
+from espnet2_legonn.search.options import DEFAULT_CTC_WEIGHT
 from espnet2_legonn.zoo.check import Verdict
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
@@ -55,11 +56,16 @@ def build(shelf: Shelf, seconds: float = SECONDS) -> gr.Blocks:
                     label="Examples", components=["textbox"], samples=first.examples, type="index",
                     visible=bool(first.examples), elem_id="examples",
                 )  # fmt: skip
+                weight = gr.Number(
+                    label="Weight of CTC", placeholder=f"{DEFAULT_CTC_WEIGHT:g}, or what was tuned", value=None,
+                    info="how much the encoder's own opinion counts: 0 the decoder alone, 1 the encoder alone",
+                    minimum=0, maximum=1, step=0.1, elem_id="weight",
+                )  # fmt: skip
                 button = gr.Button("Run", variant="primary", interactive=first.runs, elem_id="run")
             with gr.Column():
                 answer = [gr.HTML(elem_id="final"), gr.HTML(elem_id="notes")]
         answer += [gr.HTML(elem_id="modules"), gr.HTML(elem_id="maps")]
-        _connect(shelf, Worker(seconds), parts, [verdict, text, sound, examples, button], answer)
+        _connect(shelf, Worker(seconds), parts, [verdict, text, sound, examples, button], weight, answer)
     return page
 
 
@@ -91,7 +97,9 @@ def _judged(shelf: Shelf, *specs: str) -> _Judged:
         return _Judged(render.faults(public(error.faults), "These parts cannot be read"), False, first)
 
 
-def _connect(shelf: Shelf, worker: Worker, parts: list[Any], shown: list[Any], answer: list[Any]) -> None:
+def _connect(
+    shelf: Shelf, worker: Worker, parts: list[Any], shown: list[Any], weight: Any, answer: list[Any]
+) -> None:
     """Events: a choice is judged at once and clears the old answer; the button runs it."""
     _, text, sound, examples, button = shown
 
@@ -114,10 +122,12 @@ def _connect(shelf: Shelf, worker: Worker, parts: list[Any], shown: list[Any], a
         given = model.example_input(choice, choice.examples[index])
         return [given, gr.skip()] if isinstance(given, str) else [gr.skip(), given]
 
-    def run(encoder: str, middle: str, decoder: str, typed: str, recorded: str | None) -> list[str]:
+    def run(
+        encoder: str, middle: str, decoder: str, typed: str, recorded: str | None, ctc_weight: float | None
+    ) -> list[str]:
         try:
             choices = shelf.find([encoder, middle, decoder])
-            found = worker.run(choices, typed if choices[0].reads == "tokens" else recorded)
+            found = worker.run(choices, typed if choices[0].reads == "tokens" else recorded, ctc_weight)
         except LegoNNError as error:
             return ["", render.faults(public(error.faults)), "", ""]
         said = [render.final(found.text), render.notes(found.notes)]
@@ -127,7 +137,7 @@ def _connect(shelf: Shelf, worker: Worker, parts: list[Any], shown: list[Any], a
     examples.click(fill, [examples, parts[0]], [text, sound], show_progress="hidden")
     # One at a time: each run uses all processors already.
     options = {"show_progress_on": answer[0], "concurrency_limit": 1}
-    gr.on([button.click, text.submit], run, [*parts, text, sound], answer, **options)
+    gr.on([button.click, text.submit], run, [*parts, text, sound, weight], answer, **options)
 
 
 def serve(

@@ -21,7 +21,8 @@ from espnet2_legonn.lab.plot import Picture, picture
 from espnet2_legonn.modules.module import DecoderModule
 from espnet2_legonn.modules.speech_input import SpeechInput
 from espnet2_legonn.page.shelf import Choice, Example
-from espnet2_legonn.search.beam import BeamOptions
+from espnet2_legonn.search.chain_search import fill
+from espnet2_legonn.search.options import BeamOptions
 from espnet2_legonn.zoo.fetch import resolve
 from espnet2_legonn.zoo.files import card_of, is_as_told, opened
 
@@ -48,12 +49,16 @@ class Answer:
     Args:
         steps: what took how many seconds, besides the modules themselves.
         notes: what a person should know: resampled, normalised, unknown words, cut.
+        parts: log-probability of the text by scorer.
+        ctc_weight: weight of CTC in the search.
     """
 
     text: str = ""
     said: list[Said] = field(default_factory=list)
     steps: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    parts: dict[str, float] = field(default_factory=dict)
+    ctc_weight: float = 0.0
 
 
 @functools.lru_cache(maxsize=LOADED)
@@ -78,20 +83,24 @@ def plug(choices: Sequence[Choice]) -> LegoNN:
         warnings.simplefilter("ignore")  # the verdict has said them
         for part in parts[1:]:
             chain = chain + part
+    whole = load(choices[0].source)
+    if {c.source for c in choices} == {choices[0].source} and chain.names == whole.names:
+        chain.search = whole.search  # nothing was exchanged: what was tuned for the pack holds
     return chain
 
 
-def run(choices: Sequence[Choice], given: str | Path | None) -> Answer:
+def run(choices: Sequence[Choice], given: str | Path | None, ctc_weight: float | None = None) -> Answer:
     """Send an input through the chosen parts.
 
     Args:
         choices: in order; the last one is a decoder part.
         given: the text, or the recording's file if the first part reads speech.
+        ctc_weight: as in BeamOptions.
 
     Raises:
         LegoNNError: what is wrong with the input or the parts, in words.
     """
-    answer = Answer()
+    answer, options = Answer(), BeamOptions(ctc_weight=ctc_weight)
     known = load.cache_info().misses
     started = time.perf_counter()
     chain = plug(choices)
@@ -101,7 +110,7 @@ def run(choices: Sequence[Choice], given: str | Path | None) -> Answer:
         warnings.simplefilter("always")
         with _timed(answer.steps, "read the input"):
             batch = _read(chain, given, answer.notes)
-        interfaces = _decode(chain, batch, answer)
+        interfaces = _decode(chain, batch, options, answer)
     answer.notes += beyond_training(chain, batch[1], interfaces)[0]
     # Inputs are numbered there; here is only one.
     answer.notes += [str(w.message).removeprefix("input 0: ") for w in caught if issubclass(w.category, UserWarning)]
@@ -156,15 +165,17 @@ def read_sound(path: Path, fs: int, notes: list[str]) -> np.ndarray:
     return recording.wave
 
 
-def _decode(chain: LegoNN, batch: Batch, answer: Answer) -> dict[str, Marginals]:
+def _decode(chain: LegoNN, batch: Batch, options: BeamOptions, answer: Answer) -> dict[str, Marginals]:
     """Run module by module, so that each has its own time; marginals by module name."""
     x, lengths = batch
     interfaces: dict[str, Marginals] = {}
     for name in chain.names:
         started, module = time.perf_counter(), chain[name]
         if isinstance(module.last, DecoderModule):
-            hypotheses, _ = module.decode_batch(x, lengths, BeamOptions())
-            text = answer.text = module.text(hypotheses[0][0].ids)
+            best = chain.decode_encoded(interfaces, x, lengths, options, judge_all=True)[0][0]
+            text = answer.text = chain.text(best.ids)
+            used = fill(module.last, list(interfaces.values())[-1], options, chain.search)
+            answer.parts, answer.ctc_weight = best.parts, used.ctc_weight or 0.0
         else:
             found, x, lengths = module.encode(x, lengths)
             interfaces |= found

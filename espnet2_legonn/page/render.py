@@ -93,7 +93,7 @@ def final(text: str) -> str:
 
 
 def modules(answer: Answer) -> str:
-    """Each module's own text and time, and what the other steps took."""
+    """Each module's own text and time, what the other steps took, and what each scorer says of the final text."""
     rows = "".join(
         f'<tr><td>{escape(said.module)}</td><td class="text">{escape(said.text) or "–"}</td>'
         f'<td class="time">{_duration(said.seconds)}</td></tr>'
@@ -101,9 +101,11 @@ def modules(answer: Answer) -> str:
     )
     head = '<tr><th>module</th><th>says by itself</th><th class="time">time</th></tr>'
     steps = " · ".join(f"{escape(name)} {_duration(seconds)}" for name, seconds in answer.steps.items())
-    return (
-        f'<div class="lego"><div class="scroll"><table>{head}{rows}</table></div><p class="quiet">{steps}</p></div>'
-    )
+    notes = f'<p class="quiet">{steps}</p>'
+    if answer.parts:
+        parts = " · ".join(f"{escape(name)} {value:.2f}" for name, value in answer.parts.items())
+        notes += f'<p class="quiet">log-probability of the text: {parts} (weight of CTC {answer.ctc_weight:g})</p>'
+    return f'<div class="lego"><div class="scroll"><table>{head}{rows}</table></div>{notes}</div>'
 
 
 def heat_maps(said: Sequence[Said]) -> str:

@@ -30,7 +30,9 @@ class Worker:
         self._process: multiprocessing.process.BaseProcess | None = None
         self._line: Connection | None = None
 
-    def run(self, choices: Sequence[Choice], given: str | Path | None) -> model.Answer:
+    def run(
+        self, choices: Sequence[Choice], given: str | Path | None, ctc_weight: float | None = None
+    ) -> model.Answer:
         """As ``model.run``.
 
         Raises:
@@ -39,7 +41,7 @@ class Worker:
         with self._turn:
             line = self._started()
             try:
-                line.send((list(choices), given))
+                line.send((list(choices), given, ctc_weight))
                 if not line.poll(self.seconds):
                     self._stop()
                     raise LegoNNError(f"stopped after {self.seconds:g} s; try a shorter input or a smaller pack")
@@ -82,9 +84,9 @@ def _serve(line: Connection) -> None:
         f.write("500")  # if memory is short, this goes before the page
     with contextlib.suppress(EOFError, OSError):
         while True:
-            choices, given = line.recv()
+            call = line.recv()
             try:
-                line.send(model.run(choices, given))
+                line.send(model.run(*call))
             except LegoNNError as error:
                 line.send(error.faults)
             except Exception as error:

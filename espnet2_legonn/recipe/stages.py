@@ -14,7 +14,7 @@ from pathlib import Path
 from espnet2_legonn import store
 from espnet2_legonn.config import ChainConfig, parse
 from espnet2_legonn.data.tables import read_table, write_table
-from espnet2_legonn.decode import KINDS
+from espnet2_legonn.decode import FILES, KINDS
 from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.recipe.jobs import begin, end, module, once, read_keys, run, split_keys, unchanged
 from espnet2_legonn.schema import read_yaml
@@ -156,11 +156,14 @@ def decode(
         p.relative_to(parts[0]) for p in [*parts[0].glob("*best_recog"), *parts[0].glob("interfaces/*")]
     ):
         target = out if folder.name == "1best_recog" else out / folder
-        for name in ("text", "token", "token_int", "score"):
+        for name in FILES:
+            tables = [part / folder / name for part in parts]
             merged: dict[str, str] = {}
-            for part in parts:
-                merged.update(read_table(part / folder / name))
-            write_table(target / name, merged)
+            for table in tables:
+                if name != "scores" or table.is_file():  # interfaces have no parts
+                    merged.update(read_table(table))
+            if name != "scores" or merged:
+                write_table(target / name, merged)
     end(logs)
 
 

@@ -42,7 +42,10 @@ def corpus_score(refs: list[str], hyps: list[str], metric: str) -> float:
 def choose_window(
     exp: Path, data: Path, metric: str, window: int, candidates: int, stride: int, limit: int, beam_size: int
 ) -> tuple[Path, list[tuple[str, float]]]:
-    """See ``train.averaging.choose``; decodes the validation set ``data`` with each averaged window."""
+    """See ``train.averaging.choose``; decodes the validation set ``data`` with each averaged window.
+
+    By the paper's search, whatever search decodes the test sets: windows compare as in the paper, and at its cost.
+    """
     config_data = read_yaml(exp / store.CONFIG)
     config = parse({"vocabs": config_data["vocabs"], "modules": config_data["modules"]})
     modules, vocabs = build_modules(config, exp)
@@ -55,7 +58,7 @@ def choose_window(
 
     def score(state: dict[str, torch.Tensor]) -> float:
         store.fill(chain, {k.removeprefix("chain."): v for k, v in state.items()}, str(exp))
-        texts = decode_table(chain, inputs, BeamOptions(beam_size), 64).nbest[0].text
+        texts = decode_table(chain, inputs, BeamOptions(beam_size, ctc_weight=0.0), 64).nbest[0].text
         return corpus_score([refs[k] for k in inputs], [texts[k] for k in inputs], metric)
 
     return choose(exp, window, score, candidates, stride)

@@ -41,7 +41,8 @@ class _Beams:
     def candidates(self, scorers: Sequence[Scorer]) -> torch.Tensor:
         """(B, k, C) what the scorers propose, each token once, and the end; a place left over holds <blank>."""
         number = min(2 * self.options.beam_size, self.end - 1)
-        proposed = [ids for scorer in scorers if (ids := scorer.propose(number)) is not None]
+        # A scorer of weight 0 only judges.
+        proposed = [ids for scorer in scorers if scorer.weight and (ids := scorer.propose(number)) is not None]
         ids = F.pad(torch.cat(proposed, -1), (0, 1), value=self.end)
         if len(proposed) > 1:
             ids = ids.sort(-1).values
@@ -75,6 +76,7 @@ class _Beams:
             raise DataError(
                 "probabilities are NaN: the model's weights or its input are not finite (did training diverge?)"
             )
+        self._give_up(best, totals, scores, length)
         parents, tokens = index // width, candidates.flatten(1).gather(1, index)
         gained = torch.stack([s.flatten(1).gather(1, index) for s in scores], -1)
         parts = self.parts.gather(1, parents.unsqueeze(-1).expand_as(gained)) + gained
@@ -103,6 +105,22 @@ class _Beams:
         self.tokens = torch.cat([self.tokens.index_select(0, rows), chosen.unsqueeze(1)], 1)
         return rows, chosen, going
 
+    def _give_up(self, best: torch.Tensor, totals: torch.Tensor, scores: Sequence[torch.Tensor], length: int) -> None:
+        """An utterance that cannot go on and has no text yet is answered with its best hypothesis as it is.
+
+        That happens where CTC has no text within the limits: too few slots for ``minlenratio``, or impossible tokens.
+        """
+        for b in torch.isneginf(best[:, 0]).nonzero().flatten().tolist():
+            if not self.finished[self.alive[b]]:
+                row = int(totals[b, :, -1].argmax())  # the end is the last candidate
+                ids = self.tokens[b * self.options.beam_size + row, 1:].tolist()
+                parts = self.parts[b, row] + torch.stack([s[b, row, -1] for s in scores])
+                self._keep(b, ids, float(totals[b, row, -1]), parts.tolist(), length)
+
+    def _keep(self, b: int, ids: list[int], log_prob: float, parts: list[float], length: int) -> None:
+        score = log_prob / (length + 1) ** self.penalty
+        self.finished[self.alive[b]].append(Hypothesis(ids, score, log_prob, dict(zip(self.names, parts))))
+
     def _finish(
         self, best: torch.Tensor, parents: torch.Tensor, parts: torch.Tensor, ends: torch.Tensor, length: int
     ) -> None:
@@ -114,8 +132,7 @@ class _Beams:
         ids = self.tokens[b * self.options.beam_size + parents[b, i], 1:].tolist()
         found = zip(which, ids, best[b, i].tolist(), parts[b, i].tolist())
         for (b, _), tokens, log_prob, values in found:
-            score = log_prob / (length + 1) ** self.penalty
-            self.finished[self.alive[b]].append(Hypothesis(tokens, score, log_prob, dict(zip(self.names, values))))
+            self._keep(b, tokens, log_prob, values, length)
 
 
 @torch.inference_mode()
@@ -126,7 +143,8 @@ def joint_search(
 
     The answer for an utterance does not depend on the others in the batch. An utterance is done when beam_size
     hypotheses have ended within its best beam_size candidates (fairseq's rule), or at its longest. Each scorer that
-    proposes offers ``2 * beam_size`` tokens for each hypothesis; all scorers judge all of them.
+    proposes offers ``2 * beam_size`` tokens for each hypothesis; all scorers judge all of them. One of weight 0 only
+    judges. Every utterance has an answer: if no text within the limits is possible, its best prefix.
 
     Args:
         scorers: fresh ones, all over the same tokens; at least one proposes.

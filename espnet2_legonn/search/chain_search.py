@@ -32,6 +32,20 @@ def is_natural(marginals: Marginals | None, vocab: Vocabulary) -> bool:
     return marginals is not None and marginals.interface.grounded and same_tokens(marginals, vocab)
 
 
+def fill(
+    decoder: DecoderModule, marginals: Marginals | None, options: BeamOptions, choice: SearchChoice | None = None
+) -> BeamOptions:
+    """Options with numbers for what was left open; what is filled already stays.
+
+    Args:
+        marginals: of the chain's last interface, None if it has none.
+        choice: weights tuned for the chain.
+    """
+    vocab = decoder.ports[1].vocab
+    assert vocab is not None
+    return options.filled(choice, is_natural(marginals, vocab))
+
+
 @torch.inference_mode()
 def search_decoder(
     decoder: DecoderModule,
@@ -58,7 +72,7 @@ def search_decoder(
     """
     vocab = decoder.ports[1].vocab
     assert vocab is not None
-    options = options.filled(choice, is_natural(marginals, vocab))
+    options = fill(decoder, marginals, options, choice)
     weight, beam = options.ctc_weight, options.beam_size
     assert weight is not None
     if marginals is None and weight:
@@ -113,15 +127,17 @@ def _decoder_scorer(
     return DecoderScorer(decoder, x, lengths, options.beam_size, weight)
 
 
-def warn_without_ctc(decoder: DecoderModule, speech: bool, options: BeamOptions) -> None:
-    """BeamConv knows ranks alone: plugged onto speech it needs CTC to hold on to."""
+def warn_without_ctc(decoder: DecoderModule, speech: bool, options: BeamOptions) -> bool:
+    """BeamConv knows ranks alone: plugged onto speech it needs CTC to hold on to. Whether there was that to say."""
     reads = decoder.input.embed if isinstance(decoder.input, Ingestor) else None
-    if speech and isinstance(reads, BeamConvolution) and options.ctc_weight == 0:
+    said = speech and isinstance(reads, BeamConvolution) and options.ctc_weight == 0
+    if said:
         warnings.warn(
-            "a BeamConv decoder behind speech without CTC in the search (ctc_weight: 0) loses much; "
+            "a BeamConv decoder behind speech can lose much without CTC in the search (ctc_weight: 0); "
             "leave ctc_weight out for the default",
-            stacklevel=4,
+            stacklevel=2,
         )
+    return said
 
 
 def rescore(
@@ -156,6 +172,7 @@ def rescore(
 
 
 def _with_part(hypothesis: Hypothesis, ctc: float, weight: float, penalty: float) -> Hypothesis:
-    log_prob = (1 - weight) * hypothesis.log_prob + weight * ctc
+    # Of the sum so far only the decoder's part gives way; other scorers keep their weights. Weight 0 only judges.
+    log_prob = hypothesis.log_prob + (weight * (ctc - hypothesis.parts["decoder"]) if weight else 0.0)
     score = log_prob / (len(hypothesis.ids) + 1) ** penalty
     return Hypothesis(hypothesis.ids, score, log_prob, {**hypothesis.parts, "ctc": ctc})

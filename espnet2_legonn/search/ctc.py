@@ -12,8 +12,9 @@ import torch
 from espnet2_legonn.modules.masks import valid_mask
 from espnet2_legonn.search.scorers import BLANK, Scorer
 
-# exp of it is 0 in every precision, and sums over thousands of slots stay exact enough in float64.
-_NEVER = -1e3
+# Stands for log 0, which running sums cannot hold: no sum of real log-probabilities comes near it, and float64 keeps
+# the others exact to 1e-5 beside thousands of them. What is below half of it is log 0 again.
+_NEVER = -1e7
 
 
 class CTCScorer(Scorer):
@@ -32,6 +33,7 @@ class CTCScorer(Scorer):
     ) -> None:
         super().__init__("ctc", weight)
         self.beam, self.end = beam, log_probs.shape[2] - 1
+        log_probs = log_probs.to(torch.promote_types(log_probs.dtype, torch.float32))
         self.log_probs, self.slots = log_probs.contiguous(), lengths
         self.utterance = torch.arange(len(lengths), device=lengths.device)  # row of log_probs of each that goes on
         self.inside = valid_mask(lengths, log_probs.shape[1])
@@ -39,7 +41,7 @@ class CTCScorer(Scorer):
         blank = self._clean(log_probs[:, :, BLANK], self.inside)
         self.blank = blank.unsqueeze(1).cumsum(-1)  # (B, 1, K) running sum
         # Before the first slot nothing is said: log 1 in b, log 0 in n.
-        self.b = torch.nn.functional.pad(self.blank, (1, 0)).expand(-1, beam, -1)
+        self.b = torch.nn.functional.pad(_possible(self.blank), (1, 0)).expand(-1, beam, -1)
         self.n = torch.full_like(self.b, -torch.inf)
         self.prefix = self.b.new_zeros(len(lengths), beam)
         self.last = torch.full((len(lengths), beam), -1, dtype=torch.long, device=lengths.device)
@@ -59,8 +61,9 @@ class CTCScorer(Scorer):
         self.short = best[:, :-1].topk(size).indices  # (U, M)
         index = self.short.unsqueeze(1).expand(-1, self.log_probs.shape[1], -1)
         probs = self.log_probs.gather(2, index).exp().masked_fill(~self.inside.unsqueeze(2), 0.0)
-        beyond = torch.arange(size, device=probs.device) >= wanted.unsqueeze(1)
-        self.short_probs = probs.masked_fill(beyond.unsqueeze(1), 0.0)  # (U, K, M)
+        # Not more for an utterance because others are longer; <blank> comes in only where tokens are impossible.
+        never = (torch.arange(size, device=probs.device) >= wanted.unsqueeze(1)) | (self.short == BLANK)
+        self.short_probs = probs.masked_fill(never.unsqueeze(1), 0.0)  # (U, K, M)
 
     def _columns(self, ids: torch.Tensor) -> torch.Tensor:
         """Log-probabilities (B, beam, C, K) of ids (B, beam, C) in each slot."""
@@ -86,14 +89,15 @@ class CTCScorer(Scorer):
 
     def score(self, candidates: torch.Tensor) -> torch.Tensor:
         columns = self._columns(candidates)
-        joined = self._before.to(columns.dtype).unsqueeze(2) + columns
+        # Relative to the prefix before float32: long texts have large sums, of which nothing may be lost.
+        prefix = self.prefix.unsqueeze(-1).clamp(min=-1e30)
+        joined = (self._before - prefix).to(columns.dtype).unsqueeze(2) + columns
         found = joined.masked_fill_(~self.inside[:, None, None], -torch.inf).logsumexp(-1)
-        found = torch.where(candidates == self.last.unsqueeze(-1), self.again.unsqueeze(-1).to(found), found)
+        again = (self.again.unsqueeze(-1) - prefix).to(found)
+        found = torch.where(candidates == self.last.unsqueeze(-1), again, found)
         at = self.slots.view(-1, 1, 1).expand(-1, self.beam, 1)
-        whole = torch.logaddexp(self.n.gather(2, at), self.b.gather(2, at))
-        found = torch.where(candidates == self.end, whole.to(found), found)
-        prefix = self.prefix.unsqueeze(-1)
-        return (found - prefix.clamp(min=-1e30)).masked_fill(torch.isneginf(prefix), -torch.inf).to(columns.dtype)
+        whole = torch.logaddexp(self.n.gather(2, at), self.b.gather(2, at)) - prefix
+        return torch.where(candidates == self.end, whole.to(found), found)
 
     def advance(self, rows: torch.Tensor, tokens: torch.Tensor, going: torch.Tensor | None) -> None:
         n, b, last = (part.flatten(0, 1).index_select(0, rows) for part in (self.n, self.b, self.last))
@@ -108,10 +112,14 @@ class CTCScorer(Scorer):
         inside = self.inside.unsqueeze(1)
         label = self._clean(self._columns(self.last.unsqueeze(-1)).squeeze(2), inside)
         before = torch.where(repeated, b, torch.logaddexp(n, b))[..., :-1]
-        self.prefix = (before + label).masked_fill(~inside, -torch.inf).logsumexp(-1)
+        self.prefix = _possible((before + label).masked_fill(~inside, -torch.inf).logsumexp(-1))
         self.n = _recurrence(before, label.cumsum(-1))
         self.b = _recurrence(self.n[..., :-1], self.blank)
-        self.again = (self.b[..., :-1] + label).masked_fill(~inside, -torch.inf).logsumexp(-1)
+        self.again = _possible((self.b[..., :-1] + label).masked_fill(~inside, -torch.inf).logsumexp(-1))
+
+
+def _possible(x: torch.Tensor) -> torch.Tensor:
+    return x.masked_fill(x < _NEVER / 2, -torch.inf)
 
 
 def _recurrence(enters: torch.Tensor, running: torch.Tensor) -> torch.Tensor:
@@ -121,5 +129,5 @@ def _recurrence(enters: torch.Tensor, running: torch.Tensor) -> torch.Tensor:
         enters: log u[1 ... K]; running: sums of log p over slots 1 ... t.
     """
     shifted = torch.nn.functional.pad(running[..., :-1], (1, 0))
-    x = running + torch.logcumsumexp(enters - shifted, -1)
+    x = _possible(running + torch.logcumsumexp(enters - shifted, -1))
     return torch.nn.functional.pad(x, (1, 0), value=-torch.inf)

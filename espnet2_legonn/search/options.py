@@ -66,11 +66,10 @@ class BeamOptions:
             choice: what was tuned for the chain.
             natural: whether there is a grounded interface over the decoder's tokens.
         """
-        weight, penalty = self.ctc_weight, self.length_penalty
-        if weight is None:
-            weight = 0.0 if not natural else DEFAULT_CTC_WEIGHT if choice is None else choice.ctc_weight
-        if penalty is None:
-            penalty = DEFAULT_LENGTH_PENALTY if choice is None else choice.length_penalty
+        if choice is None:
+            choice = SearchChoice(DEFAULT_CTC_WEIGHT if natural else 0.0, DEFAULT_LENGTH_PENALTY)
+        weight = choice.ctc_weight if self.ctc_weight is None else self.ctc_weight
+        penalty = choice.length_penalty if self.length_penalty is None else self.length_penalty
         return replace(self, ctc_weight=weight, length_penalty=penalty)
 
     def limits(self, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -213,9 +213,14 @@ def test_marginals_go_into_a_chain_that_reads_them(chain: LegoNN) -> None:
     torch.testing.assert_close(marginals.probs().sum(-1), torch.ones_like(marginals.log_probs[..., 0]))
 
 
-def test_an_encoder_alone_answers_with_its_greedy_text(chain: LegoNN) -> None:
-    assert chain[:-1]("a b c") == chain.marginals("a b c").greedy_text()
-    assert chain[:-1](["a b c", "d"]) == chain.marginals(["a b c", "d"]).greedy_texts()
+def test_an_encoder_alone_answers_by_a_prefix_beam_or_its_best_path(chain: LegoNN) -> None:
+    texts, alone = ["a b c", "d"], chain[:-1]
+    assert alone("a b c", ctc_weight=0) == chain.marginals("a b c").greedy_text()
+    assert alone(texts, ctc_weight=0) == chain.marginals(texts).greedy_texts()
+    best, path = alone.generate(texts, beam_size=20), alone.generate(texts, ctc_weight=0)
+    # Many alignments of a text together are likelier than any one of them.
+    assert all(b[0].log_prob > p[0].log_prob and set(b[0].parts) == {"ctc"} for b, p in zip(best, path))
+    assert alone(texts, beam_size=20) == [alone.text(b[0].ids) for b in best]
 
 
 def test_greedy_text_merges_repeats_and_drops_blanks(chain: LegoNN) -> None:
@@ -255,10 +260,9 @@ def test_interfaces_that_are_not_there(chain: LegoNN, parts: Any, data: dict[str
         chain.marginals("a", 5)
     with pytest.raises(DataError, match=r"no interface in this chain \(decoder\)"):
         chain[-1:].marginals(chain.marginals("a"))
-    with pytest.raises(
-        DataError, match=r"middle is no decoder module; read this chain with marginals\(...\).greedy_texts"
-    ):
-        chain[:-1].generate("a")
+    data["modules"][1]["output"] = {"type": "states"}
+    with pytest.raises(DataError, match="middle writes hidden states, no text; add the module that reads them"):
+        parts.build({**data, "modules": data["modules"][1:2]}).generate(chain.marginals("a", "first"))
 
 
 def test_marginals_of_nan_are_refused_or_answered(chain: LegoNN, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,9 @@ from espnet2_legonn.bin import legonn_average, legonn_inference, legonn_stage
 from espnet2_legonn.config import parse
 from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.errors import ConfigError, DataError, LegoNNError
-from espnet2_legonn.recipe import stages
+from espnet2_legonn.recipe import stages, validation
 from espnet2_legonn.recipe.jobs import module, read_keys, run, split_keys
+from espnet2_legonn.search.options import BeamOptions
 from tests.train.toys import DECODER, ENCODER, MODULES, PRONUNCIATION, RECOGNISER, Corpus, config, control
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -181,7 +182,8 @@ def tables(folder: Path) -> dict[str, str]:
 def test_folders_are_espnets(exp: Path, data: Path, tmp_path: Path) -> None:
     out = infer(exp, data / "valid", tmp_path, "--nbest", "2", "--beam_size", "3")
     folders = ["1best_recog", "2best_recog", "interfaces/encoder"]
-    assert sorted(tables(out)) == sorted(f"{folder}/{file}" for folder in folders for file in FILES)
+    parts = [f"{folder}/scores" for folder in folders[:2]]
+    assert sorted(tables(out)) == sorted([*parts, *(f"{folder}/{file}" for folder in folders for file in FILES)])
     keys = read_keys(data / "valid" / "src_text")
     for folder in folders:
         found = {file: read_table(out / folder / file) for file in FILES}
@@ -191,6 +193,12 @@ def test_folders_are_espnets(exp: Path, data: Path, tmp_path: Path) -> None:
             vocab = LegoNN.from_pretrained(exp).last.ports[1].vocab
             assert [vocab.tokens[i] for i in ids] == names and found["text"][key] == vocab.decode(ids)
             float(found["score"][key])
+    for key, parts in read_table(out / "1best_recog" / "scores").items():
+        decoder, ctc = (float(part.split("=")[1]) for part in parts.split())
+        assert parts.startswith("decoder=-") and " ctc=-" in parts
+        length = len(read_table(out / "1best_recog" / "token_int").get(key, "").split()) + 1
+        score = float(read_table(out / "1best_recog" / "score")[key])
+        assert (0.6 * decoder + 0.4 * ctc) / length == pytest.approx(score, abs=1e-4)
     best, second = (read_table(out / f"{n}best_recog" / "score") for n in (1, 2))
     assert all(float(best[key]) >= float(second[key]) for key in keys)
 
@@ -215,10 +223,17 @@ def test_answers_are_those_of_the_library(exp: Path, data: Path, tmp_path: Path)
     assert greedy == dict(zip(source, chain.marginals(list(source.values())).greedy_texts()))
 
 
-def test_chain_without_a_decoder_answers_greedily(data: Path, tmp_path: Path) -> None:
-    alone = build([FIRST]).save(tmp_path / "alone")
-    out = infer(alone, data / "valid", tmp_path / "out")
-    assert read_table(out / "1best_recog" / "text") == read_table(out / "interfaces" / "encoder" / "text")
+def test_chain_without_a_decoder_answers_by_ctc(data: Path, tmp_path: Path) -> None:
+    """By a prefix beam, or with ctc_weight 0 by its best path."""
+    chain = build([FIRST])
+    alone = chain.save(tmp_path / "alone")
+    out = infer(alone, data / "valid", tmp_path / "greedy", "--ctc_weight", "0")
+    greedy = read_table(out / "interfaces" / "encoder" / "text")
+    assert read_table(out / "1best_recog" / "text") == greedy
+    out = infer(alone, data / "valid", tmp_path / "beam", "--beam_size", "8")
+    source = read_table(data / "valid" / "src_text")
+    assert read_table(out / "1best_recog" / "text") == dict(zip(source, chain(list(source.values()), beam_size=8)))
+    assert read_table(out / "interfaces" / "encoder" / "text") == greedy, "an interface's own text stays greedy"
 
 
 def test_key_file(exp: Path, data: Path, tmp_path: Path) -> None:
@@ -228,11 +243,19 @@ def test_key_file(exp: Path, data: Path, tmp_path: Path) -> None:
 
 
 def test_options_from_yaml_and_over_it(exp: Path, data: Path, tmp_path: Path) -> None:
-    (tmp_path / "decode.yaml").write_text("beam_size: 3\nlength_penalty: 0.6\nnbest: 2\n")
+    (tmp_path / "decode.yaml").write_text("beam_size: 3\nlength_penalty: 0.6\nnbest: 2\nctc_weight: 0.0\n")
     required = ["--legonn_train_config", "x/config.yaml", "--output_dir", "y", "--data_path_and_name_and_type", "a,b,c"]
     args = legonn_inference.parse_args(["--config", str(tmp_path / "decode.yaml"), "--beam_size", "7", *required])
-    assert (args.beam_size, args.length_penalty, args.nbest) == (7, 0.6, 2)
-    out = infer(exp, data / "valid", tmp_path / "out", "--config", str(tmp_path / "decode.yaml"))
+    assert (args.beam_size, args.length_penalty, args.nbest, args.ctc_weight) == (7, 0.6, 2, 0.0)
+    left_out = legonn_inference.parse_args(required)
+    assert (left_out.ctc_weight, left_out.length_penalty, left_out.temperature) == (None, None, 1.0), "as tuned"
+    out = infer(exp, data / "valid", tmp_path / "out", "--config", str(tmp_path / "decode.yaml"), "--temperature", "3")
+    source = read_table(data / "valid" / "src_text")
+    options = {"beam_size": 3, "length_penalty": 0.6, "nbest": 2, "ctc_weight": 0.0, "temperature": 3.0}
+    for uid, (best, _) in zip(source, LegoNN.from_pretrained(exp).generate(list(source.values()), **options)):
+        assert float(read_table(out / "1best_recog" / "score")[uid]) == pytest.approx(best.score, abs=1e-4)
+        name, value = read_table(out / "1best_recog" / "scores")[uid].split("=")
+        assert name == "decoder" and float(value) == pytest.approx(best.log_prob, abs=1e-3), "0 needs no CTC"
     assert (out / "2best_recog" / "text").is_file()
 
 
@@ -283,6 +306,8 @@ def test_two_jobs_equal_one_and_are_scored(
         + ["--beam_size", "2", "--batch_size", "1"]
     )
     whole = infer(exp, folder, tmp_path / "whole", "--beam_size", "2", "--batch_size", "1")
+    assert (out / "scores").read_text().count("decoder=") == (out / "scores").read_text().count("ctc=") == 6
+    assert not (out / "interfaces" / "encoder" / "scores").exists()
     for file in FILES[:3]:
         assert (out / file).read_text() == (whole / "1best_recog" / file).read_text(), "the best answer lies on top"
         greedy = Path("interfaces", "encoder", file)
@@ -323,6 +348,22 @@ def test_average_by_decoded_score(data: Path, tmp_path: Path, capsys: pytest.Cap
     chosen = torch.load(exp / "valid.decoded.ave.pth", weights_only=True)
     wanted = torch.load(exp / f"{best}epoch.pth", weights_only=True)
     assert all(torch.equal(chosen[k], wanted[k]) for k in wanted)
+
+
+def test_windows_are_chosen_by_the_papers_search(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exp, used = build([FIRST, DECODER]).save(tmp_path / "exp"), []
+    torch.save({f"chain.{k}": v for k, v in LegoNN.from_pretrained(exp).state_dict().items()}, exp / "1epoch.pth")
+    decode = validation.decode_table
+
+    def seeing(chain: LegoNN, inputs: dict[str, str], options: BeamOptions, size: int) -> object:
+        used.append((options.beam_size, options.ctc_weight))
+        return decode(chain, inputs, options, size)
+
+    monkeypatch.setattr(validation, "decode_table", seeing)
+    validation.choose_window(exp, data / "valid", "wer", 1, 1, 1, 3, 2)
+    assert used == [(2, 0.0)]
 
 
 # ---- all of it

@@ -19,7 +19,7 @@ import torch
 import espnet2_legonn
 from espnet2_legonn import ConfigError, DataError, LegoNN
 from espnet2_legonn.bin.legonn_inference import Speech2Text, Text2Text
-from espnet2_legonn.inference import IGNORED, REFUSED, Hypothesis
+from espnet2_legonn.inference import IGNORED, REFUSED, TRANSLATED, Hypothesis
 from espnet2_legonn.inputs import encode_text
 from espnet2_legonn.zoo.files import zip_pack
 from tests.zoo.sounds import FS, speech_pair, tone, write
@@ -129,13 +129,13 @@ print(text2text(src_text=ids)[0][0])
     ("script", "printed"),
     [
         (HUB, lambda asr, wav: [asr(wav, beam_size=20)]),
-        (DOWNLOADER, lambda asr, wav: [asr(wav, beam_size=10).upper()]),
+        (DOWNLOADER, lambda asr, wav: [asr(wav, beam_size=10, ctc_weight=0.3).upper()]),
         (
             EXPERIMENT,
             lambda asr, wav: [
                 *(
                     f"{n} {asr.text(h.ids)} {asr.text(h.ids)} {h.score:.4f}".rstrip("0") + f" {h.log_prob:.2f}"
-                    for n, h in enumerate(asr.generate(wav, beam_size=5, nbest=3, minlenratio=0.5)[0], 1)
+                    for n, h in enumerate(asr.generate(wav, beam_size=5, nbest=3, minlenratio=0.5, ctc_weight=0)[0], 1)
                 ),
                 "True",
             ],
@@ -143,7 +143,6 @@ print(text2text(src_text=ids)[0][0])
     ],
     ids=["hub", "downloader", "experiment"],
 )
-@pytest.mark.filterwarnings("ignore:Speech2Text. left out. ctc_weight")
 def test_a_recognition_script_needs_another_import_line_only(
     script: str,
     printed: Callable[..., list[str]],
@@ -163,7 +162,7 @@ def test_a_translation_script_needs_another_import_line_only(
     mt: LegoNN, mt_pack: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(TRANSLATION, capsys, monkeypatch, pack=str(mt_pack))
-    assert capsys.readouterr().out.splitlines() == [mt("k l m", beam_size=10)] * 2
+    assert capsys.readouterr().out.splitlines() == [mt("k l m", beam_size=10, ctc_weight=0)] * 2
 
 
 def run(script: str, capsys: Any, monkeypatch: pytest.MonkeyPatch, **places: str) -> None:
@@ -196,7 +195,7 @@ def test_names_and_fields_are_those_of_espnet() -> None:
     assert Hypothesis._fields == beam.Hypothesis._fields
     for ours, theirs in ((Speech2Text, asr.Speech2Text), (Text2Text, mt.Text2Text)):
         names = set(inspect.signature(theirs.__init__).parameters) - {"self"}
-        own = set(inspect.signature(ours).parameters) | set(IGNORED) | set(REFUSED)
+        own = set(inspect.signature(ours).parameters) | set(IGNORED) | set(REFUSED) | set(TRANSLATED)
         configs = {f"{task}_{name}" for task in ours.tasks for name in ("train_config", "model_file")}
         assert names <= own | configs, names - own - configs
         call = list(inspect.signature(theirs.__call__).parameters)
@@ -231,7 +230,9 @@ def test_one_waveform_in_any_shape(asr: LegoNN, tmp_path: Path) -> None:
     assert tokens == text.split() == [asr.vocabs["tgt"].tokens[i] for i in ids]
     assert hypothesis.yseq.tolist() == [6, *ids, 6]
     assert float(hypothesis.score) == pytest.approx(best.score)
-    assert float(hypothesis.scores["decoder"]) == pytest.approx(best.log_prob)
+    parts = {name: float(value) for name, value in hypothesis.scores.items()}
+    assert parts == pytest.approx(best.parts) and set(parts) == {"decoder", "ctc"}
+    assert 0.6 * parts["decoder"] + 0.4 * parts["ctc"] == pytest.approx(best.log_prob, abs=1e-4)
     wav = write(tmp_path / "a.flac", tone())
     for same in (torch.from_numpy(tone()), tone().astype(np.float64), (tone() * 32768).astype(np.int16), wav, str(wav)):
         assert [r[:3] for r in model(same)] == [result[:3]]
@@ -269,8 +270,16 @@ def test_raw_text_is_normalised_as_the_vocabulary_says() -> None:
     assert encode_text("AA1  l", vocab, "") == [2, 3], "phonemes are no raw text"
 
 
-def test_an_encoder_alone_gives_its_greedy_text(asr: LegoNN, mt: LegoNN) -> None:
-    for model, x in ((Speech2Text(asr[:1], nbest=3), tone()), (Text2Text(mt[:1]), "k l m")):
+def test_an_encoder_alone_searches_over_prefixes(asr: LegoNN) -> None:
+    found = Speech2Text(asr[:1], nbest=3, beam_size=6)(tone())
+    wanted = asr[:1].generate(tone(), nbest=3, beam_size=6)[0]
+    assert [(r[2], float(r[3].scores["ctc"])) for r in found] == [(h.ids, pytest.approx(h.log_prob)) for h in wanted]
+    assert len(found) == 3 and wanted[0].score == wanted[0].log_prob, "CTC needs no length penalty"
+
+
+def test_an_encoder_alone_without_a_search_gives_its_greedy_text(asr: LegoNN, mt: LegoNN) -> None:
+    off = {"ctc_weight": 0.0}
+    for model, x in ((Speech2Text(asr[:1], nbest=3, **off), tone()), (Text2Text(mt[:1], **off), "k l m")):
         ((text, tokens, ids, hypothesis),) = model(x)
         marginals = model.chain.marginals(x)
         assert text == marginals.greedy_text() and ids == marginals.greedy_ids()[0] and tokens == text.split()
@@ -369,12 +378,34 @@ def test_no_chain_and_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_tunes_another_search_is_left_out_with_a_warning(mt: LegoNN) -> None:
     with pytest.warns(UserWarning) as caught:
-        model = Text2Text(mt, ctc_weight=0.3, penalty=0.5, lm_weight=1.0, token_type="bpe", **LONG)
+        model = Text2Text(mt, penalty=0.5, lm_weight=1.0, token_type="bpe", **LONG)
     (message,) = [str(w.message) for w in caught]
-    assert message.startswith("Text2Text: left out: ctc_weight (the decoder module reads the CTC interface, it is not")
-    assert all(f"; {word} (" in message for word in ("penalty", "lm_weight", "token_type"))
+    assert message.startswith("Text2Text: left out: penalty (")
+    assert all(f"; {word} (" in message for word in ("lm_weight", "token_type"))
     assert "use length_penalty" in message
     assert model("k l")[0][0] == mt("k l", **LONG)
+
+
+@pytest.mark.parametrize("options", [{"ctc_weight": 0.0}, {"ctc_weight": 0.7}, {"temperature": 3.0}, {}])
+def test_options_of_the_search_are_honoured_in_silence(mt: LegoNN, options: dict[str, float]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ((_, _, ids, hypothesis),) = Text2Text(mt, **LONG, **options)("k l m")
+    wanted = mt.generate("k l m", **LONG, **options)[0][0]
+    assert (ids, float(hypothesis.score)) == (wanted.ids, pytest.approx(wanted.score))
+    assert len({mt.generate("k l m", **LONG, **o)[0][0].score for o in (options, {"ctc_weight": 1.0})}) == 2
+
+
+def test_beam_conv_behind_speech_without_ctc_says_so_once() -> None:
+    chain = build(speech_pair(type="beam_conv", k=3, embed_size=4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Speech2Text(chain, **LONG)([tone(), tone()])
+        build(pair(type="beam_conv", k=3, embed_size=4))("k l", ctc_weight=0)
+        build(speech_pair())(tone(), ctc_weight=0)
+    with pytest.warns(UserWarning, match=r"BeamConv decoder behind speech can lose much without CTC") as caught:
+        Speech2Text(chain, ctc_weight=0.0, batch_size=1, **LONG)([tone(), tone()])
+    assert len(caught) == 1
 
 
 @pytest.mark.parametrize("name", sorted({*IGNORED, *REFUSED}))

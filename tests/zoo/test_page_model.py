@@ -17,6 +17,7 @@ from espnet2_legonn.interface import Interface, Marginals, Vocabulary
 from espnet2_legonn.lab.plot import picture
 from espnet2_legonn.page import model, render
 from espnet2_legonn.page.shelf import DECODER, ENCODER, MIDDLE, Choice, Shelf, open_shelf
+from espnet2_legonn.search.options import SearchChoice
 from espnet2_legonn.zoo.check import Verdict
 from espnet2_legonn.zoo.files import zip_pack
 from tests.zoo.toys import BODY, build, change, pair
@@ -136,8 +137,32 @@ def test_a_text_goes_through(shelf: Shelf) -> None:
     assert answer.said[0].text == chain.marginals("k l m").greedy_text()
     picture = answer.said[0].picture
     assert picture is not None and picture.png.startswith(b"\x89PNG") and answer.said[1].picture is None
+    best = chain.generate("k l m")[0][0]
+    assert answer.parts == pytest.approx(best.parts) and set(best.parts) == {"decoder", "ctc"}
+    said = f"decoder {best.parts['decoder']:.2f} · ctc {best.parts['ctc']:.2f} (weight of CTC 0.4)"
+    assert said in render.modules(answer)
     assert "read as “k l m”" in answer.notes[0]
     assert {"read the input", "draw the interfaces"} <= answer.steps.keys()
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.9])
+def test_the_weight_of_ctc_is_chosen(shelf: Shelf, weight: float) -> None:
+    chosen = parts(shelf, "mt", "asr")
+    answer, chain = model.run(chosen, "k l m", weight), model.plug(chosen)
+    assert answer.text == chain("k l m", ctc_weight=weight) and answer.ctc_weight == weight
+    assert set(answer.parts) == {"decoder", "ctc"}, "what CTC says of it is shown even where it does not count"
+    assert f"(weight of CTC {weight:g})" in render.modules(answer)
+    with pytest.raises(ConfigError, match="ctc_weight: 1.5 is not between 0 and 1"):
+        model.run(chosen, "k l m", 1.5)
+
+
+def test_what_was_tuned_holds_for_the_whole_pack_alone(shelf: Shelf) -> None:
+    chosen = parts(shelf, "mt", "mt")
+    whole = model.load(chosen[0].source)
+    whole.search = SearchChoice(0.8, 0.5)
+    assert model.plug(chosen).search == whole.search and model.run(chosen, "k").ctc_weight == 0.8
+    assert model.plug(parts(shelf, "mt", "asr")).search is None
+    assert model.run(parts(shelf, "mt", "asr"), "k").ctc_weight == 0.4
 
 
 def test_a_recording_goes_through(shelf: Shelf, tmp_path: Path) -> None:

@@ -142,6 +142,7 @@ def test_json(run: Run, asr: Path, files: list[str]) -> None:
             "text": chain.text(best.ids),
             "seconds": seconds,
             "score": pytest.approx(best.score, abs=1e-5),
+            "scores": pytest.approx(best.parts, abs=1e-5),
             "interfaces": {ENCODER: chain.marginals(path).greedy_text()},
         }
 
@@ -167,9 +168,47 @@ def test_srt_of_hours() -> None:
 
 def test_options_of_the_search_arrive(run: Run, asr: Path, files: list[str]) -> None:
     words = ("transcribe", files[0], "--model", asr, "--format", "json")
-    _, out, _ = run(*words, "--length_penalty", 0.3, "--beam_size", 2)
-    best = LegoNN.from_pretrained(asr).generate(files[0], length_penalty=0.3, beam_size=2)[0][0]
+    options = {"length_penalty": 0.3, "beam_size": 2, "ctc_weight": 0.7, "temperature": 2.0}
+    _, out, _ = run(*words, *(w for name, value in options.items() for w in (f"--{name}", value)))
+    best = LegoNN.from_pretrained(asr).generate(files[0], **options)[0][0]
     assert json.loads(out)["score"] == pytest.approx(best.score, abs=1e-5)
+    assert json.loads(out)["scores"] == pytest.approx(best.parts, abs=1e-5)
+
+
+def test_nbest_in_json_carries_the_parts(run: Run, asr: Path, files: list[str]) -> None:
+    _, out, _ = run("transcribe", files[0], "--model", asr, "--format", "json", "--nbest", 3)
+    chain = LegoNN.from_pretrained(asr)
+    found, wanted = json.loads(out), chain.generate(files[0], nbest=3)[0]
+    assert [n["text"] for n in found["nbest"]] == [chain.text(h.ids) for h in wanted] and len(wanted) == 3
+    for one, best in zip(found["nbest"], wanted):
+        assert one["score"] == pytest.approx(best.score, abs=1e-5)
+        assert one["scores"] == pytest.approx(best.parts, abs=1e-5) and set(best.parts) == {"decoder", "ctc"}
+    assert {k: found[k] for k in ("text", "score", "scores")} == found["nbest"][0]
+
+
+def test_nbest_in_text_is_a_list_as_moses_writes_it(run: Run, mt: Path) -> None:
+    _, out, _ = run("translate", "k l m", "", "n", "--model", mt, "--nbest", 2)
+    lines = [line.split(" ||| ") for line in out.splitlines()]
+    assert [line[0] for line in lines] == ["0", "0", "1", "2", "2"] and all(len(line) == 4 for line in lines)
+    chain = LegoNN.from_pretrained(mt)
+    for line, best in zip(lines[:2], chain.generate("k l m", nbest=2)[0]):
+        assert line[1] == chain.text(best.ids) and float(line[3]) == pytest.approx(best.score, abs=1e-5)
+        decoder, ctc = re.fullmatch(r"decoder= (\S+) ctc= (\S+)", line[2]).groups()  # type: ignore[union-attr]
+        assert {"decoder": float(decoder), "ctc": float(ctc)} == pytest.approx(best.parts, abs=1e-5)
+
+
+def test_srt_has_room_for_one_answer(run: Run, asr: Path, files: list[str]) -> None:
+    status, _, err = run("transcribe", files[0], "--model", asr, "--format", "srt", "--nbest", 2)
+    assert status == 3 and "--format srt has room for one answer; leave --nbest out" in err
+
+
+def test_an_impossible_part_is_null_in_json(run: Run, asr: Path, files: list[str]) -> None:
+    """More tokens than CTC has slots for: the decoder says them, CTC finds no way to."""
+    words = ("transcribe", files[0], "--model", asr, "--format", "json", "--nbest", 2, "--ctc_weight", 0.0)
+    assert "Infinity" not in run(*words)[1]
+    from espnet2_legonn.bin.commands.transcribe import _number
+
+    assert (_number(float("-inf")), _number(-1.23456789)) == (None, -1.234568)
 
 
 def test_output_file(run: Run, asr: Path, files: list[str], tmp_path: Path) -> None:
@@ -326,9 +365,10 @@ def test_translate_json(run: Run, mt: Path) -> None:
         "source": "k l m",
         "text": chain.text(best.ids),
         "score": pytest.approx(best.score, abs=1e-5),
+        "scores": pytest.approx(best.parts, abs=1e-5),
         "interfaces": {"encoder": chain.marginals("k l m").greedy_text()},
     }
-    assert second == {"source": "", "text": "", "score": None, "interfaces": {}}
+    assert second == {"source": "", "text": "", "score": None, "scores": {}, "interfaces": {}}
 
 
 @pytest.mark.usefixtures("float64")

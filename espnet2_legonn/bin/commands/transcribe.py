@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import glob
 import json
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from espnet2_legonn.errors import DataError, LegoNNError, harmless
 
 if TYPE_CHECKING:
-    from espnet2_legonn.inference import Answer, Speech2Text, Text2Text
+    from espnet2_legonn.inference import Answer, Result, Speech2Text, Text2Text
     from espnet2_legonn.inputs import Recording
 
 # What libsndfile decodes; a file that is named is tried whatever it is called.
@@ -25,13 +26,17 @@ SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".au", ".
 # What one input may raise without an end of the others.
 _LOST = (LegoNNError, RuntimeError, MemoryError, OSError)
 STATUS = "exit status: 0 all done, 1 some inputs failed (they are named on stderr), 3 nothing could be done"
+NBEST = """--nbest 2 or more: in text, a line for each answer in Moses's format, inputs numbered from 0:
+NUMBER ||| TEXT ||| decoder= -3.2 ctc= -4.1 ||| SCORE"""
 EPILOGS = {
     "transcribe": f"""Other sampling rates are resampled and several channels mixed, with a note.
 FILE may be a folder (searched for {" ".join(s[1:] for s in SUFFIXES)}) or a pattern in quotes.
 text: one line a file, FILE<TAB>TEXT for several; json: one object a line; srt: one entry a file.
+{NBEST}
 {STATUS}
 example: legonn transcribe talk.wav interviews/ --model packs/asr#encoder --model packs/mt#decoder --format json""",
     "translate": f"""One line of output for each text; an empty text gives an empty line, as does one that failed.
+{NBEST}
 {STATUS}
 example: echo "ein Hund läuft" | legonn translate --model packs/mt_de_en""",
 }
@@ -50,12 +55,22 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
         help="a pack; given more than once, the parts are plugged in this order",
     )  # fmt: skip
     formats = ["text", "json", "srt"] if name == "transcribe" else ["text", "json"]
-    option("--format", choices=formats, default="text", help="json: also the score and each module's own text")
+    option("--format", choices=formats, default="text", help="json: also the scores and each module's own text")
     option("-o", "--output", type=Path, help="write here; by default on standard output")
     if name == "transcribe":
         option("--channel", type=int, help="take this channel (the first is 0) instead of mixing all")
     option("--beam_size", type=int, default=5, help="hypotheses kept of each input")
-    option("--length_penalty", type=float, default=1.0, help="score = log-probability / length ** length_penalty")
+    option("--nbest", type=int, default=1, help="answers for each input, with what each scorer says of them")
+    option(
+        "--ctc_weight", type=float,
+        help="w in (1 - w) * decoder + w * CTC of the interface; 0: the decoder alone; by default what was tuned, else "
+        "0.4 where both have the same tokens",
+    )  # fmt: skip
+    option(
+        "--length_penalty", type=float,
+        help="score = log-probability / length ** length_penalty; by default what was tuned, else 1.0",
+    )  # fmt: skip
+    option("--temperature", type=float, default=1.0, help="above 1 the decoder reads flatter distributions")
     option("--batch_size", type=int, default=8, help="inputs decoded together; the answers do not depend on it")
     option("--device", default="cpu", help="cpu, cuda, cuda:N")
     option("--trust", action="store_true", help="also packs without a card, archives of espnet2.bin.pack")
@@ -135,10 +150,12 @@ def transcribe(args: argparse.Namespace) -> int:
     from espnet2_legonn.inference import Speech2Text
     from espnet2_legonn.inputs import adapt_audio
 
+    if args.format == "srt" and args.nbest > 1:
+        raise DataError("--format srt has room for one answer; leave --nbest out, or take --format json")
     desk = Desk()
     files = _find(args.files, desk)
     model = _load(Speech2Text, args, desk)
-    lines = _Lines(args.format, several=files != args.files or len(files) > 1)
+    lines = _Lines(args.format, args.nbest, files != args.files or len(files) > 1)
 
     def read(path: str) -> Recording:
         recording = adapt_audio(path, model.fs, args.channel)
@@ -166,7 +183,7 @@ def translate(args: argparse.Namespace) -> int:
     model = _load(Text2Text, args, desk)
     vocab = model.chain.first.ports[0].vocab
     assert vocab is not None
-    lines = _Lines(args.format)
+    lines = _Lines(args.format, args.nbest)
 
     def read(item: tuple[str, str]) -> list[int]:
         place, text = item
@@ -187,7 +204,8 @@ def _load(cls: type[Any], args: argparse.Namespace, desk: Desk) -> Any:
     chain, notes = join([pick(spec, args.trust) for spec in args.model])
     for note in notes:
         desk.note(note)
-    return cls(chain, device=args.device, beam_size=args.beam_size, length_penalty=args.length_penalty)
+    names = ("device", "beam_size", "nbest", "ctc_weight", "length_penalty", "temperature")
+    return cls(chain, **{name: getattr(args, name) for name in names})
 
 
 def _find(patterns: Sequence[str], desk: Desk) -> list[str]:
@@ -296,36 +314,65 @@ def _faults(place: str, error: BaseException) -> list[str]:
 
 
 class _Lines:
-    """Answers as lines of one of the formats."""
+    """Answers as lines of one of the formats.
 
-    def __init__(self, format: str, several: bool = False) -> None:
-        self.format, self.several, self.index = format, several, 0
+    Args:
+        several: inputs are named.
+        nbest: answers asked for each input.
+    """
+
+    def __init__(self, format: str, nbest: int = 1, several: bool = False) -> None:
+        self.format, self.nbest, self.several, self.index = format, nbest, several, 0
 
     def speech(self, file: str, seconds: float, answer: Answer) -> str:
         """A file's answer."""
-        text, _, _, hypothesis = answer.nbest[0]
-        text, file = harmless(text), harmless(file)
+        text, file = harmless(answer.nbest[0][0]), harmless(file)
         if self.format == "json":
-            head = {
-                "file": file,
-                "text": text,
-                "seconds": round(seconds, 3),
-                "score": round(float(hypothesis.score), 6),
-            }
-            return _json({**head, "interfaces": _shown(answer)})
+            return _json({"file": file, "text": text, "seconds": round(seconds, 3), **self._scores(answer)})
         if self.format == "srt":
             self.index += 1
             return f"{self.index}\n{_clock(0)} --> {_clock(seconds)}\n{text}\n\n"
+        if self.nbest > 1:
+            return self._moses(answer)
         return f"{file}\t{text}\n" if self.several else f"{text}\n"
 
     def text(self, source: str, answer: Answer | None) -> str:
         """A text's answer; there is a line for each source, so that files stay parallel."""
         text = harmless(answer.nbest[0][0]) if answer else ""
         if self.format == "text":
-            return f"{text}\n"
-        score = round(float(answer.nbest[0][3].score), 6) if answer else None
-        interfaces = _shown(answer) if answer else {}
-        return _json({"source": source, "text": text, "score": score, "interfaces": interfaces})
+            return f"{text}\n" if self.nbest == 1 else self._moses(answer)
+        return _json({"source": source, "text": text, **self._scores(answer)})
+
+    def _scores(self, answer: Answer | None) -> dict[str, Any]:
+        """Score, parts by scorer and interfaces; all answers, if more than one was asked for."""
+        if answer is None:
+            return {"score": None, "scores": {}, "interfaces": {}}
+        best = {**_numbers(answer.nbest[0]), "interfaces": _shown(answer)}
+        if self.nbest > 1:
+            best["nbest"] = [{"text": harmless(result[0]), **_numbers(result)} for result in answer.nbest]
+        return best
+
+    def _moses(self, answer: Answer | None) -> str:
+        """Lines that tools for n-best lists read; the number is that of the input, from 0."""
+        number, self.index = self.index, self.index + 1
+        lines = []
+        for text, _, _, hypothesis in answer.nbest if answer else ():
+            parts = " ".join(f"{name}= {float(value):.6f}" for name, value in hypothesis.scores.items())
+            lines.append(f"{number} ||| {harmless(text)} ||| {parts} ||| {float(hypothesis.score):.6f}\n")
+        return "".join(lines) or f"{number} |||  |||  ||| \n"
+
+
+def _numbers(result: Result) -> dict[str, Any]:
+    hypothesis = result[3]
+    return {
+        "score": _number(hypothesis.score),
+        "scores": {name: _number(value) for name, value in hypothesis.scores.items()},
+    }
+
+
+def _number(value: Any) -> float | None:
+    """None for what CTC finds impossible: JSON has no infinity."""
+    return round(float(value), 6) if math.isfinite(value) else None
 
 
 def _shown(answer: Answer) -> dict[str, str]:
