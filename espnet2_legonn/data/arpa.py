@@ -78,7 +78,8 @@ def _lines(tree: NgramTree, n: int, names: list[str]) -> Iterator[str]:
             if n > 1 and words[0] == end:
                 text = _BEGIN + text[len(_END) :]
             # 9 digits tell every float32 from its neighbours.
-            yield f"{log_prob:.9g}\t{text}\n" if last or words[-1] == end else f"{log_prob:.9g}\t{text}\t{backoff:.9g}\n"
+            tail = "\n" if last or words[-1] == end else f"\t{backoff:.9g}\n"
+            yield f"{log_prob:.9g}\t{text}{tail}"
 
 
 def read_arpa(path: Path | str, vocab: Vocabulary) -> NgramTree:
@@ -223,7 +224,8 @@ class _Reader:
             raise self.fault("knows no token of the vocabulary: over words or other pieces? `legonn ngram` makes one")
         if 2 * known < wanted:
             warnings.warn(
-                f"{self.path}: knows {known} of the vocabulary's {wanted} tokens; is it over other pieces?", stacklevel=5
+                f"{self.path}: knows {known} of the vocabulary's {wanted} tokens; is it over other pieces?",
+                stacklevel=5,
             )
         log_probs[missing] = log_probs[unk] = _LEAST if np.isnan(log_probs[unk]) else log_probs[unk]
         return NgramTree.of_unigrams(log_probs, backoffs[:size])

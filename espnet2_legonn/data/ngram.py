@@ -50,7 +50,9 @@ class NgramTree:
         tree = cls(keys, np.float32([-np.inf]), np.float32([0]), (size,))
         return tree._with(log_probs, backoffs)
 
-    def extended(self, parents: np.ndarray, tokens: np.ndarray, log_probs: np.ndarray, backoffs: np.ndarray) -> NgramTree:
+    def extended(
+        self, parents: np.ndarray, tokens: np.ndarray, log_probs: np.ndarray, backoffs: np.ndarray
+    ) -> NgramTree:
         """With one order more, given as (n,) arrays; parents and tokens ascend and no pair occurs twice."""
         keys = np.concatenate([self.keys, parents * self.vocab_size + tokens])
         tree = NgramTree(keys, self.log_probs, self.backoffs, (*self.sizes, len(tokens)))
@@ -224,43 +226,55 @@ def _discounts(adjusted: np.ndarray, n: int) -> np.ndarray:
         if (found >= 0).all():
             return np.array([0.0, *found])
     warnings.warn(
-        f"n-gram: {n}-grams that occur once, twice, three and four times: {t[1]}, {t[2]}, {t[3]}, {t[4]}; no text in a "
-        f"language is like that, discounts of {', '.join(map(str, FALLBACK))} are taken",
-        stacklevel=4,
+        f"n-gram: texts too few or too regular to estimate discounts of order {n} from, {FALLBACK} are taken: "
+        f"{n}-grams that occur once, twice, three and four times: {', '.join(map(str, t[1:]))}",
+        stacklevel=5,
     )
     return np.array([0.0, *FALLBACK])
 
 
 def _interpolate(orders: Sequence[_Order], vocab_size: int, limits: Sequence[int]) -> NgramTree:
-    # <blank> is never said.
-    lower = np.full(1, 1 / (vocab_size - 1))
-    kept_below, tree, renumbered = np.ones(1, bool), None, np.zeros(1, np.int64)
-    for n, (this, limit) in enumerate(zip(orders, limits), 1):
+    """From counts to probabilities, each order with the help of the one below it."""
+    unigrams = orders[0]
+    own, weights, kept, _ = _shares(unigrams, np.zeros_like(unigrams.keys), 1, 1, 0)
+    probs = own + weights[0] / (vocab_size - 1)
+    log_probs = _log10(probs)
+    log_probs[0] = -np.inf  # <blank> is never said
+    tree = NgramTree.of_unigrams(log_probs, np.zeros(vocab_size))
+    renumbered = 1 + unigrams.keys  # nodes of the order below once n-grams are pruned
+    for n, (below, this) in enumerate(zip(orders, orders[1:]), 2):
         parents, words = np.divmod(this.keys, vocab_size)
-        if n == 1:
-            parents = np.zeros_like(words)
-        below = orders[n - 2].begin if n > 1 else 0
-        kept = this.counts > limit if n > 1 else np.ones(vocab_size, bool)
-        discounted = this.adjusted - _discounts(this.adjusted, n)[np.minimum(this.adjusted, 3)]
-        discounted = np.where(kept, discounted, 0.0)
-        size = len(lower)
-        totals = np.bincount(parents - below, this.adjusted, size)
-        left = np.bincount(parents - below, this.adjusted - discounted, size)
-        seen = np.bincount(parents - below, kept, size) > 0
-        weights = np.divide(left, totals, out=np.ones(size), where=totals > 0)
-        probs = discounted / totals[parents - below] + weights[parents - below] * lower[this.suffixes - below]
-        if tree is not None:
-            tree.backoffs[tree.span(n - 1)] = _log10(np.where(seen, weights, 1.0))[kept_below]
-        logs, zeros = _log10(probs)[kept], np.zeros(int(kept.sum()))
-        if tree is None:
-            logs[0] = -np.inf  # <blank>
-            tree = NgramTree.of_unigrams(logs, zeros)
-        else:
-            tree = tree.extended(renumbered[parents[kept] - below], words[kept], logs, zeros)
+        parents -= below.begin
+        above = kept  # which of the order below are in the tree
+        own, weights, kept, seen = _shares(this, parents, len(below.keys), n, limits[n - 1])
+        probs = own + weights[parents] * probs[this.suffixes - below.begin]
+        tree.backoffs[tree.span(n - 1)] = _log10(np.where(seen, weights, 1.0))[above]
+        zeros = np.zeros(np.count_nonzero(kept))
+        tree = tree.extended(renumbered[parents[kept]], words[kept], _log10(probs)[kept], zeros)
         renumbered = tree.span(n).start + np.cumsum(kept) - 1
-        kept_below, lower = kept, probs
-    assert tree is not None
     return tree
+
+
+def _shares(
+    this: _Order, parents: np.ndarray, contexts: int, n: int, limit: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What the n-grams of one order take for themselves, and what is left to the order below.
+
+    Args:
+        parents: (n-grams,) context of each, from 0 to ``contexts`` - 1.
+        limit: n-grams that occur at most so often are left out.
+
+    Returns:
+        probability of each n-gram without the order below, weight of the order below in each context, which n-grams
+        are kept, and which contexts have any of them.
+    """
+    kept = (this.counts > limit) | (n == 1)
+    taken = this.adjusted - _discounts(this.adjusted, n)[np.minimum(this.adjusted, 3)]
+    taken = np.where(kept, taken, 0.0)
+    totals = np.bincount(parents, this.adjusted, contexts)
+    left = np.bincount(parents, this.adjusted - taken, contexts)
+    weights = np.divide(left, totals, out=np.ones(contexts), where=totals > 0)
+    return taken / totals[parents], weights, kept, np.bincount(parents, kept, contexts) > 0
 
 
 def _log10(values: np.ndarray) -> np.ndarray:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from espnet2_legonn.interface import Vocabulary
 
-EPILOG = """TEXT is a table as in dump/raw/SET/text; with --plain, lines without ids, which are not held in memory. --vocab is a folder
-with tokens.txt (and bpe.model), or a pack or an experiment, whose last module's output vocabulary is taken.
+EPILOG = """TEXT is a table as in dump/raw/SET/text; with --plain, lines without ids, which are not held in memory.
+--vocab is a folder with tokens.txt (and bpe.model), or a pack or an experiment: the vocabulary that it writes.
 The model is ARPA, the format of KenLM's lmplz and SRILM's ngram-count: theirs, over the same tokens, can be read too.
 
 example: legonn ngram dump/raw/train/text --vocab data/en_token_list/bpe_bpe1000 --order 4 -o exp/ngram/4gram.arpa.gz"""
@@ -69,5 +69,7 @@ def _vocabulary(source: str, unit: str) -> Vocabulary:
     chain = LegoNN.from_pretrained(source)
     vocab = chain.last.ports[1].vocab
     if vocab is None:
-        raise DataError(f"{source}: its last module, {chain.names[-1]}, writes no tokens; name a folder with tokens.txt")
+        raise DataError(
+            f"{source}: {chain.names[-1]}, its last module, writes no tokens; name a folder with tokens.txt"
+        )
     return vocab
