@@ -297,8 +297,8 @@ def _compare_lengths(producer: Interface, consumer: Interface, collapse: bool) -
             Finding(
                 False,
                 f"slots per token: {a:.2f} are produced, {b:.2f} were seen in training ({a / b:.2f} times); "
-                f"{'too few cost a plug much' if a < b else 'a plug that far off can lose'}: train with slots_per_token: "
-                f"{b:.1f}, or the reading side with collapse: true",
+                f"{'too few cost a plug much' if a < b else 'a plug that far off can lose'}; train with "
+                f"slots_per_token: {b:.1f} or with collapse: true on the reading side",
             )
         )
     return findings

@@ -16,6 +16,7 @@ from espnet2_legonn.interface import Vocabulary
 from espnet2_legonn.modules.ingestor import BeamConvolution, Ingestor, WeightedEmbedding
 from espnet2_legonn.modules.length_control import LengthController
 from espnet2_legonn.modules.module import DecoderModule, Port, StatesInput
+from espnet2_legonn.modules.position import SinusoidalPositions
 from espnet2_legonn.modules.speech_input import ConvSubsampling, LogMel, Normalization, SpeechInput
 from espnet2_legonn.modules.token_input import TokenInput
 from espnet2_legonn.modules.transformer import BlockSizes, CrossTransformer
@@ -33,6 +34,11 @@ SIZES: dict[str, tuple[int, int, tuple[int, int], tuple[int, int]]] = {
 
 def rms(x: torch.Tensor) -> float:
     return x.square().mean().sqrt().item()
+
+
+def positions(module: SinusoidalPositions, x: torch.Tensor) -> torch.Tensor:
+    """What was added to x."""
+    return module(torch.zeros_like(x), x.dtype)
 
 
 def blocks(size: int, number: int = 0) -> BlockSizes:
@@ -71,20 +77,21 @@ def ingested(embed: WeightedEmbedding | BeamConvolution, size: int) -> torch.Ten
     ingestor = Ingestor(embed, blocks(size)).eval()
     ingestor.encoder.register_forward_pre_hook(lambda _module, inputs: found.append(inputs[0]))
     ingestor(*sharp_marginals())
-    return found[0] - ingestor.positions(found[0].shape[1])
+    return found[0] - positions(ingestor.positions, found[0])
 
 
 def tokens(size: int) -> torch.Tensor:
     module = TokenInput(VOCAB, size).eval()
     x, _ = module(torch.arange(200).view(BATCH, 50), torch.full((BATCH,), 50))
-    return x - module.positions(x.shape[1])
+    return x - positions(module.positions, x)
 
 
 def decoder_tokens(size: int) -> torch.Tensor:
     vocab = Vocabulary(("<blank>", "<unk>", *(f"t{i}" for i in range(VOCAB - 3)), "<sos/eos>"), "word")
     ports = Port("states", size=size), Port("text", vocab)
     module = DecoderModule(ports, StatesInput(), CrossTransformer(blocks(size)), size).eval()
-    return module._embed(torch.arange(200).view(BATCH, 50)) - module.positions(50)
+    x = module._embed(torch.arange(200).view(BATCH, 50))
+    return x - positions(module.positions, x)
 
 
 def speech(size: int, filters: int, channels: tuple[int, int]) -> torch.Tensor:
@@ -93,7 +100,7 @@ def speech(size: int, filters: int, channels: tuple[int, int]) -> torch.Tensor:
         LogMel(FS, filters), Normalization("utterance", filters), ConvSubsampling(filters, size, channels)
     ).eval()
     x, _ = module(*voices())
-    x = x - module.positions(x.shape[1])
+    x = x - positions(module.positions, x)
     return x - x.mean(1, keepdim=True)
 
 
