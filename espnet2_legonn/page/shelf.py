@@ -31,7 +31,7 @@ SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 MAX_EXAMPLES = 4
 DEFAULT_VARIABLE = "LEGONN_PACKS"
 # The folders of an absolute path; not the ends of URLs.
-_FOLDERS = re.compile(r"(?<![\w:/.])/(?:[^\s/:'\"]+/)+")
+_FOLDERS = re.compile(r"(?<![\w:/.])/(?=\S)(?:[^/:'\"\n]+/)+")
 
 
 class Example(NamedTuple):

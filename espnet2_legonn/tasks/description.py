@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 import filecmp
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from espnet2_legonn.config import ChainConfig, ModuleConfig, SpeechConfig, TokensConfig, override, parse, parse_ratio
 from espnet2_legonn.errors import ConfigError, DataError
+from espnet2_legonn.scratch import whole
 
 VOCAB_FOLDER = "vocabs"
 
@@ -79,9 +79,8 @@ def _self_contained(name: str, vocab: dict[str, Any], base: Path) -> dict[str, A
         target = base / kept
         if not (target.is_file() and filecmp.cmp(model, target, shallow=False)):
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f".{target.name}.{os.getpid()}")
-            shutil.copyfile(model, temporary)
-            os.replace(temporary, target)
+            with whole(target) as temporary:
+                shutil.copyfile(model, temporary)
         vocab["bpemodel"] = kept
     return vocab
 

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError
 
 from espnet2_legonn import store
 from espnet2_legonn.chain import Chain
 from espnet2_legonn.config import ModuleConfig, SpeechConfig
+from espnet2_legonn.errors import CheckpointError
 from espnet2_legonn.interface import SearchChoice, Vocabulary
 from espnet2_legonn.modules.module import Module, consumed, produced
 from espnet2_legonn.scoring.tables import write_atomic
@@ -30,6 +32,7 @@ from espnet2_legonn.zoo.card import (
     read_card,
 )
 from espnet2_legonn.zoo.files import list_files, replacing
+from espnet2_legonn.zoo.transfer import DISK_FULL
 
 
 def write(chain: Chain, folder: str | Path, about: Mapping[str, Any] | None = None) -> Path:
@@ -43,15 +46,22 @@ def write(chain: Chain, folder: str | Path, about: Mapping[str, Any] | None = No
 
     Raises:
         FileExistsError: the folder exists and holds something else than a pack.
+        CheckpointError: the disk is full.
     """
     folder, about = Path(folder), dict(about or {})
     extra: Mapping[str, Path] = about.pop("extra", {})
-    with replacing(folder) as temporary:
-        store.write(chain, temporary)
-        for name, source in extra.items():
-            shutil.copyfile(source, temporary / name)
-        card = describe(chain, {"name": folder.name, **about}, list_files(temporary))
-        (temporary / CARD).write_text(dump(card), encoding="utf-8")
+    try:
+        with replacing(folder) as temporary:
+            store.write(chain, temporary)
+            for name, source in extra.items():
+                shutil.copyfile(source, temporary / name)
+            card = describe(chain, {"name": folder.name, **about}, list_files(temporary))
+            (temporary / CARD).write_text(dump(card), encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno not in DISK_FULL:
+            raise
+        remedy = "is the disk full? free some and try again, what was there before is kept"
+        raise CheckpointError(f"{folder}: cannot be written ({error}); {remedy}") from None
     return folder
 
 

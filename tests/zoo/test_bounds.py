@@ -113,7 +113,7 @@ def test_a_browser_is_told_names_and_no_paths(packs: Path, tmp_path: Path) -> No
     (packs / "broken.zip").write_bytes(b"PK")
     shelf = open_shelf([packs, tmp_path / "mt"])
     specs = [c.spec for c in shelf.choices]
-    assert specs == ["mt#encoder", "mt#decoder", "mt (2)#encoder", "mt (2)#decoder"] or len(specs) == 6
+    assert [s for s in specs if "," not in s] == ["mt#encoder", "mt#decoder", "mt (2)#encoder", "mt (2)#decoder"]
     assert not any(str(tmp_path) in f"{c.spec}{c.label}" for c in shelf.choices)
     assert str(tmp_path) in "".join(shelf.faults), "who started it sees where"
     assert "/" not in "".join(public(shelf.faults)) and "broken.zip" in "".join(public(shelf.faults))
@@ -126,7 +126,7 @@ def test_a_browser_is_told_names_and_no_paths(packs: Path, tmp_path: Path) -> No
 
 def test_paths_in_messages() -> None:
     told = public(["/srv/my packs/x.zip: bad", "a: /tmp/b/c.yaml, '/d/e/f'", "https://h/a/b.zip: 404", "exp/a/b: no"])
-    assert told[1:] == ["a: c.yaml, 'f'", "https://h/a/b.zip: 404", "exp/a/b: no"] and "srv" not in told[0]
+    assert told[1:] == ["a: c.yaml, 'f'", "https://h/a/b.zip: 404", "exp/a/b: no"] and told[0] == "x.zip: bad"
 
 
 def test_texts_and_recordings_have_an_end(packs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -374,6 +374,21 @@ def test_a_process_that_dies_while_replacing(pack: Path, steps: int) -> None:
     assert LegoNN.from_pretrained(pack) and os.listdir(pack.parent) == ["pack"], "what was left is swept"
 
 
+@pytest.mark.parametrize("how", ["weights", "card"])
+def test_no_room_to_save(pack: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """safetensors has an error of its own for it."""
+    from safetensors import SafetensorError
+
+    def full(*args: Any, **options: Any) -> None:
+        raise SafetensorError("I/O error: No space left") if how == "weights" else OSError(errno.ENOSPC, "No space left")
+
+    monkeypatch.setattr(*(("espnet2_legonn.store.save_file",) if how == "weights" else (Path, "write_text")), full)
+    with pytest.raises(CheckpointError, match=f"^{pack}: cannot be written .*No space left.*is the disk full.*is kept"):
+        build(pair(), 1).save(pack)
+    monkeypatch.undo()
+    assert verify(pack) and os.listdir(pack.parent) == ["pack"]
+
+
 def test_another_process_replaces_it_in_between(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last one wins; nobody gets an error or a mixture."""
     real, others = Path.rename, iter([True])

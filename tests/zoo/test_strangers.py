@@ -130,6 +130,16 @@ def test_links_are_not_published(tmp_path: Path, name: str) -> None:
             hub.push(pack, "org/asr", dry_run=True)
 
 
+def test_a_copy_makes_no_file_of_a_link(pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It could be published then."""
+    (tmp_path / "secret").write_text("hush", encoding="utf-8")
+    (pack / "README.md").symlink_to(tmp_path / "secret")
+    for card in (True, False):
+        assert main(["pull", str(pack), "-o", str(tmp_path / "copy")]) == 3
+        assert "README.md: is a link" in capsys.readouterr().err and not (tmp_path / "copy").exists()
+        (pack / CARD).unlink(missing_ok=not card)
+
+
 def _entry(path: Path) -> dict[str, Any]:
     from espnet2_legonn.zoo.files import sha256_of
 

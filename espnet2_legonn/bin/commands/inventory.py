@@ -17,7 +17,7 @@ from espnet2_legonn.scratch import scratch
 from espnet2_legonn.zoo import hub
 from espnet2_legonn.zoo.card import CARD, Card, read_card
 from espnet2_legonn.zoo.fetch import hub_tag, inventories, kind, look_up, resolve
-from espnet2_legonn.zoo.files import README, card_of, opened, replacing, verify
+from espnet2_legonn.zoo.files import README, card_of, opened, replacing, require_no_links, verify
 from espnet2_legonn.zoo.inventory import Entry, Hit, Inventory, plain
 from espnet2_legonn.zoo.model_card import port_words
 from espnet2_legonn.zoo.transfer import DISK_FULL
@@ -92,6 +92,8 @@ def run_pull(args: argparse.Namespace) -> int:
     path = resolve(args.pack, args.inventory)
     with opened(path, ()) as folder:
         own = path.is_dir() and kind(args.pack, args.inventory) == "path"
+        if own and args.out is not None:  # a copy would make files of a stranger's links
+            require_no_links(path, [p.relative_to(path).as_posix() for p in path.rglob("*")])
         if not (own or args.trust or (folder / CARD).is_file()):
             remedy = "so nothing says what it should hold; if you trust who made it, --trust"
             raise CheckpointError(f"{args.pack}: no {CARD}, {remedy}")
