@@ -97,6 +97,7 @@ def _vocab(args: argparse.Namespace) -> object:
             character_coverage=args.character_coverage,
             user_defined_symbols=args.user_defined_symbols,
             input_sentence_size=args.input_sentence_size,
+            normalizer=args.normalizer,
             **common,
         )
     if args.unit == "word":
@@ -206,6 +207,7 @@ def _add_text(subs: argparse._SubParsersAction) -> None:
     p.add_argument(
         "--input_sentence_size", type=int, default=0, help="train on a sample of so many lines (default: all)"
     )
+    p.add_argument("--normalizer", default="identity", choices=vocab.NORMALIZERS, help="of sentencepiece (bpe)")
     p.add_argument("--plain", action="store_true", help="texts have no utterance ids")
     p.add_argument(
         "--report_on",

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from espnet2_legonn import store
 from espnet2_legonn.config import ChainConfig, parse
-from espnet2_legonn.data.tables import read_table, write_table
+from espnet2_legonn.data.tables import atomic_text, read_table, write_table
 from espnet2_legonn.decode import KINDS
 from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.recipe.jobs import begin, end, module, once, read_keys, run, split_keys
+from espnet2_legonn.recipe.ready import coverages, report, require_valid
 from espnet2_legonn.schema import read_yaml
 from espnet2_legonn.scoring.bleu import BleuReport
 from espnet2_legonn.scoring.translation import score_translation
@@ -84,9 +85,21 @@ def data_options(config: ChainConfig, train: Path, valid: Path) -> list[str]:
     return options
 
 
-def stats(config_file: Path, train: Path, valid: Path, out: Path, cmd: str, nj: int, extra: Sequence[str] = ()) -> None:
-    """Stage 10: lengths of everything and statistics of features."""
+def stats(
+    config_file: Path, train: Path, valid: Path, out: Path, cmd: str, nj: int, extra: Sequence[str] = ()
+) -> list[str]:
+    """Stage 10: lengths of everything and statistics of features.
+
+    Returns:
+        what is worth knowing of the vocabularies; it also stands in ``out/vocabulary.txt``.
+
+    Raises:
+        DataError: every fault of the data directories, before any job begins.
+    """
     config = chain_config(config_file)
+    data_options(config, train, valid)  # names files that are missing, and the stage that makes them
+    require_valid(config, (train, valid))
+    said = report(coverages(config, config_file, (train, valid)))
     logs = out / "logdir"
     command = module(TRAIN, "--collect_stats", "true", "--config", config_file, *data_options(config, train, valid))
     command += ["--train_shape_file", f"{logs}/train/keys.JOB.scp", "--valid_shape_file", f"{logs}/valid/keys.JOB.scp"]
@@ -101,7 +114,10 @@ def stats(config_file: Path, train: Path, valid: Path, out: Path, cmd: str, nj: 
     folders = [o for i in range(jobs) for o in ("--input_dir", f"{logs}/stats.{i + 1}")]
     skip = [] if config.modules[0].input.type == "speech" else ["--skip_sum_stats"]
     run(cmd, logs / "aggregate.log", module("espnet2.bin.aggregate_stats_dirs", *skip, *folders, "--output_dir", out))
+    with atomic_text(out / "vocabulary.txt") as stream:
+        stream.writelines(f"{line}\n" for line in said)
     end(logs)
+    return said
 
 
 def train(
@@ -115,8 +131,14 @@ def train(
     num_nodes: int = 1,
     extra: Sequence[str] = (),
 ) -> None:
-    """Stage 11: training, resumed where it stopped."""
+    """Stage 11: training, resumed where it stopped.
+
+    Raises:
+        DataError: every fault of the data directories.
+    """
     config = chain_config(config_file)
+    data_options(config, train_dir, valid)
+    require_valid(config, (train_dir, valid))
     command = module("espnet2.bin.launch", "--cmd", f"{cmd} --name {exp}/train.log", "--log", f"{exp}/train.log")
     command += ["--ngpu", str(ngpu), "--num_nodes", str(num_nodes), "--init_file_prefix", f"{exp}/.dist_init_"]
     command += ["--multiprocessing_distributed", "true", "--"]
@@ -135,14 +157,20 @@ def _call(command: Sequence[str], exp: Path) -> None:
 def decode(
     exp: Path, model: str | None, data: Path, out: Path, cmd: str, nj: int, ngpu: int = 0, extra: Sequence[str] = ()
 ) -> None:
-    """Stage 12: decode a data directory and every interface on the way."""
+    """Stage 12: decode a data directory and every interface on the way.
+
+    Raises:
+        DataError: every fault of the data directory.
+    """
     config = chain_config(exp / store.CONFIG)
+    triple = data_triples(config, data, targets=False)[0]
+    require_valid(config, [data], targets=False)
     file = data / KINDS[config.modules[0].input.type][0]
     logs = out / "logdir"
     jobs = max(1, min(nj, len(read_keys(file))))
     weights = ["--legonn_model_file", model] if model else []
     command = module("espnet2_legonn.bin.legonn_inference", "--legonn_train_config", exp / store.CONFIG, *weights)
-    command += ["--data_path_and_name_and_type", data_triples(config, data, targets=False)[0]]
+    command += ["--data_path_and_name_and_type", triple]
     command += ["--key_file", f"{logs}/keys.JOB.scp", "--output_dir", f"{logs}/output.JOB", "--ngpu", str(ngpu), *extra]
     options = [Path(word) for word in extra]  # the search's configuration among them
     model_files = [exp / store.CONFIG, exp / store.WEIGHTS, *sorted(exp.glob("*.pth"))]

@@ -28,6 +28,8 @@ FIRST_IMPORT = "from espnet2_legonn import LegoNN"  # the bare package loads no 
 ROOMS = (
     "version",
     "errors",
+    "lines",
+    "pieces",
     "interface",
     "schema",
     "archive",
