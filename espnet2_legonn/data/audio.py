@@ -19,8 +19,8 @@ from espnet2_legonn.errors import DataError
 INT16 = 32768
 # Kaldi's extract-segments forgives segment ends this far beyond the recording (seconds).
 MAX_OVERSHOOT = 0.5
-# An mp3's length is that of its frames less what encoder and decoder add; decoders differ by a frame or two.
-MP3_SLACK = 2 * 1152
+# Decoders differ by a frame in what they take for the silence that an mp3 encoder adds.
+MP3_SLACK = 1152
 _REMEDY = "for a format libsndfile lacks, let wav.scp run a decoder: `ffmpeg -v error -i FILE -f wav - |`"
 
 

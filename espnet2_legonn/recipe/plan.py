@@ -14,6 +14,7 @@ from typing import Any
 
 from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.schema import nearest, read_yaml
+from espnet2_legonn.scoring.metrics import METRICS
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,9 @@ def load_plan(path: Path, only: list[str] | None = None) -> Plan:
             faults.append(f"{where}: give modules (to train) or plug (to put together)")
         if experiment.modules and not (experiment.train and experiment.valid):
             faults.append(f"{where}: training needs train and valid")
+        for name in experiment.metrics:
+            if name not in METRICS:
+                faults.append(f"{where}: no metric {name!r}{nearest(name, METRICS)}")
         for key in experiment.modules:
             if key not in data["modules"]:
                 faults.append(f"{where}: no module {key!r}{nearest(key, data['modules'])}")
@@ -141,6 +145,9 @@ def load_plan(path: Path, only: list[str] | None = None) -> Plan:
         for _, name, _ in rows:
             if name not in experiments:
                 faults.append(f"{path}: table {entry['title']!r}: no experiment {name!r}{nearest(name, experiments)}")
+        if entry["metric"] not in METRICS:
+            near = nearest(entry["metric"], METRICS)
+            faults.append(f"{path}: table {entry['title']!r}: no metric {entry['metric']!r}{near}")
         tables.append(Table(entry["title"], entry["metric"], entry["set"], rows))
     if faults:
         raise ConfigError(faults)

@@ -1,4 +1,4 @@
-"""Before a stage begins: are its data directories valid, is the audio as the model wants it, do the vocabularies fit?"""
+"""Before a stage begins: are its data directories valid, is the audio what the model takes, do vocabularies fit?"""
 
 from __future__ import annotations
 

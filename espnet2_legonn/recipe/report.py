@@ -9,6 +9,7 @@ from espnet2_legonn.data.tables import atomic_text
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.recipe.plan import Plan, Table, folder
 from espnet2_legonn.recipe.runner import DONE
+from espnet2_legonn.scoring.metrics import known
 from espnet2_legonn.scoring.results import environment, markdown_table
 
 
@@ -40,7 +41,8 @@ def render_table(table: Table, exp_dir: Path) -> str:
         updates = "0" if not (exp / "train.yaml").is_file() else "trained"
         interval = f"{result['ci_low']:.1f} ... {result['ci_high']:.1f}"
         rows.append((label, f"{result['value']:.1f}", interval, f"{updates}, {done['seconds']:.0f} s"))
-    unit = "BLEU (higher is better)" if table.metric == "bleu" else f"% {table.metric.upper()} (lower is better)"
+    metric = known(table.metric)
+    unit = f"{metric.label} ({metric.direction})"
     return f"### {table.title}\n\n{markdown_table(('', unit, '95 % interval', 'updates, time'), rows)}"
 
 

@@ -18,9 +18,7 @@ from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.recipe.jobs import begin, end, module, once, read_keys, run, split_keys
 from espnet2_legonn.recipe.ready import coverages, report, require_valid
 from espnet2_legonn.schema import read_yaml
-from espnet2_legonn.scoring.bleu import BleuReport
-from espnet2_legonn.scoring.translation import score_translation
-from espnet2_legonn.scoring.wer import ErrorReport, score_error_rate
+from espnet2_legonn.scoring import metrics as metric_of
 
 TRAIN = "espnet2_legonn.bin.legonn_train"
 
@@ -195,7 +193,12 @@ def score(exp: Path, data: Path, decoded: Path, metrics: Sequence[str]) -> list[
 
     Returns:
         (module, metric, value) of each; module is empty for the final output.
+
+    Raises:
+        DataError: no such metric, all of them before anything is scored; or see ``scoring.metrics.score``.
     """
+    for metric in metrics:
+        metric_of.known(metric)
     config = chain_config(exp / store.CONFIG)
     units = {m.name: config.vocabs[m.output.vocab].unit for m in config.modules if hasattr(m.output, "vocab")}
     languages = {m.name: config.vocabs[m.output.vocab].language for m in config.modules if hasattr(m.output, "vocab")}
@@ -209,12 +212,8 @@ def score(exp: Path, data: Path, decoded: Path, metrics: Sequence[str]) -> list[
         if not reference.is_file():
             continue  # a donor's phonemes need not be known for this data
         for metric in ["per"] if phonemes else metrics:
-            report: BleuReport | ErrorReport
-            if metric.startswith("bleu"):
-                language = languages[name or _last_target(config)]
-                report = score_translation(metric, data, folder / "text", language, speakers)
-            else:
-                report = score_error_rate(reference, folder / "text", metric, speakers)
-            report.write(folder / f"score_{metric}")
-            found.append((name, metric, report.value))
+            language = languages[name or _last_target(config)]
+            result = metric_of.score(metric, data, folder / "text", language, speakers, phonemes)
+            result.write(folder / f"score_{metric}")
+            found.append((name, metric, result.value))
     return found
