@@ -107,6 +107,8 @@ def _vocab(args: argparse.Namespace) -> object:
 
 
 def _phonemes(args: argparse.Namespace) -> object:
+    # The table that is to be replaced may be of an earlier state of the directory.
+    datadir.DataDir(args.dir).tables(args.input, without=(args.output,))
     backend = phonemes.make_backend(args.backend, args.lexicon)
     boundary = None if args.word_boundary == "none" else args.word_boundary
     phonemizer = phonemes.Phonemizer(backend, strip_stress=args.strip_stress, word_boundary=boundary)

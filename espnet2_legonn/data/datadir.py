@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,22 +60,24 @@ class DataDir:
         """One table; DataError if it is missing or damaged."""
         return read_table(self.path / name)
 
-    def check(self, wanted: Wanted) -> Checker:
-        """All tables with their faults."""
-        return Checker(self.path, self.names(), wanted)
+    def check(self, wanted: Wanted, without: Collection[str] = ()) -> Checker:
+        """All tables (but those named in `without`) with their faults."""
+        return Checker(self.path, [name for name in self.names() if name not in without], wanted)
 
-    def tables(self, *files: str, allow_empty_text: bool = True) -> dict[str, dict[str, str]]:
+    def tables(self, *files: str, without: Collection[str] = ()) -> dict[str, dict[str, str]]:
         """All tables by name, as a step needs them: checked as `validate` checks them.
+
+        An utterance may have no words: `filter` drops and counts it. The order of speakers does not matter.
 
         Args:
             files: tables that the step cannot do without.
-            allow_empty_text: utterances may have no words; `filter` drops and counts them.
+            without: tables that it replaces.
 
         Raises:
             DataError: every fault of the directory.
         """
-        wanted = Wanted(text=False, wav=False, files=files, spk_sort=False, allow_empty_text=allow_empty_text)
-        return self.check(wanted).tables()
+        wanted = Wanted(text=False, wav=False, files=files, spk_sort=False, allow_empty_text=True)
+        return self.check(wanted, without).tables()
 
 
 def write_datadir(path: Path | str, tables: Mapping[str, Mapping[str, str]]) -> DataDir:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from espnet2_legonn.data.audio import is_pipe, seconds
 from espnet2_legonn.data.datadir import DataDir, restrict, write_datadir
 from espnet2_legonn.data.dirops import text_names
 from espnet2_legonn.errors import DataError
@@ -76,7 +77,8 @@ def filter_dir(
         length: tokens of a text.
 
     Raises:
-        DataError: the directory has faults, a table or option that a limit needs is missing, or nothing would be left.
+        DataError: the directory has faults or audio at another rate than the limits say, a table or option that a
+            limit needs is missing, or nothing would be left.
     """
     data = DataDir(source)
     tables = data.tables()
@@ -115,6 +117,7 @@ def _checks(
     if limits.min_wav_duration is not None or limits.max_wav_duration is not None:
         if limits.fs is None or "utt2num_samples" not in tables:
             raise DataError(f"{source}: limits of duration need --fs and utt2num_samples (made by `format`)")
+        _same_rate(tables.get("wav.scp", {}), limits.fs)
         checks.append(_duration(tables["utt2num_samples"], limits))
     checks += [_text(name, tables[name], limits, length) for name in names]
     if limits.max_ratio is not None:
@@ -126,6 +129,13 @@ def _checks(
             )
         checks.append(_ratio(tables[pair[0]], tables[pair[1]], limits.max_ratio, length))
     return checks
+
+
+def _same_rate(wavs: Mapping[str, str], fs: int) -> None:
+    """`format` writes all files at one rate, so the first tells whether seconds are counted at the right one."""
+    spec = next(iter(wavs.values()), "")
+    if not is_pipe(spec) and Path(spec).is_file():
+        seconds(spec, fs)
 
 
 def _duration(samples: Mapping[str, str], limits: Limits) -> Check:

@@ -88,12 +88,15 @@ class FormatReport:
     hours: float = 0.0
     clipped: int = 0
     shortened: int = 0
+    upsampled: int = 0
     source_rates: dict[int, int] = field(default_factory=dict)
     bad: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         rates = ", ".join(f"{count} at {rate} Hz" for rate, count in sorted(self.source_rates.items()))
         lines = [f"wrote {self.written}, kept {self.kept} from before, {self.hours:.2f} h; source audio: {rates}"]
+        if self.upsampled:
+            lines.append(f"{self.upsampled} utterances were sampled at a lower rate than they are written at")
         if self.clipped:
             lines.append(f"{self.clipped} utterances had samples beyond full scale, clipped")
         if self.shortened:
@@ -291,5 +294,6 @@ def _finish(
             stream.writelines(fault.replace("\n", " ") + "\n" for fault in report.bad)
     report.hours = sum(item.samples / item.rate for item in done.values()) / 3600
     report.shortened = sum(item.shortened for item in done.values())
+    report.upsampled = sum(item.source_rate < item.rate for item in done.values())
     report.clipped = sum(item.clipped > 0 for item in done.values())
     report.source_rates = dict(Counter(item.source_rate for item in done.values()))

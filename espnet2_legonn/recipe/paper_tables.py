@@ -20,10 +20,11 @@ from typing import Any
 from espnet2_legonn.data.tables import atomic_text
 from espnet2_legonn.errors import ConfigError, DataError, LegoNNError
 from espnet2_legonn.schema import nearest, read_yaml
-from espnet2_legonn.scoring.metrics import METRICS, known
+from espnet2_legonn.scoring.metrics import known
 from espnet2_legonn.scoring.results import markdown_table
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "conf" / "paper_tables.yaml"
+MEASURED = ("bleu", "wer")  # what the paper's tables hold
 MISSING = "not run"
 
 
@@ -77,8 +78,8 @@ def load_tables(path: Path = PUBLISHED) -> dict[str, PaperTable]:
             hours = row.pop("gpu_hours", None)
             if set(row) != set(columns):
                 faults.append(f"{path}: {number}.{name}: columns {sorted(columns)} expected, found {sorted(row)}")
-            if metric not in METRICS:
-                faults.append(f"{path}: {number}.{name}: metric {metric!r} is not one of {', '.join(METRICS)}")
+            if metric not in MEASURED:
+                faults.append(f"{path}: {number}.{name}: metric {metric!r} is not one of {', '.join(MEASURED)}")
             rows[name] = PaperRow(label, metric, row, hours)
         tables[number] = PaperTable(number, entry["title"], columns, rows)
     if faults:

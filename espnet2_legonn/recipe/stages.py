@@ -165,7 +165,8 @@ def decode(
     require_valid(config, [data], targets=False)
     file = data / KINDS[config.modules[0].input.type][0]
     logs = out / "logdir"
-    jobs = max(1, min(nj, len(read_keys(file))))
+    keys = read_keys(file)
+    jobs = max(1, min(nj, len(keys)))
     weights = ["--legonn_model_file", model] if model else []
     command = module("espnet2_legonn.bin.legonn_inference", "--legonn_train_config", exp / store.CONFIG, *weights)
     command += ["--data_path_and_name_and_type", triple]
@@ -184,6 +185,8 @@ def decode(
             merged: dict[str, str] = {}
             for part in parts:
                 merged.update(read_table(part / folder / name))
+            if lost := [key for key in keys if key not in merged]:
+                raise DataError(f"{target / name}: no answer for {len(lost)} inputs ({lost[0]}, ...); decode again")
             write_table(target / name, merged)
     end(logs)
 

@@ -1,4 +1,4 @@
-"""One table of metrics: scoring, the choice of checkpoints, plans and reports agree on names, figures and directions."""
+"""One table of metrics: scoring, the choice of checkpoints, plans and reports agree on names and figures."""
 
 from __future__ import annotations
 

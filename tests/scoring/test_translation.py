@@ -146,14 +146,15 @@ def test_tokenizers_by_language(language: str | None, tokenizer: str) -> None:
 
 
 def test_a_missing_package_is_named(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def lacking(*args: object, **more: object) -> object:
-        raise RuntimeError("Japanese tokenization requires extra dependencies")
+    class Lacking(sacrebleu.BLEU):
+        def __init__(self, **options: object) -> None:
+            raise RuntimeError("Japanese tokenization requires extra dependencies")
 
-    monkeypatch.setattr("espnet2_legonn.scoring.bleu.BLEU", lacking)
+    monkeypatch.setattr("espnet2_legonn.scoring.bleu.BLEU", Lacking)
     with pytest.raises(DataError, match=r"tokenizer 'ja-mecab' .*cannot be used .*pip install 'sacrebleu\[ja\]'"):
         score_translation("bleu", data, data / "hyp", "ja")
     with pytest.raises(RuntimeError), usable("13a"):
-        lacking()
+        Lacking()
 
 
 def test_the_command_line_goes_by_the_language(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
