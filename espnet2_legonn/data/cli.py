@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -30,13 +31,14 @@ EXAMPLES = {
 
 
 def _validate(args: argparse.Namespace) -> str:
+    fs = audio.parse_fs(args.fs) if args.fs else None
     count = datadir.validate(
         args.dir,
         text=not args.no_text,
         wav=not args.no_wav,
         spk_sort=not args.no_spk_sort,
         allow_empty_text=args.allow_empty_text,
-        durations=audio.seconds if args.audio else None,
+        durations=functools.partial(audio.seconds, fs=fs) if args.audio or fs else None,
     )
     return f"{args.dir}: valid, {count} utterances"
 
@@ -143,7 +145,8 @@ def _add_directories(subs: argparse._SubParsersAction) -> None:
     p.add_argument("--no_wav", action="store_true", help="no wav.scp (or source text) is needed")
     p.add_argument("--no_spk_sort", action="store_true", help="speakers may sort differently from utterances")
     p.add_argument("--allow_empty_text", action="store_true", help="utterances may have no words")
-    p.add_argument("--audio", action="store_true", help="open the audio files: missing ones, segments beyond the end")
+    p.add_argument("--audio", action="store_true", help="open the audio files: missing, cut short, segments beyond")
+    p.add_argument("--fs", help="with --audio: files of this rate with one channel, ready for a model, e.g. 16k")
     p = _add(subs, "fix", _fix, "Sort, drop faulty lines, keep utterances all tables have; old files in .backup.")
     p.add_argument("dir", type=Path)
     p.add_argument("--allow_empty_text", action="store_true", help="keep utterances without words")

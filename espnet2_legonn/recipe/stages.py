@@ -161,11 +161,11 @@ def decode(
         DataError: every fault of the data directory.
     """
     config = chain_config(exp / store.CONFIG)
+    file = data / KINDS[config.modules[0].input.type][0]
+    keys = read_keys(file)
     triple = data_triples(config, data, targets=False)[0]
     require_valid(config, [data], targets=False)
-    file = data / KINDS[config.modules[0].input.type][0]
     logs = out / "logdir"
-    keys = read_keys(file)
     jobs = max(1, min(nj, len(keys)))
     weights = ["--legonn_model_file", model] if model else []
     command = module("espnet2_legonn.bin.legonn_inference", "--legonn_train_config", exp / store.CONFIG, *weights)

@@ -57,7 +57,7 @@ inference_config=
 inference_args=
 inference_tag=
 inference_legonn_model=  # weights in the experiment; default: the averaged ones
-metrics="wer cer"    # wer cer bleu bleu_tok bleu_split bleu_detok (scoring/translation.py); the first picks checkpoints
+metrics="wer cer"    # wer cer bleu bleu_tok bleu_split bleu_detok (scoring/metrics.py); the first picks checkpoints
 local_score_opts=
 # Packs
 download_model=      # decode with this pack (folder, zip, URL, inventory name, hub tag): no training
