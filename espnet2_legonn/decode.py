@@ -18,7 +18,7 @@ from espnet2_legonn.data.tables import read_table, write_table
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.inputs import Batch, normalized
 from espnet2_legonn.interface import Marginals, Vocabulary
-from espnet2_legonn.modules.module import DecoderModule
+from espnet2_legonn.modules.module import DecoderModule, produced
 from espnet2_legonn.search.beam import BeamOptions
 
 # What a chain reads, by the kind of its first port: file of a data directory, ESPnet's name and type of it.
@@ -136,7 +136,8 @@ def decode_table(chain: LegoNN, inputs: dict[str, str], options: BeamOptions, ba
     lengths = _lengths(chain, inputs)
     order = sorted(lengths, key=lengths.__getitem__)
     decodes = isinstance(chain.last, DecoderModule)
-    result = Decoded([Tables() for _ in range(options.nbest if decodes else 1)], {})
+    interfaces = {n: Tables() for n, m in zip(chain.names, chain) if not isinstance(m, DecoderModule) and produced(m)}
+    result = Decoded([Tables() for _ in range(options.nbest if decodes else 1)], interfaces)
     start = time.perf_counter()
     progress = tqdm(total=len(order), unit="utt", desc="decode", file=sys.stderr, mininterval=5.0)
     for begin in range(0, len(order), batch_size):
@@ -152,10 +153,10 @@ def decode_table(chain: LegoNN, inputs: dict[str, str], options: BeamOptions, ba
         else:
             found, _, _ = chain.encode(*batch)
         for module, marginals in found.items():
-            _add_greedy(result.interfaces.setdefault(module, Tables()), uids, marginals)
+            _add_greedy(result.interfaces[module], uids, marginals)
         progress.update(len(uids))
     progress.close()
-    if not decodes and result.interfaces:
+    if not decodes:
         result.nbest = [result.interfaces[list(result.interfaces)[-1]]]
     _add_empty(result, [uid for uid in inputs if uid not in lengths])
     result.seconds = time.perf_counter() - start

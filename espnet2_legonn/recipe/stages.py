@@ -35,16 +35,25 @@ def chain_config(path: Path) -> ChainConfig:
     return parse({"vocabs": data.get("vocabs"), "modules": data["modules"]})
 
 
+def input_of(config: ChainConfig) -> tuple[str, str, str]:
+    """File, name and type of what a chain reads.
+
+    Raises:
+        ConfigError: no data directory holds it.
+    """
+    kind = config.modules[0].input.type
+    if kind not in KINDS:
+        raise ConfigError(f"{config.modules[0].name}: a recipe begins with speech or tokens, not with {kind}")
+    return KINDS[kind]
+
+
 def data_triples(config: ChainConfig, data: Path, targets: bool = True) -> list[str]:
     """``file,name,type`` of a data directory for this chain.
 
     Raises:
         DataError: a file that the chain needs is missing.
     """
-    kind = config.modules[0].input.type
-    if kind not in KINDS:
-        raise ConfigError(f"{config.modules[0].name}: a recipe begins with speech or tokens, not with {kind}")
-    wanted = [KINDS[kind]]
+    wanted = [input_of(config)]
     units = {config.vocabs[m.output.vocab].unit for m in config.modules if hasattr(m.output, "vocab")}
     if targets and units - {"phn"}:
         wanted.append(("text", "text", "text"))
@@ -58,7 +67,7 @@ def data_triples(config: ChainConfig, data: Path, targets: bool = True) -> list[
 
 def shape_names(config: ChainConfig) -> list[str]:
     """Shape files that batches are cut by: the input and the last target."""
-    return [f"{KINDS[config.modules[0].input.type][1]}_shape", f"text_{_last_target(config)}_shape"]
+    return [f"{input_of(config)[1]}_shape", f"text_{_last_target(config)}_shape"]
 
 
 def shape_options(config: ChainConfig, stats_dir: Path) -> list[str]:
@@ -102,7 +111,7 @@ def stats(
     command = module(TRAIN, "--collect_stats", "true", "--config", config_file, *data_options(config, train, valid))
     command += ["--train_shape_file", f"{logs}/train/keys.JOB.scp", "--valid_shape_file", f"{logs}/valid/keys.JOB.scp"]
     command += ["--output_dir", f"{logs}/stats.JOB", "--ngpu", "0", *extra]
-    tables = [data / KINDS[config.modules[0].input.type][0] for data in (train, valid)]
+    tables = [data / input_of(config)[0] for data in (train, valid)]
     jobs = min(max(1, nj), *(len(read_keys(table)) for table in tables))
     read = [Path(triple.split(",")[0]) for data in (train, valid) for triple in data_triples(config, data)]
     begin(logs, [*command, str(jobs)], [config_file, *read])
@@ -161,7 +170,7 @@ def decode(
         DataError: every fault of the data directory.
     """
     config = chain_config(exp / store.CONFIG)
-    file = data / KINDS[config.modules[0].input.type][0]
+    file = data / input_of(config)[0]
     keys = read_keys(file)
     triple = data_triples(config, data, targets=False)[0]
     require_valid(config, [data], targets=False)

@@ -135,6 +135,8 @@ def test_a_text_without_words_has_an_empty_answer(caplog: pytest.LogCaptureFixtu
         assert tables.text.keys() == tables.score.keys() == inputs.keys() and tables.text["u2"] == ""
     assert decoded.nbest[0].text["u1"] == decode_table(chain, {"u1": "s1 s2"}, BeamOptions(2)).nbest[0].text["u1"]
     assert "1 inputs have no words; their answer is empty: u2" in caplog.text
+    nothing = decode_table(chain, {"u": " "}, BeamOptions(2))
+    assert nothing.nbest[0].text == nothing.interfaces["encoder"].text == {"u": ""}
 
 
 def test_all_faulty_sound_is_named_before_decoding(tmp_path: Path) -> None:
