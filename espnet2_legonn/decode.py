@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,9 +14,12 @@ import torch
 from tqdm import tqdm
 
 from espnet2_legonn.api import LegoNN
+from espnet2_legonn.data import audio
 from espnet2_legonn.data.tables import read_table, write_table
 from espnet2_legonn.errors import DataError
+from espnet2_legonn.inputs import Batch, normalized
 from espnet2_legonn.interface import Marginals, Vocabulary
+from espnet2_legonn.modules.module import DecoderModule, produced
 from espnet2_legonn.search.chain_search import ScorerMaker
 from espnet2_legonn.search.options import BeamOptions
 
@@ -22,6 +27,13 @@ from espnet2_legonn.search.options import BeamOptions
 KINDS = {"speech": ("wav.scp", "speech", "sound"), "tokens": ("src_text", "src_text", "text")}
 # Tables of an output folder; ``scores``, which ESPnet has not, is the log-probability by scorer: decoder=-3.2 ctc=-4.1.
 FILES = ("text", "token", "token_int", "score", "scores")
+
+
+_WHITE = re.compile(r"\s")
+
+
+def _code_point(match: re.Match[str]) -> str:
+    return f"<U+{ord(match[0]):04X}>"
 
 
 @dataclass
@@ -38,8 +50,9 @@ class Tables:
         self, uid: str, ids: list[int], score: float, vocab: Vocabulary, parts: dict[str, float] | None = None
     ) -> None:
         """One answer; ``parts``: its log-probability by scorer."""
-        self.text[uid] = vocab.decode(ids)
-        self.token[uid] = " ".join(vocab.tokens[i] for i in ids)
+        # A table has one line for each answer, and only blanks part its words.
+        self.text[uid] = " ".join(vocab.decode(ids).split())
+        self.token[uid] = " ".join(_WHITE.sub(_code_point, vocab.tokens[i]) for i in ids)
         self.token_int[uid] = " ".join(map(str, ids))
         self.score[uid] = f"{score:.6f}"
         if parts is not None:
@@ -83,12 +96,39 @@ def read_inputs(path: Path, keys: Sequence[str] | None = None) -> dict[str, str]
     return {key: table[key] for key in keys}
 
 
-def _cost(chain: LegoNN) -> Callable[[str], float]:
-    if chain.input_kind == "speech":
-        import soundfile
+def _lengths(chain: LegoNN, inputs: dict[str, str]) -> dict[str, float]:
+    """Utterances with something to decode, and how long each is: inputs of similar length are decoded together.
 
-        return lambda path: soundfile.info(path).frames if Path(path).is_file() else 0.0
-    return len
+    Raises:
+        DataError: audio that is missing, no audio or cut short; all of it, before hours of decoding.
+    """
+    if chain.input_kind != "speech":
+        vocab = chain.first.ports[0].vocab
+        assert vocab is not None
+        return {uid: len(text) for uid, text in inputs.items() if normalized(text, vocab).strip()}
+    found, faults = {}, []
+    for uid, spec in inputs.items():
+        try:
+            found[uid] = audio.seconds(spec) or 0.0
+        except DataError as error:
+            faults += [f"utterance {uid}: {fault}" for fault in error.faults]
+    if faults:
+        raise DataError(faults)
+    return found
+
+
+def _batch(chain: LegoNN, inputs: dict[str, str], uids: Sequence[str]) -> Batch:
+    try:
+        return chain.batch([inputs[uid] for uid in uids])
+    except DataError as error:
+        of = {inputs[uid]: uid for uid in uids}
+
+        def named(fault: str) -> str:
+            place, _, rest = fault.partition(": ")
+            uid = uids[int(place[6:])] if place.startswith("input ") and place[6:].isdigit() else of.get(place)
+            return f"utterance {uid}: {fault if place in of else rest}" if uid else fault
+
+        raise DataError(map(named, error.faults)) from None
 
 
 def each_batch(
@@ -96,19 +136,17 @@ def each_batch(
 ) -> Iterator[tuple[list[str], torch.Tensor, torch.Tensor]]:
     """Utterance ids, padded inputs and lengths, those of similar length together; shows progress.
 
+    Texts without words are left out: there is nothing to decode.
+
     Raises:
         DataError: inputs that cannot be read, by utterance.
     """
-    cost = _cost(chain)
-    order = sorted(inputs, key=lambda uid: cost(inputs[uid]))
+    lengths = _lengths(chain, inputs)
+    order = sorted(lengths, key=lengths.__getitem__)
     with tqdm(total=len(order), unit="utt", desc=title, file=sys.stderr, mininterval=5.0) as progress:
         for begin in range(0, len(order), batch_size):
             uids = order[begin : begin + batch_size]
-            try:
-                x, lengths = chain.batch([inputs[uid] for uid in uids])
-            except DataError as error:
-                raise DataError([f"utterances {uids[0]} ... {uids[-1]}: {fault}" for fault in error.faults]) from None
-            yield uids, x, lengths
+            yield uids, *_batch(chain, inputs, uids)
             progress.update(len(uids))
 
 
@@ -123,7 +161,7 @@ def decode_table(
 
     Args:
         chain: in evaluation mode; without a decoder module CTC of the last interface searches.
-        inputs: utterance id to audio file or source text.
+        inputs: utterance id to audio file or source text; the answer to a text without words is empty, and said to be.
         options: of the search.
         batch_size: utterances at once; it does not change the answers.
         more: other scorers, see ``search.chain_search``.
@@ -132,8 +170,9 @@ def decode_table(
         DataError: inputs that cannot be read, by utterance.
     """
     vocab = chain.last.ports[1].vocab
-    result = Decoded([Tables() for _ in range(options.nbest)], {})
-    start = time.perf_counter()
+    interfaces = {n: Tables() for n, m in zip(chain.names, chain) if not isinstance(m, DecoderModule) and produced(m)}
+    result = Decoded([Tables() for _ in range(options.nbest)], interfaces)
+    start, done = time.perf_counter(), set[str]()
     for uids, x, lengths in each_batch(chain, inputs, batch_size, "decode"):
         answers, found = chain.decode_batch(x, lengths, options, more)
         assert vocab is not None
@@ -141,9 +180,22 @@ def decode_table(
             for tables, hypothesis in zip(result.nbest, hypotheses):
                 tables.add(uid, hypothesis.ids, hypothesis.score, vocab, hypothesis.parts)
         for module, marginals in found.items():
-            _add_greedy(result.interfaces.setdefault(module, Tables()), uids, marginals)
+            _add_greedy(result.interfaces[module], uids, marginals)
+        done.update(uids)
+    _add_empty(result, [uid for uid in inputs if uid not in done])
     result.seconds = time.perf_counter() - start
     return result
+
+
+def _add_empty(result: Decoded, uids: Sequence[str]) -> None:
+    if not uids:
+        return
+    more = " ..." if len(uids) > 5 else ""
+    logging.warning("%d inputs have no words; their answer is empty: %s%s", len(uids), " ".join(uids[:5]), more)
+    for tables in (*result.nbest, *result.interfaces.values()):
+        for uid in uids:
+            tables.text[uid] = tables.token[uid] = tables.token_int[uid] = ""
+            tables.score[uid] = f"{0.0:.6f}"
 
 
 def _add_greedy(tables: Tables, uids: Sequence[str], marginals: Marginals) -> None:

@@ -10,13 +10,15 @@ import collections
 import functools
 import hashlib
 import io
+import itertools
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from espnet2_legonn import spm
+from espnet2_legonn import lines, spm
 from espnet2_legonn.errors import DataError, InterfaceMismatch, harmless
+from espnet2_legonn.pieces import PieceModel, read_model
 
 if TYPE_CHECKING:
     import torch
@@ -27,20 +29,31 @@ UNITS = ("bpe", "phn", "char", "word")
 MAX_VOCAB_BYTES = 32 << 20
 # Merges of subword-nmt begin so; pieces inside a word end in @@.
 MERGES, JOINT = b"#version:", re.compile(r"@@(?: |$)")
+# Tokens that no model splits text into, and lists hold all the same: <en>, fairseq's padding.
+_APART = re.compile(r"<[^<>]*>|madeupword\d+")
+# The part of a model's pieces that its list may lack (lists made from what occurred in a corpus).
+MAX_LACKING = 0.05
+_BYTES = {f"<0x{i:02X}>": i for i in range(256)}
 # Beyond this much change of slots per token a plug is measurably worse. Too few hurt more than too many: on the demo's
 # Romanian x0.7 costs 9 BLEU and x1.5 costs 2; on speech either way costs 14 WER.
 RATIO_TOLERANCE = 1.2
 
 __all__ = [
-    "Finding",
-    "Interface",
-    "InterfaceMismatch",
-    "Marginals",
-    "SearchChoice",
-    "Vocabulary",
-    "compare",
+    "Finding", "Interface", "InterfaceMismatch", "Marginals", "SearchChoice", "Vocabulary", "compare", "read_tokens",
     "require_match",
-]
+]  # fmt: skip
+
+
+def read_tokens(path: Path) -> list[str]:
+    """A token list: one token a line, nothing else.
+
+    Raises:
+        DataError: the file is missing, cannot be read, or has lines that are no token.
+    """
+    tokens = list(lines.read(path, windows=False))
+    if "" in tokens:
+        raise DataError(f"{path}:{tokens.index('') + 1}: an empty line is no token; remove it")
+    return tokens
 
 
 @dataclass(frozen=True)
@@ -90,8 +103,24 @@ class Vocabulary:
                 f"vocabulary: control characters or overrides of direction in {len(odd)} tokens, the first is "
                 f"{odd[0]!r}; they would act on terminals: clean the text and make the list again"
             )
+        faults += self._misfit()
         if faults:
             raise DataError(faults)
+
+    def _misfit(self) -> list[str]:
+        """Token list and sentencepiece model of two vocabularies: much of any text would become ``<unk>``."""
+        if self._pieces is None:
+            return []
+        pieces, tokens = set(self._pieces.pieces), set(self.tokens)
+        foreign = [t for t in self.tokens if t not in pieces and not _APART.fullmatch(t)]
+        lacking = [p for p in self._pieces.pieces if p not in tokens]
+        if not foreign and len(lacking) <= MAX_LACKING * len(pieces):
+            return []
+        return [
+            f"vocabulary: the sentencepiece model belongs to another token list: {len(foreign)} tokens are no pieces "
+            f"of it ({' '.join(foreign[:5])}), {len(lacking)} of its {len(pieces)} pieces are no tokens "
+            f"({' '.join(lacking[:5])}); take tokens.txt and bpe.model from one folder"
+        ]
 
     @classmethod
     def from_files(
@@ -105,7 +134,7 @@ class Vocabulary:
         """Read ``tokens.txt`` (one token a line) and, for ``bpe``, the sentencepiece model.
 
         Raises:
-            DataError: a file is missing, or the list is not a vocabulary; the file is named.
+            DataError: a file is missing, the list is not a vocabulary, or the model is another's; the file is named.
         """
         path = Path(tokens)
         if not path.is_file():
@@ -118,14 +147,11 @@ class Vocabulary:
                 raise DataError(f"{file}: {file.stat().st_size} bytes; a vocabulary has at most {MAX_VOCAB_BYTES}")
         try:
             model = None if model_path is None else model_path.read_bytes()
-            # Only "\n" ends a line: a token may be another Unicode separator.
-            lines = path.read_text(encoding="utf-8").split("\n")
         except OSError as error:
             raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from None
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}: not UTF-8 at byte {error.start}; save the token list as UTF-8") from None
+        listed = tuple(read_tokens(path))
         try:
-            return cls(tuple(line for line in lines if line), unit, language, normalization, model)
+            return cls(listed, unit, language, normalization, model)
         except DataError as error:
             raise DataError([f"{path}: {fault}" for fault in error.faults]) from None
 
@@ -155,6 +181,20 @@ class Vocabulary:
         return {token: i for i, token in enumerate(self.tokens)}
 
     @functools.cached_property
+    def _pieces(self) -> PieceModel | None:
+        if self.unit != "bpe" or not self.bpemodel or self.merges:
+            return None
+        return read_model(self.bpemodel)
+
+    @property
+    def normalizer(self) -> str | None:
+        """What sentencepiece does to text before it splits it: ``identity``, ``nmt_nfkc``, ...; None if it is not used.
+
+        Anything but ``identity`` gives text back that is not what went in: it is part of the contract.
+        """
+        return None if self._pieces is None else self._pieces.normalizer
+
+    @functools.cached_property
     def _spm(self) -> Any:
         if not self.bpemodel:
             raise DataError("vocabulary: unit bpe needs a sentencepiece model to split text; give bpemodel")
@@ -178,7 +218,7 @@ class Vocabulary:
 
     def __getstate__(self) -> dict[str, Any]:
         # What splits text is rebuilt from its bytes after unpickling (data loader workers).
-        return {k: v for k, v in self.__dict__.items() if k not in ("_spm", "_bpe", "ids")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_spm", "_bpe", "_pieces", "ids")}
 
     def split(self, text: str) -> list[str]:
         """Text to tokens, unknown ones included as they are."""
@@ -195,16 +235,32 @@ class Vocabulary:
         return [self.ids.get(token, self.unk_id) for token in self.split(text)]
 
     def decode(self, ids: list[int]) -> str:
-        """Ids to text; ``<blank>`` and ``<sos/eos>`` are left out."""
+        """Ids to text; ``<blank>`` and ``<sos/eos>`` are left out, pieces of byte fallback are joined to characters."""
         special = (self.blank_id, self.sos_eos_id)
         tokens = [self.tokens[i] for i in ids if i not in special]
         if self.merges:
             return JOINT.sub("", " ".join(tokens))
         if self.unit == "bpe":
-            return "".join(tokens).replace("\u2581", " ").strip()
+            return self._join(tokens)
         if self.unit == "char":
             return "".join(" " if t == SPACE else t for t in tokens)
         return " ".join(tokens)
+
+    def _join(self, tokens: list[str]) -> str:
+        """Pieces to text. A line end that was spelled in bytes becomes a blank: a text is one line."""
+        if not self._spells_bytes:
+            return "".join(tokens).replace("\u2581", " ").strip(" ")
+        text = ""
+        for spelled, run in itertools.groupby(tokens, _BYTES.__contains__):
+            if spelled:
+                text += bytes(_BYTES[token] for token in run).decode("utf-8", errors="replace")
+            else:
+                text += "".join(run).replace("\u2581", " ")
+        return text.replace("\r", " ").replace("\n", " ").strip(" ")
+
+    @functools.cached_property
+    def _spells_bytes(self) -> bool:
+        return _BYTES.keys() <= self.ids.keys()
 
 
 @dataclass(frozen=True)
@@ -281,6 +337,9 @@ def compare(producer: Interface, consumer: Interface, collapse: bool = False) ->
             findings.append(Finding(True, _differs(name, a, b)))
     if left.bpemodel and right.bpemodel and left.bpemodel != right.bpemodel:
         findings.append(Finding(False, "sentencepiece models differ: the same text may be split in another way"))
+    a, b = left.normalizer, right.normalizer
+    if a and b and a != b:
+        findings.append(Finding(False, f"{_differs('sentencepiece normaliser', a, b)}: other tokens of the same text"))
     if not producer.grounded:
         findings.append(
             Finding(False, "the producer was trained without CTC: its slots have no meaning to others (Table X)")

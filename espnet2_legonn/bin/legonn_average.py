@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet2_legonn.errors import LegoNNError
+from espnet2_legonn.scoring.metrics import METRICS
 
 
 def main(cmd: Sequence[str] | None = None) -> None:
@@ -20,7 +21,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add("exp", type=Path, help="experiment folder with <n>epoch.pth")
     add("--data", type=Path, required=True, help="data directory of the validation set")
-    add("--metric", choices=("wer", "per", "bleu", "bleu_tok", "bleu_split"), default="bleu")
+    add("--metric", choices=list(METRICS), default="bleu")
     add("--window", type=int, default=10, help="checkpoints in a window")
     add("--candidates", type=int, default=3, help="newest windows tried")
     add("--stride", type=int, default=1, help="epochs between windows")

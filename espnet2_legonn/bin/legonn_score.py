@@ -9,11 +9,12 @@ from pathlib import Path
 
 from espnet2_legonn.errors import LegoNNError
 from espnet2_legonn.scoring.bleu import BleuReport, score_bleu
+from espnet2_legonn.scoring.metrics import METRICS
 from espnet2_legonn.scoring.results import render_results, write_results
 from espnet2_legonn.scoring.significance import compare
 from espnet2_legonn.scoring.tables import write_atomic, write_report
-from espnet2_legonn.scoring.translation import METRICS, change_of
-from espnet2_legonn.scoring.wer import TOKENIZERS, ErrorReport, score_error_rate
+from espnet2_legonn.scoring.translation import change_of
+from espnet2_legonn.scoring.wer import ErrorReport, score_error_rate
 
 EXAMPLES = """examples:
   legonn_score score --metric wer --ref data/test/text --hyp exp/x/dec/test/text --outdir exp/x/score_wer
@@ -45,13 +46,15 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--metric", required=True, choices=[*TOKENIZERS, *METRICS])
+    parser.add_argument("--metric", required=True, choices=list(METRICS))
     parser.add_argument("--ref", required=True, nargs="+", metavar="FILE", help="reference text; several for bleu")
     parser.add_argument("--hyp", required=True, metavar="FILE", help="hypothesis text, joined by utterance id")
     parser.add_argument("--utt2spk", metavar="FILE", help="rows per speaker; the bootstrap draws speakers")
     parser.add_argument("--lowercase", action="store_true", help="lower-case both sides")
-    parser.add_argument("--tokenize", default="13a", help="sacreBLEU tokenizer, `none` for tokenised text (bleu only)")
-    parser.add_argument("--language", help="of the target: how bleu_detok detokenises, for instance de")
+    parser.add_argument("--tokenize", help="sacreBLEU tokenizer of bleu, `none` for tokens (default: by --language)")
+    parser.add_argument(
+        "--language", help="of the target (de): how BLEU cuts texts and bleu_detok joins them"
+    )
     parser.add_argument(
         "--missing",
         choices=["error", "empty"],
@@ -62,9 +65,10 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
 
 
 def _score(args: argparse.Namespace, hyp: str) -> ErrorReport | BleuReport:
-    if args.metric in METRICS:
-        change = change_of(args.metric, args.language)
-        options = (args.utt2spk, args.lowercase, args.tokenize, args.missing)
+    if METRICS[args.metric].higher:
+        # A tokenizer that is asked for wins over that of the language.
+        change = None if args.metric == "bleu" and args.tokenize else change_of(args.metric, args.language)
+        options = (args.utt2spk, args.lowercase, args.tokenize or "13a", args.missing)
         report: ErrorReport | BleuReport = score_bleu(args.ref, hyp, *options, change=change)
     else:
         report = score_error_rate(args.ref[0], hyp, args.metric, args.utt2spk, args.lowercase, args.missing)
@@ -77,7 +81,7 @@ def main(cmd: Sequence[str] | None = None) -> int:
     """Runs the command; 0 on success, 1 with the faults on stderr, 2 on wrong usage."""
     parser = get_parser()
     args = parser.parse_args(cmd)
-    if args.command != "results" and args.metric not in METRICS and len(args.ref) > 1:
+    if args.command != "results" and not METRICS[args.metric].higher and len(args.ref) > 1:
         parser.error(f"--metric {args.metric} takes one --ref, got {len(args.ref)}")
     try:
         if args.command == "results":

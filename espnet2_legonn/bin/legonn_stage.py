@@ -13,7 +13,8 @@ from espnet2_legonn.errors import LegoNNError
 def _stats(args: argparse.Namespace, extra: list[str]) -> None:
     from espnet2_legonn.recipe import stages
 
-    stages.stats(args.config, args.train, args.valid, args.out, args.cmd, args.nj, extra)
+    for line in stages.stats(args.config, args.train, args.valid, args.out, args.cmd, args.nj, extra):
+        print(line)
 
 
 def _train(args: argparse.Namespace, extra: list[str]) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
 from espnet2_legonn.errors import DataError
+from espnet2_legonn.lines import scan
 
 # One <seg>...</seg>; older test sets break a segment over lines or write it in capitals, and bare ampersands keep
 # them from being XML.
@@ -119,12 +120,9 @@ def byte_lines(file: File) -> Iterator[bytes]:
 
 def text_lines(file: File, faults: list[str]) -> Iterator[tuple[int, str | None]]:
     """Numbers and lines; None for a line that is not UTF-8, which becomes a fault."""
-    for number, raw in enumerate(byte_lines(file), 1):
-        try:
-            yield number, raw.decode("utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            faults.append(f"{file}:{number}: not UTF-8 (byte {error.start + 1}); convert the file with iconv")
-            yield number, None
+    for number, text, wrong in scan(byte_lines(file), str(file), windows=True):
+        faults += wrong
+        yield number, text
 
 
 def _tsv(corpus: Corpus, faults: list[str]) -> Iterator[tuple[int, str, str]]:

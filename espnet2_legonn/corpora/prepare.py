@@ -19,7 +19,7 @@ from typing import TextIO
 
 from espnet2_legonn.corpora.parallel import Corpus, EvalSet, Pair, check, read
 from espnet2_legonn.corpora.treatment import Treatment
-from espnet2_legonn.data.tables import atomic_text
+from espnet2_legonn.data.tables import atomic_text, format_row
 from espnet2_legonn.errors import DataError, LegoNNError
 
 CHUNK = 2000  # pairs given to a process at a time
@@ -126,7 +126,8 @@ class Writer:
         self._last = key
         rows = {"src_text": source, "text": target, "utt2spk": key, "spk2utt": key, **extra}
         for name, stream in self._streams.items():
-            stream.write(f"{key} {rows[name]}\n")
+            # Treated texts are clean; raw references are as published, and a table's line is one line.
+            stream.write(format_row(key, rows[name].replace("\r", " ").strip()))
 
 
 def digests(folder: Path, names: Iterable[str] = ("src_text", "text")) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from espnet2_legonn.data.datadir import DataDir, validate, write_datadir
 from espnet2_legonn.errors import DataError, LegoNNError
+from espnet2_legonn.lines import scan
 from espnet2_legonn.zoo.files import sha256_of
 
 SHOWN = 1000  # faults printed
@@ -49,12 +50,10 @@ def read_lines(path: Path, faults: list[str]) -> list[str]:
         faults.append(f"{path}: no such file")
         return []
     lines = []
-    for number, raw in enumerate(path.read_bytes().removesuffix(b"\n").split(b"\n"), start=1):
-        try:
-            lines.append(raw.decode("utf-8").removesuffix("\r"))
-        except UnicodeDecodeError as error:
-            faults.append(f"{path}:{number}: not UTF-8 (byte {error.start + 1}); convert the file with iconv")
-            lines.append("")
+    with open(path, "rb") as stream:
+        for _, text, wrong in scan(stream, path, windows=True):
+            faults += wrong
+            lines.append(text or "")
     return lines
 
 

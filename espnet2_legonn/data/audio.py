@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile as sf
 import soxr
 
+from espnet2_legonn.data.cut_short import missing
 from espnet2_legonn.errors import DataError
 
 INT16 = 32768
 # Kaldi's extract-segments forgives segment ends this far beyond the recording (seconds).
 MAX_OVERSHOOT = 0.5
+# Decoders differ by a frame in what they take for the silence that an mp3 encoder adds.
+MP3_SLACK = 1152
 _REMEDY = "for a format libsndfile lacks, let wav.scp run a decoder: `ffmpeg -v error -i FILE -f wav - |`"
 
 
@@ -34,30 +40,85 @@ def read_audio(spec: str) -> tuple[np.ndarray, int]:
         samples: float32, (samples, channels), full scale 1.0. rate: Hz.
 
     Raises:
-        DataError: unreadable, a failing command, no samples, NaN or infinite samples. Does not name the
+        DataError: unreadable, cut short, a failing command, no samples, NaN or infinite samples. Does not name the
             utterance.
     """
-    source = io.BytesIO(_run(spec)) if is_pipe(spec) else _existing(spec)
-    try:
-        samples, rate = sf.read(source, dtype="float32", always_2d=True)
-    except sf.SoundFileError as error:
-        raise DataError(f"cannot decode '{spec}': {error}; {_REMEDY}") from error
+    with _opened(spec) as file:
+        samples, rate, promised, format = file.read(dtype="float32", always_2d=True), *_facts(file)
     if not len(samples):
         raise DataError(f"'{spec}' has no samples")
+    if promised - len(samples) > (MP3_SLACK if format == "MP3" else 0):
+        raise DataError(_cut_short(spec, promised / rate, len(samples) / rate))
     if not np.isfinite(samples).all():
         raise DataError(f"'{spec}' has {int((~np.isfinite(samples)).sum())} NaN or infinite samples")
     return samples, rate
 
 
-def seconds(spec: str) -> float | None:
-    """Duration from the header, None for a command. DataError when the file is missing or not audio."""
+def seconds(spec: str, fs: int | None = None) -> float | None:
+    """Duration from the header, None for a command, which is not run.
+
+    Args:
+        fs: the file is to be used as it is, by a model for this rate in Hz: no command, one channel.
+
+    Raises:
+        DataError: the file is missing, not audio, cut short, or not fit to be used as it is.
+    """
     if is_pipe(spec):
+        if fs is not None:
+            raise DataError(f"'{spec}' is a command; stage 3 (`format`) makes a file of its output")
         return None
+    with _opened(spec) as file:
+        rate, frames, _ = _facts(file)
+        if not frames:
+            raise DataError(f"'{spec}' has no samples")
+        file.seek(frames - 1)
+        if not len(file.read(1)):
+            raise DataError(_cut_short(spec, frames / rate, None))
+        channels = file.channels
+    if fs is not None and rate != fs:
+        raise DataError(f"'{spec}' is sampled at {rate} Hz, {fs} Hz expected; format it with --fs {fs}")
+    if fs is not None and channels != 1:
+        raise DataError(f"'{spec}' has {channels} channels, 1 expected; format it with --mono")
+    return frames / rate
+
+
+@contextlib.contextmanager
+def _opened(spec: str) -> Iterator[sf.SoundFile]:
+    """A sound file that is as long as its header says, as far as that can be known without decoding.
+
+    Raises:
+        DataError: it is not, or libsndfile cannot open or (inside the block) decode it.
+    """
+    with contextlib.closing(io.BytesIO(_run(spec)) if is_pipe(spec) else _file(spec)) as stream:
+        lost = missing(stream)
+        stream.seek(0)
+        try:
+            # Without the name, libsndfile goes by the content: x.raw with a header is read, without one refused.
+            with sf.SoundFile(stream) as file:
+                if lost and file.samplerate:
+                    there = file.frames / file.samplerate
+                    raise DataError(_cut_short(spec, there / (1 - lost) if lost < 1 else None, there))
+                yield file
+        except (sf.SoundFileError, TypeError) as error:
+            raise DataError(f"cannot decode '{spec}': {getattr(error, 'error_string', error)}; {_REMEDY}") from error
+
+
+def _facts(file: sf.SoundFile) -> tuple[int, int, str]:
+    """Rate in Hz, samples of each channel as the header says, format."""
+    return file.samplerate, file.frames, file.format
+
+
+def _cut_short(spec: str, promised: float | None, there: float | None) -> str:
+    told = "more" if promised is None else f"{promised:.2f} s"
+    have = "less" if there is None else f"{there:.2f} s"
+    return f"'{spec}' is cut short: its header promises {told}, {have} can be read; get it again"
+
+
+def _file(spec: str) -> BinaryIO:
     try:
-        info = sf.info(_existing(spec))
-    except sf.SoundFileError as error:
-        raise DataError(f"cannot decode '{spec}': {error}; {_REMEDY}") from error
-    return info.frames / info.samplerate
+        return open(_existing(spec), "rb")
+    except OSError as error:
+        raise DataError(f"'{spec}': cannot be read ({error.strerror})") from error
 
 
 def _existing(spec: str) -> str:
@@ -103,9 +164,11 @@ def cut(samples: np.ndarray, rate: int, start: float, end: float) -> np.ndarray:
     """Samples from `start` to `end` seconds; end -1 means to the end, as does an end up to 0.5 s beyond it.
 
     Raises:
-        DataError: the segment begins after the end, or ends more than 0.5 s beyond it.
+        DataError: the segment is none, begins after the end, or ends more than 0.5 s beyond it.
     """
     total = len(samples) / rate
+    if not (start >= 0 and (end > start or end == -1)):  # a negative index would count from the end
+        raise DataError(f"segment {start:g}-{end:g} s: 0 <= start < end is needed (end -1: to the end)")
     if start >= total or end > total + MAX_OVERSHOOT:
         raise DataError(f"segment {start:g}-{end:g} s is beyond the recording's {total:.2f} s")
     piece = samples[round(start * rate) : len(samples) if end == -1 else round(end * rate)]
@@ -118,10 +181,16 @@ def change_rate(samples: np.ndarray, rate: int, fs: int, speed: float = 1.0) -> 
     """Resample to `fs` Hz and play `speed` times as fast (tempo and pitch, as `sox speed`), in one pass.
 
     The result has about len(samples) * fs / (rate * speed) samples.
+
+    Raises:
+        DataError: that is none.
     """
     if rate == fs and speed == 1:
         return samples
-    return soxr.resample(samples, rate * speed, fs)
+    changed = soxr.resample(samples, rate * speed, fs)
+    if not len(changed):
+        raise DataError(f"{len(samples)} samples at {rate} Hz are too short: none is left at {fs} Hz")
+    return changed
 
 
 def to_int16(samples: np.ndarray) -> tuple[np.ndarray, int]:

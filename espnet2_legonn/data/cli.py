@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -30,13 +31,14 @@ EXAMPLES = {
 
 
 def _validate(args: argparse.Namespace) -> str:
+    fs = audio.parse_fs(args.fs) if args.fs else None
     count = datadir.validate(
         args.dir,
         text=not args.no_text,
         wav=not args.no_wav,
         spk_sort=not args.no_spk_sort,
         allow_empty_text=args.allow_empty_text,
-        durations=audio.seconds if args.audio else None,
+        durations=functools.partial(audio.seconds, fs=fs) if args.audio or fs else None,
     )
     return f"{args.dir}: valid, {count} utterances"
 
@@ -97,6 +99,7 @@ def _vocab(args: argparse.Namespace) -> object:
             character_coverage=args.character_coverage,
             user_defined_symbols=args.user_defined_symbols,
             input_sentence_size=args.input_sentence_size,
+            normalizer=args.normalizer,
             **common,
         )
     if args.unit == "word":
@@ -106,6 +109,8 @@ def _vocab(args: argparse.Namespace) -> object:
 
 
 def _phonemes(args: argparse.Namespace) -> object:
+    # The table that is to be replaced may be of an earlier state of the directory.
+    datadir.DataDir(args.dir).tables(args.input, without=(args.output,))
     backend = phonemes.make_backend(args.backend, args.lexicon)
     boundary = None if args.word_boundary == "none" else args.word_boundary
     phonemizer = phonemes.Phonemizer(backend, strip_stress=args.strip_stress, word_boundary=boundary)
@@ -140,7 +145,8 @@ def _add_directories(subs: argparse._SubParsersAction) -> None:
     p.add_argument("--no_wav", action="store_true", help="no wav.scp (or source text) is needed")
     p.add_argument("--no_spk_sort", action="store_true", help="speakers may sort differently from utterances")
     p.add_argument("--allow_empty_text", action="store_true", help="utterances may have no words")
-    p.add_argument("--audio", action="store_true", help="open the audio files: missing ones, segments beyond the end")
+    p.add_argument("--audio", action="store_true", help="open the audio files: missing, cut short, segments beyond")
+    p.add_argument("--fs", help="with --audio: files of this rate with one channel, ready for a model, e.g. 16k")
     p = _add(subs, "fix", _fix, "Sort, drop faulty lines, keep utterances all tables have; old files in .backup.")
     p.add_argument("dir", type=Path)
     p.add_argument("--allow_empty_text", action="store_true", help="keep utterances without words")
@@ -206,6 +212,7 @@ def _add_text(subs: argparse._SubParsersAction) -> None:
     p.add_argument(
         "--input_sentence_size", type=int, default=0, help="train on a sample of so many lines (default: all)"
     )
+    p.add_argument("--normalizer", default="identity", choices=vocab.NORMALIZERS, help="of sentencepiece (bpe)")
     p.add_argument("--plain", action="store_true", help="texts have no utterance ids")
     p.add_argument(
         "--report_on",

@@ -6,20 +6,25 @@ applied after cutting.
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from espnet2_legonn.data.checks import Checker, Wanted, row_fault, spk2utt
 from espnet2_legonn.data.tables import (
     Kind,
-    Row,
+    id_fault,
     is_text,
     read_table,
     scan_table,
+    shown,
     split_fields,
     table_kind,
     write_table,
+    written_faults,
 )
 from espnet2_legonn.errors import DataError
 
@@ -55,25 +60,31 @@ class DataDir:
         """One table; DataError if it is missing or damaged."""
         return read_table(self.path / name)
 
-    def tables(self) -> dict[str, dict[str, str]]:
-        """All tables by name; DataError lists the faults of all of them."""
-        found: dict[str, dict[str, str]] = {}
-        faults: list[str] = []
-        for name in self.names():
-            try:
-                found[name] = self.table(name)
-            except DataError as error:
-                faults += error.faults
-        if faults:
-            raise DataError(faults)
-        return found
+    def check(self, wanted: Wanted, without: Collection[str] = ()) -> Checker:
+        """All tables (but those named in `without`) with their faults."""
+        return Checker(self.path, [name for name in self.names() if name not in without], wanted)
+
+    def tables(self, *files: str, without: Collection[str] = ()) -> dict[str, dict[str, str]]:
+        """All tables by name, as a step needs them: checked as `validate` checks them.
+
+        An utterance may have no words: `filter` drops and counts it. The order of speakers does not matter.
+
+        Args:
+            files: tables that the step cannot do without.
+            without: tables that it replaces.
+
+        Raises:
+            DataError: every fault of the directory.
+        """
+        wanted = Wanted(text=False, wav=False, files=files, spk_sort=False, allow_empty_text=True)
+        return self.check(wanted, without).tables()
 
 
 def write_datadir(path: Path | str, tables: Mapping[str, Mapping[str, str]]) -> DataDir:
     """Write tables to `path`, each atomically; spk2utt comes from utt2spk, other tables there go.
 
     Raises:
-        DataError: there is no utterance to write.
+        DataError: there is no utterance to write, or rows would not be read as they were written (an id that is none).
     """
     path = Path(path)
     if not any(tables.get(name) for name in tables if table_kind(name) == "utt"):
@@ -81,6 +92,11 @@ def write_datadir(path: Path | str, tables: Mapping[str, Mapping[str, str]]) -> 
     final = dict(tables)
     if "utt2spk" in final:
         final["spk2utt"] = spk2utt(final["utt2spk"])
+    faults = []
+    for name, table in final.items():
+        faults += [f"{path / name}: {fault}" for row in table.items() for fault in written_faults(*row)]
+    if faults:
+        raise DataError(faults)
     path.mkdir(parents=True, exist_ok=True)
     for name, table in final.items():
         write_table(path / name, table)
@@ -91,17 +107,20 @@ def write_datadir(path: Path | str, tables: Mapping[str, Mapping[str, str]]) -> 
     return written
 
 
-def spk2utt(utt2spk: Mapping[str, str]) -> dict[str, str]:
-    """`spk -> utt1 utt2 ...` from `utt -> spk`."""
-    speakers: dict[str, list[str]] = {}
-    for utt in sorted(utt2spk):
-        speakers.setdefault(utt2spk[utt], []).append(utt)
-    return {speaker: " ".join(utts) for speaker, utts in speakers.items()}
-
-
 def restrict(tables: Mapping[str, Mapping[str, str]], keep: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Tables limited to the utterances `keep`, with their speakers and recordings."""
+    """Tables limited to the utterances `keep`, with their speakers and recordings.
+
+    Raises:
+        DataError: a table lacks one of them; nothing becomes smaller without a word.
+    """
     utts = set(keep)
+    faults = [
+        f"{name}: no line for {len(lost)} utterances that other tables have: {', '.join(map(shown, lost[:SHOWN_IDS]))}"
+        for name in tables
+        if table_kind(name) == "utt" and (lost := sorted(utts - tables[name].keys()))
+    ]
+    if faults:
+        raise DataError(faults)
     segments = tables.get("segments")
     recos = utts if segments is None else {split_fields(v)[0] for u, v in segments.items() if u in utts}
     speakers = {speaker for utt, speaker in tables.get("utt2spk", {}).items() if utt in utts}
@@ -112,41 +131,6 @@ def restrict(tables: Mapping[str, Mapping[str, str]], keep: Iterable[str]) -> di
         if kind is not None and name != "spk2utt":
             kept[name] = {key: value for key, value in table.items() if key in ids[kind]}
     return kept
-
-
-def row_fault(name: str, value: str) -> str | None:
-    """What is wrong with a value of the table `name` seen alone, or None."""
-    fields = split_fields(value)
-    expected = {
-        "utt2spk": 1,
-        "utt2uniq": 1,
-        "utt2dur": 1,
-        "reco2dur": 1,
-        "utt2speed": 1,
-        "utt2num_samples": 1,
-        "spk2gender": 1,
-        "segments": 3,
-        "reco2file_and_channel": 2,
-    }.get(name)
-    if expected is not None and len(fields) != expected:
-        return f"{expected + 1} fields expected, {len(fields) + 1} found"
-    if name in ("wav.scp", "feats.scp", "spk2utt") and not fields:
-        return "no value after the key"
-    if name in ("utt2dur", "reco2dur", "utt2speed", "utt2num_samples"):
-        return None if _number(fields[0]) > 0 else f"'{fields[0]}' is not a positive number"
-    if name == "segments":
-        start, end = _number(fields[1]), _number(fields[2])
-        if not (start >= 0 and (end > start or end == -1)):
-            return f"segment '{fields[1]}' to '{fields[2]}' s; 0 <= start < end is needed (end -1: to the end)"
-    return None
-
-
-def _number(text: str) -> float:
-    """The float, or NaN (which fails every comparison)."""
-    try:
-        return float(text)
-    except ValueError:
-        return float("nan")
 
 
 @dataclass
@@ -172,8 +156,8 @@ class FixReport:
 def fix(path: Path | str, *, allow_empty_text: bool = False) -> FixReport:
     """Sort every table, drop faulty lines, keep the utterances that all tables have, rebuild spk2utt.
 
-    The files as they were are kept in `<path>/.backup`. A missing utt2spk is made by mapping each utterance
-    to itself.
+    The files as they were are kept in `<path>/.backup`; those of a later call that changes something in
+    `.backup.2`, and so on. A missing utt2spk is made by mapping each utterance to itself.
 
     Raises:
         DataError: no utterance would be left (the directory is then untouched).
@@ -191,12 +175,14 @@ def fix(path: Path | str, *, allow_empty_text: bool = False) -> FixReport:
     if not keep:
         raise DataError([f"{data.path}: no utterance is in all of {', '.join(sorted(tables))}", str(report)])
     before = {name: (data.path / name).read_bytes() for name in data.names()}
-    _backup(data)
-    write_datadir(data.path, restrict(tables, keep))
-    after = {name: (data.path / name).read_bytes() for name in data.names()}
-    for name in sorted(after):
-        if name in before and before[name] != after[name]:
-            report.repairs.append(f"rewrote {name}")
+    with tempfile.TemporaryDirectory(dir=data.path, prefix=".fix.") as room:
+        fixed = write_datadir(room, restrict(tables, keep))
+        after = {name: (fixed.path / name).read_bytes() for name in fixed.names()}
+        if after != before:
+            report.repairs.append(f"the files as they were are in {_backup(data)}")
+            for name in after:
+                os.replace(fixed.path / name, data.path / name)
+    report.repairs += [f"rewrote {name}" for name in sorted(after) if before.get(name, after[name]) != after[name]]
     report.kept = len(keep)
     return report
 
@@ -207,7 +193,9 @@ def _clean_rows(path: Path, report: FixReport, allow_empty_text: bool) -> dict[s
     table: dict[str, str] = {}
     for row in rows:
         fault = row_fault(path.name, row.value)
-        if row.key in table:
+        if wrong := id_fault(row.key):
+            report.drop(f"{wrong}, in {path.name}", row.key)
+        elif row.key in table:
             report.drop(f"repeated in {path.name}, first line kept", row.key)
         elif fault is not None:
             report.drop(f"faulty line in {path.name}", row.key)
@@ -237,11 +225,16 @@ def _intersect(tables: Mapping[str, Mapping[str, str]], report: FixReport) -> se
     return keep
 
 
-def _backup(data: DataDir) -> None:
-    backup = data.path / ".backup"
-    backup.mkdir(exist_ok=True)
+def _backup(data: DataDir) -> Path:
+    """Copy all tables to the first `.backup` folder that is not there; an older one is never written to."""
+    backup, number = data.path / ".backup", 1
+    while backup.exists():
+        number += 1
+        backup = data.path / f".backup.{number}"
+    backup.mkdir()
     for name in data.names():
         shutil.copy2(data.path / name, backup / name)
+    return backup
 
 
 def validate(
@@ -255,155 +248,10 @@ def validate(
 ) -> int:
     """Check a data directory; returns its number of utterances.
 
-    Args:
-        text: a transcript table (text or text.*) is required.
-        wav: wav.scp is required, unless there is a source-text table (src_text, or two text tables) as in
-            translation.
-        spk_sort: the order of speakers must agree with the order of utterances.
-        allow_empty_text: an utterance may have no words.
-        durations: value of wav.scp -> seconds (None: unknown); called per recording, errors it raises are
-            collected.
+    Args: see `checks.Wanted`.
 
     Raises:
         DataError: every fault found, as `file:line: ...`.
     """
-    check = _Validator(DataDir(path))
-    check.presence(text, wav)
-    check.lines(allow_empty_text)
-    if "utt2spk" in check.rows:
-        check.utterance_sets()
-        check.speakers(spk_sort)
-    check.segments(durations)
-    if check.faults:
-        raise DataError(check.faults)
-    return len(check.rows["utt2spk"])
-
-
-class _Validator:
-    """Collects the faults of one directory."""
-
-    def __init__(self, data: DataDir) -> None:
-        self.path = data.path
-        self.rows: dict[str, list[Row]] = {}
-        self.faults: list[str] = []
-        for name in data.names():
-            self.rows[name], faults = scan_table(data.path / name)
-            self.faults += faults
-
-    def _fault(self, name: str, line: int, message: str) -> None:
-        self.faults.append(f"{self.path / name}:{line}: {message}")
-
-    def _keys(self, name: str) -> set[str]:
-        return {row.key for row in self.rows.get(name, ())}
-
-    def presence(self, text: bool, wav: bool) -> None:
-        texts = [n for n in self.rows if is_text(n) and n != "text_phn"]
-        if "utt2spk" not in self.rows:
-            self.faults.append(
-                f"{self.path}: utt2spk is missing; `fix` can make one with each utterance its own speaker"
-            )
-        if text and not any(not n.startswith("src_") for n in texts):
-            self.faults.append(f"{self.path}: no text (or text.<case>.<lang>); add it or validate with --no_text")
-        if wav and "wav.scp" not in self.rows and len(texts) < 2:
-            self.faults.append(f"{self.path}: neither wav.scp nor src_text; add one or validate with --no_wav")
-        for name, rows in self.rows.items():
-            if not rows:
-                self.faults.append(f"{self.path / name}: empty file")
-
-    def lines(self, allow_empty_text: bool) -> None:
-        """Faults that one table shows by itself."""
-        for name, rows in self.rows.items():
-            seen: dict[str, int] = {}
-            last = ""
-            for row in rows:
-                if row.key in seen:
-                    self._fault(name, row.line, f"'{row.key}' repeats line {seen[row.key]}; ids must be unique")
-                elif row.key < last:
-                    self._fault(
-                        name,
-                        row.line,
-                        f"'{row.key}' is not sorted: it follows '{last}'; sort with LC_ALL=C or `fix`",
-                    )
-                seen.setdefault(row.key, row.line)
-                last = row.key
-                if fault := row_fault(name, row.value):
-                    self._fault(name, row.line, f"'{row.key}': {fault}")
-                if is_text(name):
-                    self._text(name, row, allow_empty_text)
-
-    def _text(self, name: str, row: Row, allow_empty_text: bool) -> None:
-        if not row.value and not allow_empty_text:
-            self._fault(name, row.line, f"'{row.key}' has empty text; `fix` drops it, --allow_empty_text accepts it")
-        odd = sorted({c for c in row.value if c not in " \t" and (c.isspace() or not c.isprintable())})
-        if odd:
-            codes = " ".join(f"U+{ord(c):04X}" for c in odd)
-            self._fault(name, row.line, f"'{row.key}' has unprintable or unusual white space {codes}; run `normalize`")
-
-    def utterance_sets(self) -> None:
-        """Every table with utterances must have those of utt2spk, no more and no fewer."""
-        reference = self._keys("utt2spk")
-        names = [n for n in self.rows if table_kind(n) == "utt" and n != "utt2spk"]
-        if "segments" not in self.rows and "wav.scp" in self.rows:
-            names += [n for n in self.rows if table_kind(n) == "reco"]
-        for name in names:
-            for row in self.rows[name]:
-                if row.key not in reference:
-                    self._fault(name, row.line, f"'{row.key}' is not in utt2spk")
-            keys = self._keys(name)
-            for row in self.rows["utt2spk"]:
-                if row.key not in keys:
-                    self._fault("utt2spk", row.line, f"'{row.key}' is not in {name}")
-
-    def speakers(self, spk_sort: bool) -> None:
-        last = ""
-        for row in sorted(self.rows["utt2spk"], key=lambda row: row.key):
-            if spk_sort and row.value < last:
-                self._fault(
-                    "utt2spk",
-                    row.line,
-                    f"'{row.key}': speaker '{row.value}' sorts before the previous one, '{last}'; "
-                    "begin utterance ids with their speaker id, or validate with --no_spk_sort",
-                )
-            last = row.value
-        if "spk2utt" not in self.rows:
-            return
-        expected = spk2utt({row.key: row.value for row in self.rows["utt2spk"]})
-        for row in self.rows["spk2utt"]:
-            if sorted(split_fields(row.value)) != split_fields(expected.get(row.key, "")):
-                self._fault("spk2utt", row.line, f"'{row.key}' does not agree with utt2spk; `fix` rebuilds it")
-        for speaker in sorted(set(expected) - self._keys("spk2utt")):
-            self.faults.append(f"{self.path / 'spk2utt'}: speaker '{speaker}' of utt2spk is missing; `fix` rebuilds it")
-
-    def segments(self, durations: Callable[[str], float | None] | None) -> None:
-        """Recordings of segments exist, and segments end within them when the duration is known."""
-        known = {r.key: _number(r.value) for r in self.rows.get("reco2dur", ())}
-        if durations is not None:
-            for row in self.rows.get("wav.scp", ()):
-                try:
-                    seconds = durations(row.value)
-                except DataError as error:
-                    self._fault("wav.scp", row.line, f"'{row.key}': {error}")
-                else:
-                    if seconds is not None:
-                        known[row.key] = seconds
-        if "segments" not in self.rows:
-            return
-        recos = self._keys("wav.scp")
-        used: set[str] = set()
-        for row in self.rows["segments"]:
-            fields = split_fields(row.value)
-            if len(fields) != 3:
-                continue
-            used.add(fields[0])
-            if "wav.scp" in self.rows and fields[0] not in recos:
-                self._fault("segments", row.line, f"'{row.key}': recording '{fields[0]}' is not in wav.scp")
-            if _number(fields[2]) > known.get(fields[0], float("inf")) + 0.005:
-                self._fault(
-                    "segments",
-                    row.line,
-                    f"'{row.key}' ends at {fields[2]} s, '{fields[0]}' lasts {known[fields[0]]:.2f} s",
-                )
-        for name in (n for n in self.rows if table_kind(n) == "reco"):
-            for row in self.rows[name]:
-                if row.key not in used:
-                    self._fault(name, row.line, f"recording '{row.key}' is used by no segment")
+    wanted = Wanted(text, wav, (), spk_sort, allow_empty_text, durations)
+    return len(DataDir(path).check(wanted).tables()["utt2spk"])

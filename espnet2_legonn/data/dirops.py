@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from espnet2_legonn.data.datadir import DataDir, restrict, write_datadir
-from espnet2_legonn.data.tables import is_text, table_kind
+from espnet2_legonn.data.tables import is_text, split_fields, table_kind
 from espnet2_legonn.errors import DataError
+from espnet2_legonn.lines import read
 
 Tables = dict[str, dict[str, str]]
 
@@ -31,12 +32,24 @@ def combine(sources: Sequence[Path | str], dest: Path | str) -> list[str]:
     """
     if not sources:
         raise DataError("combine: name at least one source directory")
-    loaded = [DataDir(source).tables() for source in sources]
+    loaded = _load(sources)
     notes = _make_uniform(loaded)
     merged, left_out = merge_tables(loaded, [str(source) for source in sources])
     notes += [f"left out {name}: not in every source" for name in left_out]
     write_datadir(dest, merged)
-    return [*notes, f"{len(merged.get('utt2spk', {}))} utterances in {dest}"]
+    return [*notes, f"{len(merged['utt2spk'])} utterances in {dest}"]
+
+
+def _load(sources: Sequence[Path | str]) -> list[Tables]:
+    loaded, faults = [], []
+    for source in sources:
+        try:
+            loaded.append(DataDir(source).tables())
+        except DataError as error:
+            faults += error.faults
+    if faults:
+        raise DataError(faults)
+    return loaded
 
 
 def _make_uniform(loaded: Sequence[Tables]) -> list[str]:
@@ -83,12 +96,10 @@ def subset(source: Path | str, dest: Path | str, how: How, value: int | Path) ->
             `utt_list`/`spk_list`: `value` is a file whose lines begin with an id.
 
     Raises:
-        DataError: more utterances asked than there are, or a listed id does not exist.
+        DataError: the directory has faults, more utterances are asked than there are, or a listed id does not exist.
     """
     tables = DataDir(source).tables()
-    utt2spk = tables.get("utt2spk")
-    if utt2spk is None:
-        raise DataError(f"{source}: utt2spk is missing; run `fix` first")
+    utt2spk = tables["utt2spk"]
     keep = _count(utt2spk, how, value, source) if isinstance(value, int) else _list(utt2spk, how, value, source)
     write_datadir(dest, restrict(tables, keep))
     return len(keep)
@@ -104,12 +115,12 @@ def _count(utt2spk: Mapping[str, str], how: How, number: int, source: Path | str
 
 
 def _list(utt2spk: Mapping[str, str], how: How, path: Path, source: Path | str) -> list[str]:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
     of_utt = {utt: utt for utt in utt2spk} if how == "utt_list" else utt2spk
     known = set(of_utt.values())
-    lines = path.read_text(encoding="utf-8").split("\n")
-    wanted = {line.split()[0]: number for number, line in enumerate(lines, start=1) if line.strip()}
+    wanted: dict[str, int] = {}
+    for number, line in enumerate(read(path), start=1):
+        if fields := split_fields(line.strip(" \t")):
+            wanted.setdefault(fields[0], number)
     faults = [f"{path}:{n}: '{key}' is not in {source}" for key, n in wanted.items() if key not in known]
     if faults:
         raise DataError(faults)
@@ -132,12 +143,16 @@ def _whole_speakers(utt2spk: Mapping[str, str], number: int) -> list[str]:
 
 
 def copy(source: Path | str, dest: Path | str, *, utt_prefix: str = "", spk_prefix: str = "") -> int:
-    """Copy a data directory, renaming ids in all tables; returns its number of utterances."""
+    """Copy a data directory, renaming ids in all tables; returns its number of utterances.
+
+    Raises:
+        DataError: the directory has faults, or a prefix makes what is no id.
+    """
     tables = rename(DataDir(source).tables(), utt_prefix, spk_prefix)
-    if utt_prefix and "utt2uniq" not in tables and "utt2spk" in tables:
+    if utt_prefix and "utt2uniq" not in tables:
         tables["utt2uniq"] = {utt: utt.removeprefix(utt_prefix) for utt in tables["utt2spk"]}
     write_datadir(dest, tables)
-    return len(tables.get("utt2spk", {}))
+    return len(tables["utt2spk"])
 
 
 def rename(tables: Mapping[str, Mapping[str, str]], utt_prefix: str, spk_prefix: str) -> Tables:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from espnet2_legonn.data.datadir import DataDir, restrict, split_fields, write_datadir
+from espnet2_legonn.data.audio import is_pipe, seconds
+from espnet2_legonn.data.datadir import DataDir, restrict, write_datadir
 from espnet2_legonn.data.dirops import text_names
 from espnet2_legonn.errors import DataError
 
@@ -76,13 +77,14 @@ def filter_dir(
         length: tokens of a text.
 
     Raises:
-        DataError: a table or option that a limit needs is missing, or nothing would be left.
+        DataError: the directory has faults or audio at another rate than the limits say, a table or option that a
+            limit needs is missing, or nothing would be left.
     """
     data = DataDir(source)
     tables = data.tables()
     names = text_names(data, texts)
     checks = _checks(source, tables, limits, names, length)
-    utts = sorted(tables.get("utt2spk") or tables.get("wav.scp") or (tables[names[0]] if names else {}))
+    utts = sorted(tables["utt2spk"])
     report = FilterReport(total=len(utts))
     keep: list[str] = []
     for utt in utts:
@@ -115,6 +117,7 @@ def _checks(
     if limits.min_wav_duration is not None or limits.max_wav_duration is not None:
         if limits.fs is None or "utt2num_samples" not in tables:
             raise DataError(f"{source}: limits of duration need --fs and utt2num_samples (made by `format`)")
+        _same_rate(tables.get("wav.scp", {}), limits.fs)
         checks.append(_duration(tables["utt2num_samples"], limits))
     checks += [_text(name, tables[name], limits, length) for name in names]
     if limits.max_ratio is not None:
@@ -128,11 +131,16 @@ def _checks(
     return checks
 
 
+def _same_rate(wavs: Mapping[str, str], fs: int) -> None:
+    """`format` writes all files at one rate, so the first tells whether seconds are counted at the right one."""
+    spec = next(iter(wavs.values()), "")
+    if not is_pipe(spec) and Path(spec).is_file():
+        seconds(spec, fs)
+
+
 def _duration(samples: Mapping[str, str], limits: Limits) -> Check:
     def check(utt: str) -> str | None:
-        if utt not in samples:
-            return "not in utt2num_samples"
-        duration = int(split_fields(samples[utt])[0]) / (limits.fs or 1)
+        duration = int(samples[utt]) / (limits.fs or 1)
         if limits.min_wav_duration is not None and duration < limits.min_wav_duration:
             return f"shorter than {limits.min_wav_duration:g} s"
         if limits.max_wav_duration is not None and duration > limits.max_wav_duration:
@@ -149,8 +157,8 @@ def _text(name: str, table: Mapping[str, str], limits: Limits, length: Length) -
     bounded = bounded and not name.startswith("text_")
 
     def check(utt: str) -> str | None:
-        text = table.get(utt, "")
-        if not text.split():
+        text = table[utt]
+        if not text:
             return f"empty {name}"
         if not bounded:
             return None
@@ -166,7 +174,7 @@ def _text(name: str, table: Mapping[str, str], limits: Limits, length: Length) -
 
 def _ratio(left: Mapping[str, str], right: Mapping[str, str], limit: float, length: Length) -> Check:
     def check(utt: str) -> str | None:
-        a, b = length(left.get(utt, "")), length(right.get(utt, ""))
+        a, b = length(left[utt]), length(right[utt])
         return f"length ratio above {limit:g}" if max(a, b) > limit * min(a, b) else None
 
     return check

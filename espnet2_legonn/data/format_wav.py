@@ -22,8 +22,9 @@ import soundfile as sf
 from tqdm import tqdm
 
 from espnet2_legonn.data import audio
-from espnet2_legonn.data.datadir import DataDir, restrict, split_fields, write_datadir
-from espnet2_legonn.data.tables import atomic_path, atomic_text, table_kind
+from espnet2_legonn.data.checks import ROUNDING
+from espnet2_legonn.data.datadir import DataDir, restrict, write_datadir
+from espnet2_legonn.data.tables import atomic_path, atomic_text, split_fields, table_kind
 from espnet2_legonn.errors import DataError
 
 FORMATS = {"flac": "FLAC", "wav": "WAV"}
@@ -43,9 +44,13 @@ class Options:
 
 @dataclass(frozen=True)
 class Cut:
-    """One utterance of a recording; `end` -1: to the end; `digest` identifies source and options."""
+    """One utterance of a recording.
+
+    `end` -1: to the end; `digest` identifies source and options; `place` is the line of the table it comes from.
+    """
 
     utt: str
+    place: str
     start: float
     end: float
     speed: float
@@ -71,6 +76,7 @@ class Done:
     source_rate: int
     rate: int
     clipped: int
+    shortened: int = 0  # 1: the segment ends beyond the recording, within the tolerance
 
 
 @dataclass
@@ -81,14 +87,22 @@ class FormatReport:
     kept: int = 0
     hours: float = 0.0
     clipped: int = 0
+    shortened: int = 0
+    upsampled: int = 0
     source_rates: dict[int, int] = field(default_factory=dict)
     bad: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         rates = ", ".join(f"{count} at {rate} Hz" for rate, count in sorted(self.source_rates.items()))
         lines = [f"wrote {self.written}, kept {self.kept} from before, {self.hours:.2f} h; source audio: {rates}"]
+        if self.upsampled:
+            lines.append(f"{self.upsampled} utterances were sampled at a lower rate than they are written at")
         if self.clipped:
             lines.append(f"{self.clipped} utterances had samples beyond full scale, clipped")
+        if self.shortened:
+            lines.append(
+                f"{self.shortened} segments end up to {audio.MAX_OVERSHOOT} s beyond their recording, shortened"
+            )
         if self.bad:
             lines.append(f"dropped {len(self.bad)} (--skip_bad), listed in dropped.txt: {self.bad[0]}")
         return "\n".join(lines)
@@ -105,12 +119,13 @@ def format_wav(
             failing at the end.
 
     Raises:
-        DataError: every faulty utterance by name; what could be written is kept for the next run.
+        DataError: every fault of the tables, or every faulty utterance by name; what could be written is kept for the
+            next run.
     """
     dest = Path(dest)
     if options.audio_format not in FORMATS:
         raise DataError(f"audio format '{options.audio_format}': choose one of {', '.join(FORMATS)}")
-    tables = DataDir(source).tables()
+    tables = DataDir(source).tables("wav.scp")
     jobs = _plan(Path(source), dest, tables, options)
     cuts = {cut.utt: cut for job in jobs for cut in job.cuts}
     done = _previous(dest, cuts)
@@ -133,20 +148,16 @@ def format_wav(
 
 
 def _plan(source: Path, dest: Path, tables: dict[str, dict[str, str]], options: Options) -> list[Job]:
-    """Jobs by recording, or DataError with every fault of the tables."""
-    wavs = tables.get("wav.scp")
-    if not wavs:
-        raise DataError(f"{source}: wav.scp is missing or empty; nothing to format")
+    """Jobs by recording."""
+    wavs = tables["wav.scp"]
+    name = "segments" if "segments" in tables else "wav.scp"
     segments = tables.get("segments") or {utt: f"{utt} 0 -1" for utt in wavs}
     speeds = tables.get("utt2speed", {})
-    faults: list[str] = []
     groups: dict[str, list[Cut]] = {}
     stamps: dict[str, str] = {}
-    for utt, value in segments.items():
+    # The tables are valid: every line is an utterance, so its place in the table is its line.
+    for line, (utt, value) in enumerate(segments.items(), start=1):
         fields = split_fields(value)
-        if len(fields) != 3 or fields[0] not in wavs or "/" in utt or utt in (".", ".."):
-            faults.append(f"{source}: '{utt}' has a faulty segment or id, or no recording in wav.scp; run `validate`")
-            continue
         spec = wavs[fields[0]]
         stamp = stamps.setdefault(spec, _stamp(spec))
         start, end, speed = float(fields[1]), float(fields[2]), float(speeds.get(utt, "1"))
@@ -155,9 +166,7 @@ def _plan(source: Path, dest: Path, tables: dict[str, dict[str, str]], options: 
         # 256 folders: one folder with a million files is slow on network file systems.
         folder = hashlib.sha256(utt.encode()).hexdigest()[:2]
         out = str(dest / "data" / folder / f"{utt}.{options.audio_format}")
-        groups.setdefault(spec, []).append(Cut(utt, start, end, speed, out, digest))
-    if faults:
-        raise DataError(faults)
+        groups.setdefault(spec, []).append(Cut(utt, f"{source / name}:{line}", start, end, speed, out, digest))
     return [Job(spec, tuple(cuts)) for spec, cuts in groups.items()]
 
 
@@ -227,21 +236,26 @@ def _run_job(job: Job, options: Options) -> tuple[list[Done], list[str]]:
         samples, rate = audio.read_audio(job.spec)
         mono = audio.to_mono(samples, options.mono)
     except DataError as error:
-        return [], [f"utterance '{cut.utt}' ({job.spec}): {error}" for cut in job.cuts]
+        return [], [_fault(job, cut, error) for cut in job.cuts]
     finished: list[Done] = []
     faults: list[str] = []
     for cut in job.cuts:
         try:
-            piece = audio.cut(mono, rate, cut.start, cut.end)
+            fs = options.fs or rate
+            piece = audio.change_rate(audio.cut(mono, rate, cut.start, cut.end), rate, fs, cut.speed)
         except DataError as error:
-            faults.append(f"utterance '{cut.utt}' ({job.spec}): {error}")
+            faults.append(_fault(job, cut, error))
             continue
-        fs = options.fs or rate
-        pcm, clipped = audio.to_int16(audio.change_rate(piece, rate, fs, cut.speed))
+        pcm, clipped = audio.to_int16(piece)
+        shortened = int(cut.end > len(mono) / rate + ROUNDING)
         with atomic_path(cut.out) as temporary:
             sf.write(temporary, pcm, fs, format=FORMATS[options.audio_format], subtype="PCM_16")
-        finished.append(Done(cut.utt, cut.digest, len(pcm), rate, fs, clipped))
+        finished.append(Done(cut.utt, cut.digest, len(pcm), rate, fs, clipped, shortened))
     return finished, faults
+
+
+def _fault(job: Job, cut: Cut, error: DataError) -> str:
+    return f"{cut.place}: utterance '{cut.utt}' ({job.spec}): {error}"
 
 
 def _same_rate(done: dict[str, Done], report: FormatReport) -> None:
@@ -279,5 +293,7 @@ def _finish(
         with atomic_text(dest / "dropped.txt") as stream:
             stream.writelines(fault.replace("\n", " ") + "\n" for fault in report.bad)
     report.hours = sum(item.samples / item.rate for item in done.values()) / 3600
+    report.shortened = sum(item.shortened for item in done.values())
+    report.upsampled = sum(item.source_rate < item.rate for item in done.values())
     report.clipped = sum(item.clipped > 0 for item in done.values())
     report.source_rates = dict(Counter(item.source_rate for item in done.values()))

@@ -24,11 +24,13 @@ def read_list(path: Path) -> list[str]:
     for number, line in enumerate(plain_lines(path), 1):
         fields = line.split("\t") if "\t" in line else line.split(" ")
         unit = fields[0]
-        if len(fields) > 2:
+        if not unit:
+            faults.append(f"{path}:{number}: no unit at the start of the line; every line is a unit")
+        elif len(fields) > 2:
             faults.append(f"{path}:{number}: {len(fields)} fields; a unit, and perhaps its count, are expected")
         elif unit in seen:
             faults.append(f"{path}:{number}: {unit!r} stands in line {seen[unit]} already")
-        elif unit and unit not in _FOREIGN:
+        elif unit not in _FOREIGN:
             seen[unit] = number
     if not seen and not faults:
         faults.append(f"{path}: no unit in this list")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet2_legonn.data.checks import SPEEDS, number
 from espnet2_legonn.data.datadir import DataDir, write_datadir
 from espnet2_legonn.data.dirops import Tables, merge_tables, rename
 from espnet2_legonn.errors import DataError
@@ -25,7 +26,7 @@ def perturb(source: Path | str, dest: Path | str, factors: Sequence[str]) -> int
             the originals.
 
     Raises:
-        DataError: a factor is not in [0.5, 2], factors repeat, there is no audio, or `source` is already
+        DataError: a factor is not in [0.5, 2], factors repeat, `source` has faults or no audio, or is already
             perturbed.
     """
     faults = [f"speed factor '{f}' must be a number from 0.5 to 2" for f in factors if not _valid(f)]
@@ -34,9 +35,8 @@ def perturb(source: Path | str, dest: Path | str, factors: Sequence[str]) -> int
     if not faults and len({float(f) for f in factors}) != len(factors):
         faults.append(f"speed factors repeat: {' '.join(factors)}")
     tables = DataDir(source).tables()
-    faults += [
-        f"{Path(source) / name}: needed for speed perturbation" for name in ("wav.scp", "utt2spk") if name not in tables
-    ]
+    if "wav.scp" not in tables:
+        faults.append(f"{Path(source) / 'wav.scp'}: needed for speed perturbation")
     if any(float(speed) != 1 for speed in tables.get("utt2speed", {}).values()):
         faults.append(f"{Path(source) / 'utt2speed'}: this directory is already perturbed; start from the original")
     if faults:
@@ -50,10 +50,7 @@ def perturb(source: Path | str, dest: Path | str, factors: Sequence[str]) -> int
 
 
 def _valid(factor: str) -> bool:
-    try:
-        return 0.5 <= float(factor) <= 2
-    except ValueError:
-        return False
+    return SPEEDS[0] <= number(factor) <= SPEEDS[1]
 
 
 def _copy(tables: Tables, factor: str) -> Tables:

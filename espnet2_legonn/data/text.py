@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from espnet2_legonn.data.tables import atomic_text, read_table, write_table
+from espnet2_legonn import lines
+from espnet2_legonn.data.tables import atomic_text, read_table, shown, write_table
 from espnet2_legonn.errors import DataError
 
 NORMALIZATIONS = ("tc", "lc", "lc.rm")
@@ -64,20 +65,17 @@ def normalize_lines(source: Path | str, dest: Path | str, name: str) -> tuple[in
 
 
 def plain_lines(path: Path | str) -> Iterator[str]:
-    """Lines of a UTF-8 file, cut at newlines only. DataError names a missing file or a line not in UTF-8."""
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    with open(path, "rb") as stream:
-        for number, raw in enumerate(stream, start=1):
-            try:
-                yield raw.decode("utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{path}:{number}: not UTF-8 (byte {error.start + 1}); convert the file with iconv"
-                ) from error
+    """Lines of a text that is no table; a Windows line end is left out.
+
+    Raises:
+        DataError: the file is missing, or every line that is none (see `lines.py`).
+    """
+    return lines.read(path)
 
 
-def corpus(path: Path | str, *, plain: bool = False) -> Iterable[str]:
-    """The texts of a table (without ids), or of a plain file."""
-    return plain_lines(path) if plain else read_table(path).values()
+def placed(path: Path | str, *, plain: bool = False) -> Iterator[tuple[str, str]]:
+    """Place (for messages) and text of each line of a table, or of a plain file."""
+    if plain:
+        yield from ((f"{path}:{number}:", line) for number, line in enumerate(plain_lines(path), start=1))
+    else:
+        yield from ((f"{path}: {shown(key)}", text) for key, text in read_table(path).items())

@@ -12,18 +12,28 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from espnet2_legonn.data.tables import atomic_path, atomic_text
-from espnet2_legonn.data.text import corpus
+from espnet2_legonn.data.checks import text_fault
+from espnet2_legonn.data.tables import atomic_path, atomic_text, split_fields
+from espnet2_legonn.data.text import placed
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.interface import BLANK, SOS_EOS, UNK, Vocabulary
 
 _SPECIAL = (BLANK, UNK, SOS_EOS)
+# sentencepiece's normalisation rules. Its own default, nmt_nfkc, gives another text back than it was given.
+NORMALIZERS = ("identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf")
+MAX_CHANGES, SHOWN_CHANGES = 1000, 5
+HIGH_OOV = 0.05  # of the tokens: beyond it, the vocabulary is not that of the text
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How a vocabulary covers one corpus. Rates are fractions; fertility is tokens per word."""
+    """How a vocabulary covers one corpus. Rates are fractions; fertility is tokens per word.
+
+    ``changed_lines`` do not come back from their tokens as they were, though no token is ``<unk>``; ``changed`` lists
+    them as ``place: word -> word``, the first ``MAX_CHANGES``.
+    """
 
     corpus: str
     lines: int
@@ -31,6 +41,8 @@ class Coverage:
     tokens: int
     unknown_tokens: int
     unknown_words: int
+    changed_lines: int = 0
+    changed: tuple[str, ...] = ()
 
     @property
     def oov_rate(self) -> float:
@@ -42,6 +54,22 @@ class Coverage:
         """Tokens per word."""
         return self.tokens / max(self.words, 1)
 
+    def warnings(self) -> list[str]:
+        """What somebody should look at before training."""
+        told = []
+        if self.oov_rate > HIGH_OOV:
+            told.append(
+                f"warning: {self.corpus}: {100 * self.oov_rate:.1f} % of the tokens are {UNK}, more than "
+                f"{100 * HIGH_OOV:g} %; is it the text that the vocabulary is for (language, case, normalisation)?"
+            )
+        if self.changed_lines:
+            more = " ..." if self.changed_lines > SHOWN_CHANGES else ""
+            told.append(
+                f"warning: {self.corpus}: {self.changed_lines} of {self.lines} lines do not come back from their "
+                f"tokens as they were: {'; '.join(self.changed[:SHOWN_CHANGES])}{more}"
+            )
+        return told
+
 
 @dataclass
 class VocabReport:
@@ -51,10 +79,12 @@ class VocabReport:
     size: int
     asked: int | None
     sha256: str
+    normalizer: str | None = None
     coverage: list[Coverage] = field(default_factory=list)
 
     def __str__(self) -> str:
-        lines = [f"{self.unit} vocabulary of {self.size} tokens"]
+        rule = f", sentencepiece normaliser {self.normalizer}" if self.normalizer else ""
+        lines = [f"{self.unit} vocabulary of {self.size} tokens{rule}"]
         if self.asked is not None and self.size < self.asked:
             lines.append(f"warning: vocab_size {self.asked} is too high, these texts support {self.size}")
         lines += [
@@ -62,6 +92,7 @@ class VocabReport:
             f"OOV {100 * c.oov_rate:.3f} % of tokens, {c.unknown_words} words"
             for c in self.coverage
         ]
+        lines += [warning for c in self.coverage for warning in c.warnings()]
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, object]:
@@ -79,6 +110,7 @@ def make_bpe(
     character_coverage: float = 1.0,
     user_defined_symbols: Sequence[str] = (),
     input_sentence_size: int = 0,
+    normalizer: str = "identity",
     plain: bool = False,
     extra: Sequence[Path | str] = (),
 ) -> VocabReport:
@@ -89,20 +121,32 @@ def make_bpe(
             many.
         model_type: `unigram` or `bpe`.
         input_sentence_size: train on a fixed random sample of this many lines; 0: all.
+        normalizer: what sentencepiece does to a text before it splits it, one of ``NORMALIZERS``; it is part of the
+            model from then on.
         plain: `texts` are plain text, not tables with ids.
         extra: further corpora to report on, in the same form.
 
     Raises:
-        DataError: empty or missing texts, an unknown model type, or a size below the number of characters.
+        DataError: empty, missing or faulty texts, an unknown model type or normaliser, or a size below the number of
+            characters.
     """
     if model_type not in ("unigram", "bpe"):
         raise DataError(f"model type '{model_type}': choose unigram or bpe")
+    if normalizer not in NORMALIZERS:
+        raise DataError(f"normaliser '{normalizer}': choose one of {', '.join(NORMALIZERS)}")
     lines = _training_lines(texts, plain)
     out = Path(out_dir)
+    options = {
+        "vocab_size": vocab_size,
+        "model_type": model_type,
+        "character_coverage": character_coverage,
+        "user_defined_symbols": list(user_defined_symbols),
+        "input_sentence_size": input_sentence_size,
+        "shuffle_input_sentence": input_sentence_size > 0,
+        "normalization_rule_name": normalizer,
+    }
     with atomic_path(out / "bpe.model") as temporary:
-        temporary.write_bytes(
-            _train(lines, vocab_size, model_type, character_coverage, user_defined_symbols, input_sentence_size)
-        )
+        temporary.write_bytes(_train(lines, options))
     import sentencepiece
 
     processor = sentencepiece.SentencePieceProcessor(model_file=str(out / "bpe.model"))
@@ -111,9 +155,7 @@ def make_bpe(
     return _finish(out, "bpe", pieces, vocab_size, [*texts, *extra], plain)
 
 
-def _train(
-    lines: list[str], vocab_size: int, model_type: str, coverage: float, symbols: Sequence[str], sample: int
-) -> bytes:
+def _train(lines: list[str], options: dict[str, Any]) -> bytes:
     import io
 
     import sentencepiece
@@ -124,20 +166,16 @@ def _train(
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(lines),
             model_writer=model,
-            vocab_size=vocab_size,
-            model_type=model_type,
-            character_coverage=coverage,
-            user_defined_symbols=list(symbols),
             hard_vocab_limit=False,
-            input_sentence_size=sample,
-            shuffle_input_sentence=sample > 0,
             minloglevel=2,
+            **options,
             # The default (4192 bytes) leaves out longer lines without saying so.
             max_sentence_length=max(4192, *(len(line.encode()) + 1 for line in lines)),
         )
     except RuntimeError as error:
         raise DataError(
-            f"sentencepiece cannot make {vocab_size} {model_type} units of this: {_reason(str(error))}"
+            f"sentencepiece cannot make {options['vocab_size']} {options['model_type']} units of this: "
+            f"{_reason(str(error))}"
         ) from error
     return model.getvalue()
 
@@ -209,7 +247,16 @@ def _make_counted(
 def _training_lines(texts: Sequence[Path | str], plain: bool) -> list[str]:
     if not texts:
         raise DataError("vocabulary: name at least one text file")
-    lines = [line for path in texts for line in corpus(path, plain=plain) if line.strip()]
+    lines, faults = [], []
+    for path in texts:
+        for place, line in placed(path, plain=plain):
+            # A letter and its accent may stay two characters; white space that nobody sees may be no token.
+            if fault := text_fault(line, nfc=False):
+                faults.append(f"{place} {fault}")
+            elif line.strip():
+                lines.append(line)
+    if faults:
+        raise DataError(faults)
     if not lines:
         raise DataError(f"vocabulary: no text in {', '.join(str(path) for path in texts)}")
     return lines
@@ -221,7 +268,7 @@ def _finish(
     with atomic_text(out / "tokens.txt") as stream:
         stream.writelines(token + "\n" for token in (BLANK, UNK, *tokens, SOS_EOS))
     vocab = Vocabulary.from_files(out / "tokens.txt", unit, out / "bpe.model" if unit == "bpe" else None)
-    report = VocabReport(unit, len(vocab), asked, vocab.sha256)
+    report = VocabReport(unit, len(vocab), asked, vocab.sha256, vocab.normalizer)
     report.coverage = [measure(vocab, path, plain=plain) for path in corpora]
     with atomic_text(out / "report.json") as stream:
         json.dump(report.as_dict(), stream, indent=1, ensure_ascii=False)
@@ -229,20 +276,58 @@ def _finish(
     return report
 
 
+@dataclass
+class Meter:
+    """Counts for a ``Coverage``, line by line; what becomes of a word is looked up once."""
+
+    vocab: Vocabulary
+    lines: int = 0
+    words: int = 0
+    tokens: int = 0
+    unknown_tokens: int = 0
+    unknown_words: int = 0
+    changed_lines: int = 0
+    changed: list[str] = field(default_factory=list)
+    _known: dict[str, tuple[list[int], str]] = field(default_factory=dict)
+
+    def add(self, place: str, line: str) -> list[int]:
+        """Count one line and return its ids; ``place`` names it in ``changed``."""
+        fields = split_fields(line.strip(" \t"))
+        # In characters, the blanks between the words are tokens, too.
+        pieces = [" ".join(fields)] if self.vocab.unit == "char" else fields
+        ids: list[int] = []
+        different = []
+        for piece in filter(None, pieces):
+            if piece not in self._known:
+                encoded = self.vocab.encode(piece)
+                self._known[piece] = encoded, self.vocab.decode(encoded)
+            encoded, back = self._known[piece]
+            ids += encoded
+            if back != piece and self.vocab.unk_id not in encoded:
+                different.append(f"{place} {piece} -> {back}")
+            if self.vocab.unit != "char":
+                self.unknown_words += self.vocab.unk_id in encoded
+        if self.vocab.unit == "char":
+            self.unknown_words += sum(self.vocab.unk_id in self.vocab.encode(word) for word in fields)
+            self._known.clear()  # whole lines do not come again
+        self.lines += 1
+        self.words += len(fields)
+        self.tokens += len(ids)
+        self.unknown_tokens += ids.count(self.vocab.unk_id)
+        self.changed_lines += bool(different)
+        if len(self.changed) < MAX_CHANGES:
+            self.changed += different[:1]
+        return ids
+
+    def coverage(self, corpus: str) -> Coverage:
+        """What was counted."""
+        counts = (self.lines, self.words, self.tokens, self.unknown_tokens, self.unknown_words, self.changed_lines)
+        return Coverage(corpus, *counts, tuple(self.changed))
+
+
 def measure(vocab: Vocabulary, path: Path | str, *, plain: bool = False) -> Coverage:
     """How `vocab` covers the texts of a table, or of a plain file."""
-    lines = words = tokens = unknown_tokens = unknown_words = 0
-    known: dict[str, tuple[int, int]] = {}
-    for line in corpus(path, plain=plain):
-        lines += 1
-        for word in line.split():
-            if word not in known:
-                ids = vocab.encode(word)
-                known[word] = (len(ids), ids.count(vocab.unk_id))
-            words += 1
-            unknown_tokens += known[word][1]
-            unknown_words += known[word][1] > 0
-            tokens += known[word][0]
-        if vocab.unit == "char":
-            tokens += max(len(line.split()) - 1, 0)  # the <space> between words
-    return Coverage(str(path), lines, words, tokens, unknown_tokens, unknown_words)
+    meter = Meter(vocab)
+    for place, line in placed(path, plain=plain):
+        meter.add(place, line)
+    return meter.coverage(str(path))

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from espnet2_legonn.data.tables import read_table, split_fields
-from espnet2_legonn.data.vocab import Coverage
+from espnet2_legonn.data.checks import row_fault
+from espnet2_legonn.data.tables import read_table, shown
+from espnet2_legonn.data.vocab import Coverage, Meter
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.interface import Vocabulary
 
@@ -48,7 +49,7 @@ class Lengths:
         """Input steps of one utterance: 40 ms of speech, or units of the source and its end."""
         if table == "utt2num_samples":
             window, hop = 1 << (self.fs * 25 // 1000 - 1).bit_length(), self.fs // 100
-            frames = max(1, (int(split_fields(value)[0]) - window) // hop + 1)
+            frames = max(1, (int(value) - window) // hop + 1)
             return (frames + 3) // 4
         return sum(_words(self.source, value, lengths)) + 1
 
@@ -96,29 +97,23 @@ def fit(vocab: Vocabulary, corpus: Text, lengths: Lengths | None = None) -> Fit:
     inputs = read_table(corpus.inputs) if corpus.inputs and lengths else None
     if inputs is not None and (missing := [key for key in texts if key not in inputs]):
         raise DataError(f"{corpus.inputs}: no line for {key}, which {corpus.text} has" for key in missing)
-    words = tokens = unknown = unknown_words = slots = infeasible = 0
-    known: dict[str, list[int]] = {}
+    if inputs is not None and corpus.inputs is not None:
+        wrong = [(key, row_fault(corpus.inputs.name, value)) for key, value in inputs.items()]
+        if faults := [f"{corpus.inputs}: {shown(key)}: {fault}" for key, fault in wrong if fault]:
+            raise DataError(faults)
+    slots = infeasible = 0
+    meter = Meter(vocab)
     source_lengths: dict[str, int] = {}
     for key, text in texts.items():
-        ids: list[int] = []
-        pieces = text.split() if vocab.unit != "char" else [" ".join(text.split())]
-        for piece in pieces:
-            if piece not in known:
-                known[piece] = vocab.encode(piece)
-            ids += known[piece]
-            unknown_words += vocab.unk_id in known[piece]
-        words += len(text.split())
-        tokens += len(ids)
-        unknown += ids.count(vocab.unk_id)
+        ids = meter.add(shown(key), text)
         if inputs is not None and lengths is not None and corpus.inputs is not None:
             room = lengths.slots(lengths.steps(corpus.inputs.name, inputs[key], source_lengths))
             slots += room
             infeasible += room < len(ids) + sum(a == b for a, b in zip(ids, ids[1:]))
-    have = inputs is not None
-    return Fit(
-        str(corpus.text), len(texts), words, tokens, unknown, unknown_words,
-        slots / max(tokens, 1) if have else None, infeasible if have else None,
-    )  # fmt: skip
+    counts = vars(meter.coverage(str(corpus.text)))
+    if inputs is None:
+        return Fit(**counts)
+    return Fit(**counts, slots_per_token=slots / max(meter.tokens, 1), infeasible=infeasible)
 
 
 def render(vocab: Vocabulary, fits: Sequence[Fit]) -> str:
@@ -131,8 +126,10 @@ def render(vocab: Vocabulary, fits: Sequence[Fit]) -> str:
         numbers = (str(f.lines), str(f.words), str(f.tokens), f"{100 * f.oov_rate:.3f}", f"{f.fertility:.3f}")
         rows.append((f.corpus, *numbers, slots, share))
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    lines = [f"{vocab.unit} vocabulary of {len(vocab)} units, sha256 {vocab.sha256}"]
+    rule = f", sentencepiece normaliser {vocab.normalizer}" if vocab.normalizer else ""
+    lines = [f"{vocab.unit} vocabulary of {len(vocab)} units{rule}, sha256 {vocab.sha256}"]
     for row in rows:
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]
         lines.append("  ".join(cells))
+    lines += [warning for f in fits for warning in f.warnings()]
     return "\n".join(lines)

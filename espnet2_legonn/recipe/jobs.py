@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from espnet2_legonn.data.tables import atomic_text
+from espnet2_legonn.data.tables import atomic_text, read_table
 from espnet2_legonn.errors import DataError, LegoNNError
 
 WORK = ".work"  # in a folder of jobs: what they were about
@@ -22,11 +22,11 @@ def read_keys(path: Path) -> list[str]:
     """First column of a table, in order.
 
     Raises:
-        DataError: the file is missing or has no lines.
+        DataError: the file is missing, is no table or has no lines.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; run the stages before this one")
-    keys = [line.split(maxsplit=1)[0] for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    keys = list(read_table(path))
     if not keys:
         raise DataError(f"{path}: no utterances")
     return keys

@@ -20,10 +20,11 @@ from typing import Any
 from espnet2_legonn.data.tables import atomic_text
 from espnet2_legonn.errors import ConfigError, DataError, LegoNNError
 from espnet2_legonn.schema import nearest, read_yaml
+from espnet2_legonn.scoring.metrics import known
 from espnet2_legonn.scoring.results import markdown_table
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "conf" / "paper_tables.yaml"
-UNITS = {"bleu": "BLEU, higher is better", "wer": "% WER, lower is better"}
+MEASURED = ("bleu", "wer")  # what the paper's tables hold
 MISSING = "not run"
 
 
@@ -77,8 +78,8 @@ def load_tables(path: Path = PUBLISHED) -> dict[str, PaperTable]:
             hours = row.pop("gpu_hours", None)
             if set(row) != set(columns):
                 faults.append(f"{path}: {number}.{name}: columns {sorted(columns)} expected, found {sorted(row)}")
-            if metric not in UNITS:
-                faults.append(f"{path}: {number}.{name}: metric {metric!r} is not one of {', '.join(UNITS)}")
+            if metric not in MEASURED:
+                faults.append(f"{path}: {number}.{name}: metric {metric!r} is not one of {', '.join(MEASURED)}")
             rows[name] = PaperRow(label, metric, row, hours)
         tables[number] = PaperTable(number, entry["title"], columns, rows)
     if faults:
@@ -154,7 +155,7 @@ def render(table: PaperTable, found: Mapping[tuple[str, str, str], Score]) -> st
         rows.append(tuple(cells))
     if hours:
         head.append("GPU hours: paper")
-    units = "; ".join(UNITS[metric] for metric in sorted(metrics))
+    units = "; ".join(f"{m.label}, {m.direction}" for m in map(known, sorted(metrics)))
     return f"### Table {table.number}: {table.title}\n\n{units}\n\n{markdown_table(tuple(head), rows)}"
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.parts import InitConfig, check_parts, source_of
 from espnet2_legonn.schema import Reader, nearest, read_yaml
+from espnet2_legonn.scoring.metrics import METRICS
 
 PAPER = "decode"  # the search that every experiment is decoded with unless it says otherwise
 
@@ -267,6 +268,9 @@ def _faults(plan: Plan) -> list[str]:
             faults.append(f"{where}: give modules (to train) or plug (to put together)")
         if experiment.modules and not (experiment.train and experiment.valid):
             faults.append(f"{where}: training needs train and valid")
+        for name in experiment.metrics:
+            if name not in METRICS:
+                faults.append(f"{where}: no metric {name!r}{nearest(name, METRICS)}")
         for key in experiment.modules:
             if key not in plan.modules:
                 faults.append(f"{where}: no module {key!r}{nearest(key, plan.modules)}")
@@ -294,6 +298,9 @@ def _table_faults(table: Table, names: dict[str, Experiment]) -> list[str]:
     for row in table.rows:
         if len(row.cells) != len(table.columns):
             faults.append(f"{where}: row {row.label!r} has {len(row.cells)} cells for {len(table.columns)} columns")
+    for column in table.columns:
+        if column.metric not in METRICS:
+            faults.append(f"{where}: no metric {column.metric!r}{nearest(column.metric, METRICS)}")
     for _, column, cell in table.cells():
         if cell.exp not in names:
             faults.append(f"{where}: no experiment {cell.exp!r}{nearest(cell.exp, names)}")

@@ -10,6 +10,7 @@ from espnet2_legonn.data.tables import atomic_text
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.recipe.plan import Cell, Column, Plan, Row, Table, folder
 from espnet2_legonn.recipe.runner import DONE
+from espnet2_legonn.scoring.metrics import known
 from espnet2_legonn.scoring.results import environment, markdown_table
 
 # A baseline this bad did not learn: what stands beside it proves nothing.
@@ -33,7 +34,7 @@ def read_score(exp: Path, column: Column, cell: Cell) -> dict[str, Any]:
 
 def learned(metric: str, value: float) -> bool:
     """Whether a baseline with this score learned its task."""
-    return value > UNLEARNED_BLEU if metric.startswith("bleu") else value < UNLEARNED_RATE
+    return value > UNLEARNED_BLEU if known(metric).higher else value < UNLEARNED_RATE
 
 
 def render_table(table: Table, exp_dir: Path) -> str:

@@ -147,6 +147,7 @@ def _plug(experiment: Experiment, exp: Path, exp_dir: Path) -> list[str]:
 
 
 def _train(plan: Plan, experiment: Experiment, raw: Path, exp: Path, exp_dir: Path) -> None:
+    from espnet2_legonn.recipe.ready import coverages, report, require_valid
     from espnet2_legonn.recipe.stages import chain_config, data_options, shape_options
     from espnet2_legonn.recipe.validation import choose_window
     from espnet2_legonn.tasks.legonn import LegoNNTask
@@ -154,7 +155,11 @@ def _train(plan: Plan, experiment: Experiment, raw: Path, exp: Path, exp_dir: Pa
     config_file = exp / "train.yaml"
     config_file.write_text(yaml.safe_dump(plan.chain(experiment, exp_dir), sort_keys=False, allow_unicode=True))
     config = chain_config(config_file)
-    data = data_options(config, raw / experiment.train, raw / experiment.valid)
+    folders = (raw / experiment.train, raw / experiment.valid)
+    data = data_options(config, *folders)
+    require_valid(config, folders)
+    for line in report(coverages(config, config_file, folders)):
+        logging.log(logging.WARNING if line.startswith("warning") else logging.INFO, line)
     stats = _stats(config_file, data, config, experiment, raw, exp_dir)
     shapes = shape_options(config, stats)
     LegoNNTask.main(cmd=["--config", str(config_file), *data, *shapes, "--resume", "true", "--output_dir", str(exp)])

@@ -13,15 +13,14 @@ from pathlib import Path
 
 from espnet2_legonn import store
 from espnet2_legonn.config import ChainConfig, parse
-from espnet2_legonn.data.tables import read_table, write_table
+from espnet2_legonn.data.tables import atomic_text, read_table, write_table
 from espnet2_legonn.decode import FILES, KINDS
 from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.recipe.jobs import begin, end, module, once, read_keys, run, split_keys, unchanged
+from espnet2_legonn.recipe.ready import coverages, report, require_valid
 from espnet2_legonn.schema import read_yaml
-from espnet2_legonn.scoring.bleu import BleuReport
+from espnet2_legonn.scoring import metrics as metric_of
 from espnet2_legonn.scoring.tables import write_atomic
-from espnet2_legonn.scoring.translation import score_translation
-from espnet2_legonn.scoring.wer import ErrorReport, score_error_rate
 
 TRAIN = "espnet2_legonn.bin.legonn_train"
 
@@ -38,16 +37,25 @@ def chain_config(path: Path) -> ChainConfig:
     return parse({"vocabs": data.get("vocabs"), "modules": data["modules"]})
 
 
+def input_of(config: ChainConfig) -> tuple[str, str, str]:
+    """File, name and type of what a chain reads.
+
+    Raises:
+        ConfigError: no data directory holds it.
+    """
+    kind = config.modules[0].input.type
+    if kind not in KINDS:
+        raise ConfigError(f"{config.modules[0].name}: a recipe begins with speech or tokens, not with {kind}")
+    return KINDS[kind]
+
+
 def data_triples(config: ChainConfig, data: Path, targets: bool = True) -> list[str]:
     """``file,name,type`` of a data directory for this chain.
 
     Raises:
         DataError: a file that the chain needs is missing.
     """
-    kind = config.modules[0].input.type
-    if kind not in KINDS:
-        raise ConfigError(f"{config.modules[0].name}: a recipe begins with speech or tokens, not with {kind}")
-    wanted = [KINDS[kind]]
+    wanted = [input_of(config)]
     units = {config.vocabs[m.target.vocab].unit for m in config.modules if m.target is not None}
     if targets and units - {"phn"}:
         wanted.append(("text", "text", "text"))
@@ -61,7 +69,7 @@ def data_triples(config: ChainConfig, data: Path, targets: bool = True) -> list[
 
 def shape_names(config: ChainConfig) -> list[str]:
     """Shape files that batches are cut by: the input and the last target."""
-    return [f"{KINDS[config.modules[0].input.type][1]}_shape", f"text_{_last_target(config)}_shape"]
+    return [f"{input_of(config)[1]}_shape", f"text_{_last_target(config)}_shape"]
 
 
 def shape_options(config: ChainConfig, stats_dir: Path) -> list[str]:
@@ -86,14 +94,26 @@ def data_options(config: ChainConfig, train: Path, valid: Path) -> list[str]:
     return options
 
 
-def stats(config_file: Path, train: Path, valid: Path, out: Path, cmd: str, nj: int, extra: Sequence[str] = ()) -> None:
-    """Stage 10: lengths of everything and statistics of features."""
+def stats(
+    config_file: Path, train: Path, valid: Path, out: Path, cmd: str, nj: int, extra: Sequence[str] = ()
+) -> list[str]:
+    """Stage 10: lengths of everything and statistics of features.
+
+    Returns:
+        what is worth knowing of the vocabularies; it also stands in ``out/vocabulary.txt``.
+
+    Raises:
+        DataError: every fault of the data directories, before any job begins.
+    """
     config = chain_config(config_file)
+    data_options(config, train, valid)  # names files that are missing, and the stage that makes them
+    require_valid(config, (train, valid))
+    said = report(coverages(config, config_file, (train, valid)))
     logs = out / "logdir"
     command = module(TRAIN, "--collect_stats", "true", "--config", config_file, *data_options(config, train, valid))
     command += ["--train_shape_file", f"{logs}/train/keys.JOB.scp", "--valid_shape_file", f"{logs}/valid/keys.JOB.scp"]
     command += ["--output_dir", f"{logs}/stats.JOB", "--ngpu", "0", *extra]
-    tables = [data / KINDS[config.modules[0].input.type][0] for data in (train, valid)]
+    tables = [data / input_of(config)[0] for data in (train, valid)]
     jobs = min(max(1, nj), *(len(read_keys(table)) for table in tables))
     read = [Path(triple.split(",")[0]) for data in (train, valid) for triple in data_triples(config, data)]
     begin(logs, [*command, str(jobs)], [config_file, *read])
@@ -103,7 +123,10 @@ def stats(config_file: Path, train: Path, valid: Path, out: Path, cmd: str, nj: 
     folders = [o for i in range(jobs) for o in ("--input_dir", f"{logs}/stats.{i + 1}")]
     skip = [] if config.modules[0].input.type == "speech" else ["--skip_sum_stats"]
     run(cmd, logs / "aggregate.log", module("espnet2.bin.aggregate_stats_dirs", *skip, *folders, "--output_dir", out))
+    with atomic_text(out / "vocabulary.txt") as stream:
+        stream.writelines(f"{line}\n" for line in said)
     end(logs)
+    return said
 
 
 def train(
@@ -117,8 +140,14 @@ def train(
     num_nodes: int = 1,
     extra: Sequence[str] = (),
 ) -> None:
-    """Stage 11: training, resumed where it stopped."""
+    """Stage 11: training, resumed where it stopped.
+
+    Raises:
+        DataError: every fault of the data directories.
+    """
     config = chain_config(config_file)
+    data_options(config, train_dir, valid)
+    require_valid(config, (train_dir, valid))
     command = module("espnet2.bin.launch", "--cmd", f"{cmd} --name {exp}/train.log", "--log", f"{exp}/train.log")
     command += ["--ngpu", str(ngpu), "--num_nodes", str(num_nodes), "--init_file_prefix", f"{exp}/.dist_init_"]
     command += ["--multiprocessing_distributed", "true", "--"]
@@ -137,14 +166,21 @@ def _call(command: Sequence[str], exp: Path) -> None:
 def decode(
     exp: Path, model: str | None, data: Path, out: Path, cmd: str, nj: int, ngpu: int = 0, extra: Sequence[str] = ()
 ) -> None:
-    """Stage 12: decode a data directory and every interface on the way."""
+    """Stage 12: decode a data directory and every interface on the way.
+
+    Raises:
+        DataError: every fault of the data directory.
+    """
     config = chain_config(exp / store.CONFIG)
-    file = data / KINDS[config.modules[0].input.type][0]
+    file = data / input_of(config)[0]
+    keys = read_keys(file)
+    triple = data_triples(config, data, targets=False)[0]
+    require_valid(config, [data], targets=False)
     logs = out / "logdir"
-    jobs = max(1, min(nj, len(read_keys(file))))
+    jobs = max(1, min(nj, len(keys)))
     weights = ["--legonn_model_file", model] if model else []
     command = module("espnet2_legonn.bin.legonn_inference", "--legonn_train_config", exp / store.CONFIG, *weights)
-    command += ["--data_path_and_name_and_type", data_triples(config, data, targets=False)[0]]
+    command += ["--data_path_and_name_and_type", triple]
     command += ["--key_file", f"{logs}/keys.JOB.scp", "--output_dir", f"{logs}/output.JOB", "--ngpu", str(ngpu), *extra]
     options = [Path(word) for word in extra]  # the search's configuration among them
     model_files = [exp / store.CONFIG, exp / store.WEIGHTS, *sorted(exp.glob("*.pth"))]
@@ -162,8 +198,12 @@ def decode(
             for table in tables:
                 if name != "scores" or table.is_file():  # interfaces have no parts
                     merged.update(read_table(table))
-            if name != "scores" or merged:
-                write_table(target / name, merged)
+            if name == "scores" and not merged:
+                continue
+            lost = [key for key in keys if key not in merged] if name != "scores" else []
+            if lost:
+                raise DataError(f"{target / name}: no answer for {len(lost)} inputs ({lost[0]}, ...); decode again")
+            write_table(target / name, merged)
     end(logs)
 
 
@@ -197,7 +237,12 @@ def score(exp: Path, data: Path, decoded: Path, metrics: Sequence[str]) -> list[
 
     Returns:
         (module, metric, value) of each; module is empty for the final output.
+
+    Raises:
+        DataError: no such metric, all of them before anything is scored; or see ``scoring.metrics.score``.
     """
+    for metric in metrics:
+        metric_of.known(metric)
     config = chain_config(exp / store.CONFIG)
     vocabs = {m.name: config.vocabs[m.target.vocab] for m in config.modules if m.target is not None}
     speakers = data / "utt2spk" if (data / "utt2spk").is_file() else None
@@ -211,11 +256,7 @@ def score(exp: Path, data: Path, decoded: Path, metrics: Sequence[str]) -> list[
         if not reference.is_file():
             continue  # a donor's phonemes need not be known for this data
         for metric in ["per"] if phonemes else metrics:
-            report: BleuReport | ErrorReport
-            if metric.startswith("bleu"):
-                report = score_translation(metric, data, folder / "text", vocab.language, speakers)
-            else:
-                report = score_error_rate(reference, folder / "text", metric, speakers)
-            report.write(folder / f"score_{metric}")
-            found.append((name, metric, report.value))
+            result = metric_of.score(metric, data, folder / "text", vocab.language, speakers, phonemes)
+            result.write(folder / f"score_{metric}")
+            found.append((name, metric, result.value))
     return found

@@ -22,7 +22,6 @@ from espnet2_legonn.decode import KINDS, each_batch, read_inputs
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.interface import SearchChoice
 from espnet2_legonn.modules.module import DecoderModule, produced
-from espnet2_legonn.recipe.validation import reference_file
 from espnet2_legonn.scoring.bleu import corpus_bleu, segment_stats
 from espnet2_legonn.scoring.results import markdown_table
 from espnet2_legonn.scoring.tables import write_report
@@ -75,9 +74,10 @@ def find_candidates(
     inputs = dict(list(inputs.items())[: limit or None])
     vocab = chain.last.ports[1].vocab
     assert vocab is not None
-    references = read_table(reference_file(vocab, data))
+    file = data / ("text_phn" if vocab.unit == "phn" else "text")
+    references = read_table(file)
     if missing := [uid for uid in inputs if uid not in references]:
-        raise DataError(f"{reference_file(vocab, data)}: no line for {', '.join(missing[:5])}")
+        raise DataError(f"{file}: no line for {', '.join(missing[:5])}")
     number = {uid: i for i, uid in enumerate(inputs)}
     options = [BeamOptions(beam_size, 1.0, nbest=beam_size, ctc_weight=w) for w in _proposers(chain)]
     rows: list[tuple[int, int, dict[str, float], str]] = []
@@ -86,6 +86,9 @@ def find_candidates(
         for uid, *hypotheses in zip(uids, *found):
             once = {tuple(h.ids): h for h in itertools.chain.from_iterable(hypotheses)}
             rows += [(number[uid], len(ids) + 1, h.parts, vocab.decode(h.ids)) for ids, h in once.items()]
+    names = rows[0][2] if rows else {}
+    empty = sorted(set(number.values()) - {row[0] for row in rows})
+    rows += [(i, 1, dict.fromkeys(names, 0.0), "") for i in empty]  # sources without words
     owner, sizes, parts, texts = zip(*rows)
     table = {k: np.maximum([p[k] for p in parts], _IMPOSSIBLE) for k in parts[0] if all(k in p for p in parts)}
     return Candidates(np.array(owner), np.array(sizes), table, texts, [references[uid] for uid in inputs])

@@ -12,31 +12,11 @@ from espnet2_legonn.build import build_modules
 from espnet2_legonn.config import parse
 from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.decode import KINDS, decode_table, read_inputs
-from espnet2_legonn.interface import Vocabulary
+from espnet2_legonn.errors import DataError
 from espnet2_legonn.schema import read_yaml
-from espnet2_legonn.scoring.translation import change_of
+from espnet2_legonn.scoring import metrics
 from espnet2_legonn.search.beam import BeamOptions
 from espnet2_legonn.train.averaging import choose
-
-
-def reference_file(vocab: Vocabulary, data: Path) -> Path:
-    """What a module with this vocabulary should say: phonemes or words."""
-    return data / ("text_phn" if vocab.unit == "phn" else "text")
-
-
-def corpus_score(refs: list[str], hyps: list[str], metric: str) -> float:
-    """BLEU, or minus the error rate in percent: higher is better."""
-    if metric.startswith("bleu"):
-        import sacrebleu
-
-        change = change_of(metric, None)
-        if change is None:
-            return float(sacrebleu.corpus_bleu(hyps, [refs]).score)
-        hyps, refs = list(map(change.hyp, hyps)), list(map(change.ref, refs))
-        return float(sacrebleu.corpus_bleu(hyps, [refs], tokenize=change.tokenize, force=True).score)
-    import jiwer
-
-    return -100.0 * float(jiwer.wer(refs, hyps))
 
 
 def choose_window(
@@ -45,7 +25,11 @@ def choose_window(
     """See ``train.averaging.choose``; decodes the validation set ``data`` with each averaged window.
 
     By the paper's search, whatever search decodes the test sets: windows compare as in the paper, and at its cost.
+
+    Raises:
+        DataError: no such metric, or a reference is missing; before anything is decoded.
     """
+    better = 1.0 if metrics.known(metric).higher else -1.0
     config_data = read_yaml(exp / store.CONFIG)
     config = parse({"vocabs": config_data["vocabs"], "modules": config_data["modules"]})
     modules, vocabs = build_modules(config, exp)
@@ -54,11 +38,16 @@ def choose_window(
     if limit:
         inputs = dict(list(inputs.items())[:limit])
     vocab = next(m.ports[1].vocab for m in reversed(list(chain)) if m.ports[1].vocab is not None)
-    refs = read_table(reference_file(vocab, data))
+    files = metrics.reference_files(metric, data, vocab.unit == "phn")
+    tables = [read_table(file) for file in files]
+    lost = [f"{file}: no line for {k}" for file, table in zip(files, tables) for k in inputs if k not in table]
+    if lost:
+        raise DataError(lost)
+    refs = [[table[k] for k in inputs] for table in tables]
 
     def score(state: dict[str, torch.Tensor]) -> float:
         store.fill(chain, {k.removeprefix("chain."): v for k, v in state.items()}, str(exp))
         texts = decode_table(chain, inputs, BeamOptions(beam_size, ctc_weight=0.0), 64).nbest[0].text
-        return corpus_score([refs[k] for k in inputs], [texts[k] for k in inputs], metric)
+        return better * metrics.value(metric, refs, [texts[k] for k in inputs], vocab.language)
 
     return choose(exp, window, score, candidates, stride)

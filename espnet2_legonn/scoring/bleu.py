@@ -6,7 +6,8 @@ the signature records tokenizer, case, references and version.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +19,32 @@ from espnet2_legonn.scoring.bootstrap import RESAMPLES, SEED, Interval, Segments
 from espnet2_legonn.scoring.tables import Joined, Missing, join_tables, read_table, speakers_of, write_report
 
 _ORDER = 4
+# What sacreBLEU's tokenizers need beside it.
+_PACKAGES = {
+    "ja-mecab": "pip install 'sacrebleu[ja]'",
+    "ko-mecab": "pip install 'sacrebleu[ko]'",
+    "flores101": "pip install sentencepiece, and its model once from the network",
+    "flores200": "pip install sentencepiece, and its model once from the network",
+    "spm": "pip install sentencepiece, and its model once from the network",
+}
+
+
+@contextlib.contextmanager
+def usable(tokenize: str) -> Iterator[None]:
+    """sacreBLEU with a tokenizer that may need more than sacreBLEU.
+
+    Raises:
+        DataError: it does; names what to get.
+    """
+    try:
+        yield
+    except (ImportError, RuntimeError, OSError) as error:
+        if tokenize not in _PACKAGES:
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(
+            f"tokenizer {tokenize!r} of sacreBLEU cannot be used ({reason}); {_PACKAGES[tokenize]}"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -153,6 +180,19 @@ def score_bleu(
         raise DataError(f"{', '.join(map(str, refs))}: every reference is empty; check the file")
     speakers = speakers_of(joined.ids, read_table(utt2spk)) if utt2spk is not None else None
     joined = change.apply(joined) if change else joined
+    with usable(tokenize):
+        return _scored(joined, lowercase, tokenize, change, speakers, resamples, seed)
+
+
+def _scored(
+    joined: Joined,
+    lowercase: bool,
+    tokenize: str,
+    change: Change | None,
+    speakers: tuple[str, ...] | None,
+    resamples: int,
+    seed: int,
+) -> BleuReport:
     # force: no advice to detokenise; whoever asks for another tokenizer knows it, and the signature says it.
     bleu, chrf = BLEU(lowercase=lowercase, tokenize=tokenize, force=tokenize != "13a"), CHRF(lowercase=lowercase)
     score = bleu.corpus_score(joined.hyps, joined.refs)

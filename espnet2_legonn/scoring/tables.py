@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from espnet2_legonn.data import tables
 from espnet2_legonn.errors import DataError
 
 Missing = Literal["error", "empty"]
@@ -58,31 +57,12 @@ def read_table(path: str | Path) -> Table:
     """Reads a text table.
 
     Raises:
-        DataError: the file is absent or empty, a line is blank or not UTF-8, or an id occurs twice.
+        DataError: as `data.tables.read_table`, or the file is empty.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    if path.stat().st_size == 0:
+    rows = tables.read_table(path)
+    if not rows:
         raise DataError(f"{path}: the file is empty; nothing to score")
-    rows: dict[str, str] = {}
-    faults: list[str] = []
-    for number, raw in enumerate(path.read_bytes().removesuffix(b"\n").split(b"\n"), 1):
-        try:
-            line = raw.decode("utf-8").strip()
-        except UnicodeDecodeError as error:
-            faults.append(f"{path}:{number}: not UTF-8 ({error.reason}, byte {error.start}); convert it")
-            continue
-        if line:
-            key, *rest = line.split(maxsplit=1)
-            if key in rows:
-                faults.append(f"{path}:{number}: utterance {key} occurs twice; keep one line per id")
-            rows[key] = rest[0] if rest else ""
-        else:
-            faults.append(f"{path}:{number}: blank line; every line starts with an utterance id")
-    if faults:
-        raise DataError(faults)
-    return Table(path, rows)
+    return Table(Path(path), rows)
 
 
 def join_tables(refs: Sequence[Table], hyp: Table, missing: Missing = "error") -> Joined:
@@ -132,7 +112,7 @@ def speakers_of(ids: Sequence[str], utt2spk: Table) -> tuple[str, ...]:
     for key in ids:
         if key not in utt2spk.rows:
             faults.append(f"{utt2spk.path}: no speaker for {key}; add the line `{key} <speaker>`")
-        elif len(utt2spk.rows[key].split()) != 1:
+        elif len(tables.split_fields(utt2spk.rows[key])) != 1:
             faults.append(f"{utt2spk.path}: {key} needs exactly one speaker, has {utt2spk.rows[key]!r}")
     if faults:
         raise DataError(faults)
@@ -141,18 +121,8 @@ def speakers_of(ids: Sequence[str], utt2spk: Table) -> tuple[str, ...]:
 
 def write_atomic(path: Path, text: str) -> None:
     """Replaces `path` by `text` in one step; a reader sees the old or the new file, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files; results are for everybody
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with tables.atomic_text(path) as stream:
+        stream.write(text)
 
 
 def write_report(outdir: str | Path, text: str, payload: Mapping[str, object]) -> None:

@@ -1,9 +1,9 @@
 """BLEU of translations as papers report it: tokenised, with compounds split, or detokenised; each named by its metric.
 
-bleu        sacreBLEU (13a) of the texts as they are
+bleu        sacreBLEU of the texts as they are, cut into words as their language is (``BY_LANGUAGE``; 13a for most)
 bleu_tok    tokenised BLEU: the texts are tokens already and are not tokenised again (multi-bleu)
 bleu_split  as bleu_tok, compounds split at hyphens on both sides: higher figures, only for comparison with papers
-bleu_detok  sacreBLEU (13a) of hypotheses detokenised in the *target* language against raw references (``text.raw``)
+bleu_detok  sacreBLEU of hypotheses detokenised in the *target* language against raw references (``text.raw``)
 
 Pieces of a given BPE (``ap@@ proved``) are joined first in the last three. Further references stand beside the first:
 ``text.1``, ``text.2``; ``text.raw.1``.
@@ -22,6 +22,13 @@ from espnet2_legonn.interface import JOINT
 from espnet2_legonn.scoring.bleu import BleuReport, Change, score_bleu
 
 METRICS = ("bleu", "bleu_tok", "bleu_split", "bleu_detok")
+# sacreBLEU's tokenizers for languages that do not put blanks between words: with 13a, a sentence is one word.
+BY_LANGUAGE = {
+    **dict.fromkeys(("zh", "zho", "chi", "cmn", "yue", "wuu"), "zh"),
+    **dict.fromkeys(("ja", "jpn"), "ja-mecab"),
+    **dict.fromkeys(("ko", "kor"), "ko-mecab"),
+    **dict.fromkeys(("th", "tha", "lo", "lao", "km", "khm", "my", "mya", "bo", "bod", "dz", "dzo"), "flores200"),
+}
 _HYPHEN = re.compile(r"(\S)-(\S)")
 
 
@@ -52,14 +59,20 @@ def detokenize(text: str, language: str) -> str:
     return str(_detokenizer(language).detokenize(text.split(), return_str=True, unescape=True))
 
 
+def tokenizer_of(language: str | None) -> str:
+    """sacreBLEU's tokenizer for texts in a language (``zh``, ``zh-TW``, ``cmn_Hans``); 13a where there is none."""
+    return BY_LANGUAGE.get(re.split("[-_]", language or "")[0].lower(), "13a")
+
+
 def change_of(metric: str, language: str | None) -> Change | None:
     """What a metric does to texts before BLEU; None for nothing.
 
     Raises:
         DataError: no such metric, or detokenisation without a language.
     """
+    tokenizer = tokenizer_of(language)
     if metric == "bleu":
-        return None
+        return None if tokenizer == "13a" else Change("", str, str, tokenizer)
     if metric == "bleu_tok":
         return Change("", join_pieces, join_pieces, "none")
     if metric == "bleu_split":
@@ -73,7 +86,7 @@ def change_of(metric: str, language: str | None) -> Change | None:
     if language is None:
         raise DataError("bleu_detok: the target vocabulary names no language; give `language` in the YAML")
     undo: Callable[[str], str] = lambda text: detokenize(join_pieces(text), language)  # noqa: E731
-    return Change(f"detok:moses-{language}", undo, str, "13a")
+    return Change(f"detok:moses-{language}", undo, str, tokenizer)
 
 
 def references(data: Path, metric: str) -> list[Path]:
@@ -90,7 +103,7 @@ def score_translation(
 
     Args:
         metric: one of ``METRICS``.
-        language: of the target, for detokenisation.
+        language: of the target, for tokenisation and detokenisation.
         utt2spk: see ``score_bleu``.
 
     Raises:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from espnet2_legonn.config import ChainConfig, ModuleConfig, SpeechConfig, TokensConfig, override, parse, parse_ratio
+from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.errors import ConfigError, DataError
+from espnet2_legonn.interface import read_tokens
 from espnet2_legonn.scratch import whole
 
 VOCAB_FOLDER = "vocabs"
@@ -72,7 +74,7 @@ def _require_files(vocabs: dict[str, Any]) -> None:
 def _self_contained(name: str, vocab: dict[str, Any], base: Path) -> dict[str, Any]:
     vocab = dict(vocab)
     if isinstance(vocab["tokens"], str):
-        vocab["tokens"] = [t for t in Path(vocab["tokens"]).read_text(encoding="utf-8").split("\n") if t]
+        vocab["tokens"] = read_tokens(Path(vocab["tokens"]))
     model = vocab.get("bpemodel")
     kept = f"{VOCAB_FOLDER}/{name}.model"
     if model and model != kept:
@@ -99,12 +101,15 @@ def total_length(path: Path) -> int:
     """
     if not path.is_file():
         raise DataError(f"{path}: no such shape file; stage 10 makes it")
-    total = 0
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            total += int(line.split()[1].split(",")[0])
-        except (IndexError, ValueError):
-            raise DataError(f"{path}:{number}: not a shape: {line!r}") from None
+    total, faults = 0, []
+    for number, (key, value) in enumerate(read_table(path).items(), 1):
+        first = value.partition(",")[0]
+        if first.isascii() and first.isdigit():
+            total += int(first)
+        else:
+            faults.append(f"{path}:{number}: not a shape: {f'{key} {value}'.strip()!r}")
+    if faults:
+        raise DataError(faults)
     return total
 
 
@@ -142,7 +147,7 @@ def _input_steps(modules: list[ModuleConfig], index: int, folder: Path) -> float
         steps = total_length(folder / "speech_shape") / (first.fs * 0.04)
     elif isinstance(first, TokensConfig):
         path = folder / "src_text_shape"
-        steps = total_length(path) + sum(1 for _ in path.open(encoding="utf-8"))
+        steps = total_length(path) + len(read_table(path))
     else:
         raise ConfigError(f"{modules[0].name}: slots_per_token works for speech and token input; give ratio")
     for module in modules[:index]:

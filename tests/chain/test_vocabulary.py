@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from espnet2_legonn import DataError, Vocabulary
+from espnet2_legonn.interface import Interface, compare
+from espnet2_legonn.pieces import read_model
 
 TEXT = ["the cat sat on the mat", "a dog and a cat", "the dog sat", "mats and cats and dogs"] * 5
 
@@ -25,9 +27,7 @@ def bpe(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     (folder / "bpe.model").write_bytes(model.getvalue())
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     pieces = [processor.id_to_piece(i) for i in range(3, processor.get_piece_size())]
-    (folder / "tokens.txt").write_text(
-        "\n".join(["<blank>", "<unk>", *pieces, "<sos/eos>"]) + "\n", encoding="utf-8"
-    )
+    (folder / "tokens.txt").write_text("\n".join(["<blank>", "<unk>", *pieces, "<sos/eos>"]) + "\n", encoding="utf-8")
     return folder / "tokens.txt", folder / "bpe.model"
 
 
@@ -141,3 +141,84 @@ def test_missing_files_are_named(tmp_path: Path, bpe: tuple[Path, Path]) -> None
         Vocabulary.from_files(tmp_path / "none.txt")
     with pytest.raises(DataError, match="none.model: no such sentencepiece model; stage 5"):
         Vocabulary.from_files(bpe[0], "bpe", tmp_path / "none.model")
+
+
+def trained(lines: list[str], **options: object) -> tuple[bytes, list[str]]:
+    """A sentencepiece model and its pieces."""
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_writer=model, minloglevel=2, **options
+    )
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    return model.getvalue(), [processor.id_to_piece(i) for i in range(3, processor.get_piece_size())]
+
+
+def listed(pieces: list[str]) -> tuple[str, ...]:
+    return ("<blank>", "<unk>", *pieces, "<sos/eos>")
+
+
+def test_a_model_of_another_list_is_refused(bpe: tuple[Path, Path], tmp_path: Path) -> None:
+    other, pieces = trained([line[::-1] for line in TEXT], vocab_size=24, model_type="bpe")
+    (tmp_path / "other.model").write_bytes(other)
+    with pytest.raises(DataError, match=r"tokens.txt: .*belongs to another token list: \d+ tokens are no pieces of it"):
+        Vocabulary.from_files(bpe[0], "bpe", tmp_path / "other.model")
+    Vocabulary(listed(pieces), "bpe", bpemodel=other)
+
+
+def test_a_larger_model_of_the_same_text_is_refused(bpe: tuple[Path, Path]) -> None:
+    """All tokens are pieces of it, but it splits text into many that are no tokens."""
+    larger, pieces = trained(TEXT, vocab_size=30, model_type="bpe")
+    tokens = bpe[0].read_text(encoding="utf-8").split()
+    assert set(tokens[2:-1]) < set(pieces)
+    with pytest.raises(DataError, match=r"0 tokens are no pieces of it \(\), 6 of its 27 pieces are no tokens"):
+        Vocabulary(tuple(tokens), "bpe", bpemodel=larger)
+
+
+def test_tokens_that_stand_apart_and_rare_pieces_are_forgiven() -> None:
+    model, pieces = trained(TEXT, vocab_size=30, model_type="bpe")
+    kept = listed(["<en>", *pieces[:-1], "madeupword0000"])
+    assert Vocabulary(kept, "bpe", bpemodel=model).split("the cat")
+
+
+def test_the_normaliser_is_part_of_the_contract() -> None:
+    lines = ["ＡＢ ab", "ab ＡＢ"] * 5
+    vocabs = []
+    for rule in ("identity", "nmt_nfkc"):
+        model, pieces = trained(lines, vocab_size=12, normalization_rule_name=rule, hard_vocab_limit=False)
+        vocabs.append(Vocabulary(listed(pieces), "bpe", bpemodel=model))
+    assert [v.normalizer for v in vocabs] == ["identity", "nmt_nfkc"]
+    assert vocabs[0].decode(vocabs[0].encode("ＡＢ ab")) == "ＡＢ ab"
+    assert "ab" in vocabs[1].decode(vocabs[1].encode("ＡＢ ab")).casefold()
+    told = [str(f.message) for f in compare(Interface(vocabs[0]), Interface(vocabs[1]))]
+    assert any("sentencepiece normaliser: identity is produced, nmt_nfkc is expected" in line for line in told)
+    assert Vocabulary(("<blank>", "<unk>", "a", "<sos/eos>"), "word").normalizer is None
+    assert Vocabulary(("<blank>", "<unk>", "a", "<sos/eos>"), "bpe", bpemodel=b"any bytes").normalizer is None
+
+
+def test_bytes_are_joined_to_characters() -> None:
+    model, pieces = trained(TEXT, vocab_size=290, byte_fallback=True, hard_vocab_limit=False)
+    vocab = Vocabulary(listed(pieces), "bpe", bpemodel=model)
+    for text in ("the cat", "the Ω cat", "€", "日本 a\u00e9", "<0x41>"):
+        assert "<0x" not in vocab.decode(vocab.encode(text)) or text.startswith("<")
+        assert vocab.decode(vocab.encode(text)) == text
+    ids = [vocab.ids[t] for t in ("<0xE2>", "<0x82>", "<0x0A>", "<0xAC>")]
+    assert vocab.decode(ids) == "\ufffd \ufffd", "half a character, and a text is one line"
+    assert pickle.loads(pickle.dumps(vocab)).decode(vocab.encode("€")) == "€"
+
+
+@pytest.mark.parametrize("data", [b"", b"\x0a", b"\x0a\x05\x0a\x03", b"\xff" * 20, b"\x0b", b"\x80" * 12])
+def test_what_is_no_model_is_left_to_sentencepiece(data: bytes) -> None:
+    assert read_model(data) is None
+
+
+def test_a_list_with_other_line_ends_or_a_mark_is_refused(tmp_path: Path) -> None:
+    for content, message in (
+        (b"\xef\xbb\xbf<blank>\n<unk>\na\n<sos/eos>\n", "tokens.txt:1: starts with a byte-order mark"),
+        (b"<blank>\r\n<unk>\r\na\r\n<sos/eos>\r\n", "tokens.txt:1: Windows line end"),
+        (b"<blank>\n<unk>\n\na\n<sos/eos>\n", "tokens.txt:3: an empty line is no token"),
+    ):
+        (tmp_path / "tokens.txt").write_bytes(content)
+        with pytest.raises(DataError, match=message):
+            Vocabulary.from_files(tmp_path / "tokens.txt", "word")

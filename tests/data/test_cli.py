@@ -90,3 +90,42 @@ def test_faults_of_usage_end_with_2(argv, capsys):
     with pytest.raises(SystemExit) as done:
         cli.main(argv)
     assert done.value.code == 2
+
+
+def test_validate_looks_at_sound(tmp_path, write, tone, good, capsys):
+    good["wav.scp"] = f"r1 {tone('r1.wav')}\nr2 {tone('r2.wav', fs=8000)}\n"
+    folder = write("d", good)
+    assert cli.main(["validate", f"{folder}", "--audio"]) == 0
+    assert cli.main(["validate", f"{folder}", "--audio", "--fs", "16k"]) == 1
+    told = capsys.readouterr().err
+    assert "wav.scp:2: 'r2': " in told and "is sampled at 8000 Hz, 16000 Hz expected" in told and "r1" not in told
+
+
+def test_seconds_are_counted_at_the_rate_of_the_audio(tmp_path, write, tone, capsys):
+    """Limits at twice the rate would take every utterance for half as long."""
+    files = {"wav.scp": f"u {tone('u.wav', fs=8000)}\n", "utt2num_samples": "u 8000\n", "utt2spk": "u u\n"}
+    limits = ["--max_wav_duration", "20", "--fs"]
+    assert cli.main(["filter", f"{write('d', files)}", f"{tmp_path / 'out'}", *limits, "16k"]) == 1
+    assert "is sampled at 8000 Hz, 16000 Hz expected" in capsys.readouterr().err
+    assert cli.main(["filter", f"{tmp_path / 'd'}", f"{tmp_path / 'out'}", *limits, "8k"]) == 0
+
+
+def test_phonemes_are_made_of_a_valid_directory_only(tmp_path, write, good, capsys):
+    (tmp_path / "lexicon").write_text("the DH AH0\n")
+    folder = write("d", good | {"text": "a-1 the\na-2 the\n", "text_phn": "of an earlier state\n"})
+    assert cli.main(["phonemes", f"{folder}", "--backend", "lexicon", "--lexicon", f"{tmp_path / 'lexicon'}"]) == 1
+    told = capsys.readouterr().err
+    assert "utt2spk:3: 'b-1' is not in text" in told and "text_phn" not in told
+
+
+def test_sound_below_the_rate_it_is_written_at_is_counted(tmp_path, write, tone, capsys):
+    folder = write("d", {"wav.scp": f"u {tone('u.wav', fs=8000)}\n", "utt2spk": "u u\n"})
+    assert cli.main(["format", f"{folder}", f"{tmp_path / 'out'}", "--fs", "16k"]) == 0
+    assert "1 utterances were sampled at a lower rate than they are written at" in capsys.readouterr().out
+
+
+def test_the_normaliser_of_sentencepiece_is_an_option(tmp_path, write, capsys):
+    folder = write("d", {"text": "u ＡＢ ab\n"})
+    command = ["vocab", f"{tmp_path / 'v'}", f"{folder / 'text'}", "--unit", "bpe", "--vocab_size", "12"]
+    assert cli.main(command) == 0 and "normaliser identity" in capsys.readouterr().out
+    assert cli.main([*command, "--normalizer", "nfkc"]) == 0 and "normaliser nfkc" in capsys.readouterr().out

@@ -28,7 +28,7 @@ def test_missing_directory():
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("text", "a-1 x\na-1 y\na-2 z\nb-1 w\n", "text:2: 'a-1' repeats line 1; ids must be unique"),
+        ("text", "a-1 x\na-1 y\na-2 z\nb-1 w\n", "text:2: 'a-1' occurs twice: it repeats line 1; ids must be unique"),
         ("text", "a-2 x\na-1 y\nb-1 w\n", "text:2: 'a-1' is not sorted: it follows 'a-2'"),
         ("text", "a-1 x\na-2\nb-1 w\n", "text:2: 'a-2' has empty text"),
         ("text", "a-1 x\na-2 y\u00a0z\nb-1 w\n", "text:2: 'a-2' has unprintable or unusual .*U\\+00A0"),

@@ -86,7 +86,7 @@ def test_subset_faults(tmp_path, write, good):
         subset(folder, tmp_path / "s", "utt_list", tmp_path / "list")
     with pytest.raises(DataError, match="nofile: no such file"):
         subset(folder, tmp_path / "s", "spk_list", tmp_path / "nofile")
-    with pytest.raises(DataError, match="utt2spk is missing; run `fix`"):
+    with pytest.raises(DataError, match="utt2spk is missing; `fix` can make one"):
         subset(write("e", {"text": "a x\n"}), tmp_path / "s", "first", 1)
 
 

@@ -83,7 +83,7 @@ def test_faulty_requests(tmp_path, speech, pairs):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_utterance_without_a_count_is_counted(tmp_path, write):
+def test_an_utterance_without_a_count_is_a_fault(tmp_path, write):
     folder = write("d", {"utt2num_samples": "a 100\n", "text": "a x\nb y\n", "utt2spk": "a a\nb b\n"})
-    report = filter_dir(folder, tmp_path / "out", Limits(fs=1000, min_wav_duration=0.01))
-    assert dict(report.reasons) == {"not in utt2num_samples": 1}
+    with pytest.raises(DataError, match="utt2spk:2: 'b' is not in utt2num_samples"):
+        filter_dir(folder, tmp_path / "out", Limits(fs=1000, min_wav_duration=0.01))

@@ -124,7 +124,7 @@ def test_clipping_is_counted(tmp_path, write):
 def test_faulty_requests(tmp_path, write):
     with pytest.raises(DataError, match="audio format 'mp3': choose one of flac, wav"):
         format_wav(tmp_path, tmp_path / "out", Options(audio_format="mp3"))
-    with pytest.raises(DataError, match="wav.scp is missing or empty; nothing to format"):
+    with pytest.raises(DataError, match="a/wav.scp: no such file; it is needed here"):
         format_wav(write("a", {"utt2spk": "a a\n"}), tmp_path / "out", Options())
-    with pytest.raises(DataError, match="'x/y' has a faulty segment or id"):
+    with pytest.raises(DataError, match="wav.scp:1: 'x/y': an id names files, so it holds no /"):
         format_wav(write("b", {"wav.scp": "x/y f\n"}), tmp_path / "out", Options())

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from espnet2_legonn.data.text import NORMALIZATIONS, corpus, normalize, normalize_lines, normalize_table
+from espnet2_legonn.data.text import NORMALIZATIONS, normalize, normalize_lines, normalize_table, placed
 from espnet2_legonn.errors import DataError
 
 
@@ -37,7 +37,7 @@ def test_tables_and_plain_files(tmp_path):
     (tmp_path / "plain").write_bytes("B\u2028b\r\n!\n\nC".encode())
     assert normalize_lines(tmp_path / "plain", tmp_path / "out", "lc.rm") == (4, 2)
     assert (tmp_path / "out").read_text() == "b b\n\n\nc\n"
-    assert list(corpus(tmp_path / "out", plain=True)) == ["b b", "", "", "c"]
+    assert [text for _, text in placed(tmp_path / "out", plain=True)] == ["b b", "", "", "c"]
 
 
 def test_unreadable_plain_files(tmp_path):

@@ -32,9 +32,7 @@ def test_bpe_is_in_espnets_layout_and_deterministic(tmp_path, text, model_type):
     report = make_bpe([text], 22, tmp_path / "one", model_type=model_type)
     make_bpe([text], 22, tmp_path / "two", model_type=model_type)
     tokens = tokens_of(tmp_path / "one")
-    assert (
-        tokens[:2] == ["<blank>", "<unk>"] and tokens[-1] == "<sos/eos>" and len(tokens) == report.size == 22
-    )
+    assert tokens[:2] == ["<blank>", "<unk>"] and tokens[-1] == "<sos/eos>" and len(tokens) == report.size == 22
     assert not {"<s>", "</s>"} & set(tokens)
     assert tokens == tokens_of(tmp_path / "two")
     vocab = Vocabulary.from_files(tmp_path / "one" / "tokens.txt", "bpe", tmp_path / "one" / "bpe.model")
@@ -45,9 +43,7 @@ def test_bpe_is_in_espnets_layout_and_deterministic(tmp_path, text, model_type):
 def test_coverage_of_another_corpus(tmp_path, text, other):
     report = make_bpe([text], 22, tmp_path / "v", extra=[other])
     own, foreign = report.coverage
-    assert (
-        own.unknown_tokens == 0 and own.words == sum(len(line.split()) for line in LINES) and own.lines == 4
-    )
+    assert own.unknown_tokens == 0 and own.words == sum(len(line.split()) for line in LINES) and own.lines == 4
     assert foreign.unknown_words == 1 and foreign.unknown_tokens >= 1 and foreign.words == 3
     vocab = Vocabulary.from_files(tmp_path / "v" / "tokens.txt", "bpe", tmp_path / "v" / "bpe.model")
     ids = [i for line in ("the zebra", "sat") for i in vocab.encode(line)]
@@ -70,9 +66,7 @@ def test_too_large_a_size_gives_less_and_says_so(tmp_path, text):
 
 
 def test_too_small_a_size_and_other_faults(tmp_path, text):
-    with pytest.raises(
-        DataError, match=r"cannot make 5 unigram units .*too many different characters; ask for \d+ or"
-    ):
+    with pytest.raises(DataError, match=r"cannot make 5 unigram units .*too many different characters; ask for \d+ or"):
         make_bpe([text], 5, tmp_path / "v")
     with pytest.raises(DataError, match="model type 'wordpiece': choose unigram or bpe"):
         make_bpe([text], 22, tmp_path / "v", model_type="wordpiece")
@@ -109,9 +103,7 @@ def test_characters_words_phonemes(tmp_path, text, other):
     )
     report = make_word([text], tmp_path / "w", vocab_size=7)
     assert tokens_of(tmp_path / "w") == ["<blank>", "<unk>", "the", "ate", "cat", "dog", "<sos/eos>"]
-    assert report.coverage[0].oov_rate == pytest.approx(
-        report.coverage[0].unknown_words / report.coverage[0].words
-    )
+    assert report.coverage[0].oov_rate == pytest.approx(report.coverage[0].unknown_words / report.coverage[0].words)
     (tmp_path / "text_phn").write_text("a DH AH <wb> K AH\nb <unk> AH\n")
     make_phn([tmp_path / "text_phn"], tmp_path / "p")
     assert tokens_of(tmp_path / "p") == ["<blank>", "<unk>", "AH", "<wb>", "DH", "K", "<sos/eos>"]
@@ -129,3 +121,49 @@ def test_plain_text(tmp_path):
     (tmp_path / "plain").write_text("".join(line + "\n" for line in LINES))
     make_word([tmp_path / "plain"], tmp_path / "v", plain=True)
     assert "a" in tokens_of(tmp_path / "v")  # the first word is no id
+
+
+def test_the_normaliser_is_identity_unless_asked(tmp_path):
+    """Full-width letters and accents of their own come back as they were; sentencepiece's default rewrites them."""
+    lines = ["ＡＢＣ，我们", "cafe\u0301 de\u0301ja\u0300"]
+    (tmp_path / "t").write_text("".join(f"u{i} {line}\n" for i, line in enumerate(lines)), encoding="utf-8")
+    report = make_bpe([tmp_path / "t"], 40, tmp_path / "v")
+    assert report.normalizer == "identity" and report.coverage[0].changed_lines == 0 and "come back" not in str(report)
+    assert "sentencepiece normaliser identity" in str(report)
+    asked = make_bpe([tmp_path / "t"], 40, tmp_path / "n", normalizer="nmt_nfkc")
+    assert asked.coverage[0].changed_lines == 2
+    assert f"{tmp_path / 't'}: 'u0' ＡＢＣ，我们 -> ABC,我们" in asked.coverage[0].changed
+    assert "warning: " in str(asked) and "2 of 2 lines do not come back from their tokens as they were" in str(asked)
+    saved = json.loads((tmp_path / "n" / "report.json").read_text())
+    assert saved["normalizer"] == "nmt_nfkc" and len(saved["coverage"][0]["changed"]) == 2
+    with pytest.raises(DataError, match="normaliser 'nfd': choose one of identity, nfkc"):
+        make_bpe([tmp_path / "t"], 40, tmp_path / "x", normalizer="nfd")
+
+
+@pytest.mark.parametrize("model_type", ["unigram", "bpe"])
+def test_plain_ascii_and_german_make_the_same_vocabulary_as_before(tmp_path, model_type):
+    lines = [*LINES, "das mädchen grüßt peter", "ein großes schönes häuschen", "câine și pisică"]
+    (tmp_path / "t").write_text("".join(f"u{i} {line}\n" for i, line in enumerate(lines)), encoding="utf-8")
+    made = [
+        make_bpe([tmp_path / "t"], 45, tmp_path / rule, model_type=model_type, normalizer=rule)
+        for rule in ("identity", "nmt_nfkc")
+    ]
+    assert made[0].sha256 == made[1].sha256
+    assert tokens_of(tmp_path / "identity") == tokens_of(tmp_path / "nmt_nfkc")
+
+
+def test_texts_with_unseen_characters_are_no_vocabulary(tmp_path):
+    (tmp_path / "t").write_text("u1 a b\nu2 c\u00a0d\nu3 e\u200bf\n", encoding="utf-8")
+    for make in (make_char, make_word):
+        with pytest.raises(DataError, match=r"t: 'u2' has unprintable .*U\+00A0[^\n]*\n.*t: 'u3' .*U\+200B"):
+            make([tmp_path / "t"], tmp_path / "v")
+    (tmp_path / "p").write_text("a b\nc\u3000d\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"p:2: has unprintable or unusual white space U\+3000"):
+        make_word([tmp_path / "p"], tmp_path / "v", plain=True)
+    assert not (tmp_path / "v").exists()
+
+
+def test_many_unknown_tokens_are_a_warning(tmp_path, text):
+    (tmp_path / "upper").write_text("v1 THE CAT\n")
+    told = str(make_bpe([text], 22, tmp_path / "v", extra=[tmp_path / "upper"]))
+    assert "% of the tokens are <unk>, more than 5 %" in told

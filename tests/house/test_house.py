@@ -30,6 +30,8 @@ ROOMS = (
     "errors",
     "scratch",
     "spm",
+    "lines",
+    "pieces",
     "interface",
     "schema",
     "archive",

@@ -67,7 +67,7 @@ def subset(data: Path, out: Path, number: int) -> Path:
 
 @pytest.mark.parametrize(("number", "sizes"), [(1, [5]), (2, [2, 3]), (5, [1] * 5), (9, [1] * 5), (0, [5])])
 def test_keys_are_dealt_out_in_blocks(tmp_path: Path, number: int, sizes: list[int]) -> None:
-    (tmp_path / "text").write_text("a x\nb y z\n\nc\nd q\ne v\n")
+    (tmp_path / "text").write_text("a x\nb y z\nc\nd q\ne v\n")
     assert split_keys(tmp_path / "text", number, tmp_path / "split") == len(sizes)
     parts = [read_keys(tmp_path / "split" / f"keys.{i + 1}.scp") for i in range(len(sizes))]
     assert [len(p) for p in parts] == sizes and sum(parts, []) == list("abcde")
@@ -83,7 +83,7 @@ def test_only_a_newline_ends_a_line(tmp_path: Path, separator: str) -> None:
 def test_keys_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere: no such file; run the stages before this one"):
         read_keys(tmp_path / "nowhere")
-    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "empty").write_text("")
     with pytest.raises(DataError, match="empty: no utterances"):
         split_keys(tmp_path / "empty", 2, tmp_path)
 

@@ -10,12 +10,15 @@ import sacrebleu
 
 from espnet2_legonn.bin import legonn_score
 from espnet2_legonn.errors import DataError
+from espnet2_legonn.scoring.bleu import usable
+from espnet2_legonn.scoring.metrics import value
 from espnet2_legonn.scoring.translation import (
     change_of,
     detokenize,
     references,
     score_translation,
     split_compounds,
+    tokenizer_of,
 )
 
 REFS = {
@@ -114,3 +117,50 @@ def test_command(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert signature.endswith("|detok:moses-de")
     assert legonn_score.main(["score", "--metric", "bleu_detok", *inputs]) == 1
     assert "names no language" in capsys.readouterr().err
+
+
+CHINESE = {"u1": "我们今天去北京。", "u2": "他昨天买了三本书。", "u3": "天气很好,大家都很高兴。"}
+
+
+@pytest.mark.parametrize("language", ["zh", "zh-TW", "zho", "cmn_Hans"])
+def test_a_language_without_blanks_has_its_own_tokenizer(tmp_path: Path, language: str) -> None:
+    """With 13a a sentence is one word: a reference against itself had 0, and all checkpoints tied."""
+    table(tmp_path / "text", CHINESE)
+    report = score_translation("bleu", tmp_path, tmp_path / "text", language)
+    assert report.value == pytest.approx(100) and "tok:zh" in report.signature
+    wrong = table(tmp_path / "hyp", {**CHINESE, "u1": "我们明天去北京。"})
+    assert 0 < score_translation("bleu", tmp_path, wrong, language).value < 100
+    rest = list(CHINESE.values())[1:]
+    near, far = (value("bleu", [[*CHINESE.values()]], [first, *rest], language) for first in ("我们明天去北京。", "书"))
+    assert far < near < 100
+    assert "tok:13a" in score_translation("bleu", tmp_path, tmp_path / "text", "de").signature
+
+
+@pytest.mark.parametrize(
+    ("language", "tokenizer"),
+    [("ja", "ja-mecab"), ("ko-KR", "ko-mecab"), ("th", "flores200"), ("en", "13a"), (None, "13a"), ("yue", "zh")],
+)
+def test_tokenizers_by_language(language: str | None, tokenizer: str) -> None:
+    assert tokenizer_of(language) == tokenizer
+    assert tokenizer in sacrebleu.BLEU.TOKENIZERS
+
+
+def test_a_missing_package_is_named(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lacking(sacrebleu.BLEU):
+        def __init__(self, **options: object) -> None:
+            raise RuntimeError("Japanese tokenization requires extra dependencies")
+
+    monkeypatch.setattr("espnet2_legonn.scoring.bleu.BLEU", Lacking)
+    with pytest.raises(DataError, match=r"tokenizer 'ja-mecab' .*cannot be used .*pip install 'sacrebleu\[ja\]'"):
+        score_translation("bleu", data, data / "hyp", "ja")
+    with pytest.raises(RuntimeError), usable("13a"):
+        Lacking()
+
+
+def test_the_command_line_goes_by_the_language(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = str(table(tmp_path / "text", CHINESE))
+    command = ["score", "--metric", "bleu", "--ref", text, "--hyp", text, "--outdir", str(tmp_path / "o")]
+    assert legonn_score.main([*command, "--language", "zh"]) == 0
+    assert "BLEU = 100.00" in capsys.readouterr().out
+    assert legonn_score.main([*command, "--language", "zh", "--tokenize", "char"]) == 0
+    assert "tok:char" in json.loads((tmp_path / "o" / "result.json").read_text())["signature"]

@@ -111,10 +111,16 @@ def test_missing_shape_file(args: argparse.Namespace) -> None:
         resolve(describe(args, MODULES["tokens"]))
 
 
-@pytest.mark.parametrize(("text", "line"), [("u1 3\nu2\n", 2), ("u1 x,4\n", 1), ("\n", 1)])
+@pytest.mark.parametrize(("text", "line"), [("u1 3\nu2\n", 2), ("u1 x,4\n", 1)])
 def test_line_that_is_no_shape(tmp_path: Path, text: str, line: int) -> None:
     (tmp_path / "shape").write_text(text)
     with pytest.raises(DataError, match=rf"shape:{line}: not a shape"):
+        total_length(tmp_path / "shape")
+
+
+def test_shapes_are_a_table(tmp_path: Path) -> None:
+    (tmp_path / "shape").write_text("u1 3\n\nu1 4\n")
+    with pytest.raises(DataError, match="shape:2: no key at the start"):
         total_length(tmp_path / "shape")
 
 

@@ -95,7 +95,7 @@ def config(modules: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
 
 @dataclass
 class Corpus:
-    """Data directories ``train`` and ``valid``: wav.scp, src_text, text, text_phn."""
+    """Data directories ``train`` and ``valid``: wav.scp, src_text, text, text_phn, utt2spk."""
 
     root: Path
 
@@ -103,12 +103,13 @@ class Corpus:
         rng, noise = random.Random(1), np.random.default_rng(1)
         for name, number in (("train", 15), ("valid", 5)):
             (self.root / name).mkdir(parents=True)
-            rows: dict[str, list[str]] = {n: [] for n in ("wav.scp", "src_text", "text", "text_phn")}
+            rows: dict[str, list[str]] = {n: [] for n in ("wav.scp", "src_text", "text", "text_phn", "utt2spk")}
             for n in range(number):
                 uid, said = f"{name}{n:02d}", [rng.randrange(5) for _ in range(rng.randint(2, 4))]
                 path = self.root / name / f"{uid}.wav"
                 _speak(path, said, noise)
                 rows["wav.scp"].append(f"{uid} {path}")
+                rows["utt2spk"].append(f"{uid} {uid}")
                 rows["src_text"].append(" ".join([uid, *(f"s{i}" for i in said)]))
                 rows["text"].append(" ".join([uid, *(f"t{i}" for i in said)]))
                 rows["text_phn"].append(" ".join([uid, *(f"p{i} q" for i in said)]))

@@ -415,7 +415,7 @@ def test_what_cannot_be_translated(
 def test_standard_input_that_is_no_text(run: Run, mt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"k\n\xff\xfe\n"), "utf-8"))
     status, _, err = run("translate", "--model", mt)
-    assert status == 3 and "standard input: not UTF-8; convert it with iconv" in err
+    assert status == 3 and "standard input:2: not UTF-8 (byte 1); convert" in err
 
 
 @pytest.mark.usefixtures("float64")

@@ -327,7 +327,7 @@ def test_tied_names_of_several_types(pack: Path) -> None:
 def test_a_token_list_that_is_not_utf8(pack: Path) -> None:
     (pack / "src.tokens.txt").write_bytes(b"<blank>\n<unk>\n\xff\n<sos/eos>\n")
     told = faults(lambda: LegoNN.from_pretrained(reseal(pack)), DataError)
-    assert "src.tokens.txt: not UTF-8 at byte 14; save the token list as UTF-8" in told
+    assert "src.tokens.txt:3: not UTF-8 (byte 1); convert the file with iconv" in told
 
 
 def test_a_token_list_without_end(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:

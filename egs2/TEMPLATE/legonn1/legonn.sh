@@ -59,7 +59,7 @@ inference_tag=
 inference_legonn_model=  # weights in the experiment; default: the averaged ones
 tune_search=true     # stage 12: choose ctc_weight and length_penalty on the validation set, unless they are given
 tune_limit=500       # validation utterances for it (0: all)
-metrics="wer cer"    # wer cer bleu bleu_tok bleu_split bleu_detok (scoring/translation.py); the first picks checkpoints
+metrics="wer cer"    # wer cer bleu bleu_tok bleu_split bleu_detok (scoring/metrics.py); the first picks checkpoints
 local_score_opts=
 # Packs
 download_model=      # decode with this pack (folder, zip, URL, inventory name, hub tag): no training

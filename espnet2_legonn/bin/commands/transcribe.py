@@ -238,11 +238,14 @@ def _texts(args: argparse.Namespace) -> Iterable[tuple[str, str]]:
 
 
 def _standard_input() -> Iterator[tuple[str, str]]:
-    try:
-        for i, line in enumerate(sys.stdin, 1):
-            yield f"standard input:{i}", line.rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise DataError("standard input: not UTF-8; convert it with iconv") from None
+    from espnet2_legonn.lines import scan
+
+    # The bytes, since what the locale makes of them (surrogates, line ends) is not what a line is here.
+    stream = getattr(sys.stdin, "buffer", None) or map(str.encode, sys.stdin)
+    for number, text, faults in scan(stream, "standard input", windows=True):
+        if text is None or faults:
+            raise DataError(faults)
+        yield f"standard input:{number}", text
 
 
 def _decode(

@@ -32,6 +32,10 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
     option("--size", type=int, help="units to make, special ones included (bpe, word)")
     option("--model_type", default="unigram", choices=["unigram", "bpe"], help="how sentencepiece makes them")
     option("--sample", type=int, default=0, metavar="N", help="make them from N random lines (0: all)")
+    option(
+        "--normalizer", default="identity", choices=["identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf"],
+        help="what sentencepiece does to texts before it splits them (bpe)",
+    )  # fmt: skip
     option("--model", type=Path, metavar="FILE", help="of --list: merges or sentencepiece model")
     option("--on", nargs="+", default=[], metavar="TEXT[,INPUTS]", help="corpora to report on")
     option("--source", type=Path, metavar="DIR", help="vocabulary of text inputs (default: DIR)")
@@ -62,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     fits = [vocab_report.fit(vocab, corpus, lengths) for corpus in corpora]
     if args.json:
         report = {"unit": vocab.unit, "size": len(vocab), "sha256": vocab.sha256, "ratio": str(ratio)}
+        report["normalizer"] = vocab.normalizer
         print(json.dumps({**report, "corpora": [f.as_dict() for f in fits]}, indent=1, ensure_ascii=False))
     else:
         print(vocab_report.render(vocab, fits))
@@ -77,8 +82,8 @@ def _make(args: argparse.Namespace) -> None:
     elif args.train and args.unit == "bpe":
         if args.size is None:
             raise ConfigError("vocab: --train with unit bpe needs --size N")
-        sample = {"input_sentence_size": args.sample}
-        vocab.make_bpe(args.train, args.size, args.dir, model_type=args.model_type, **sample)
+        options = {"input_sentence_size": args.sample, "normalizer": args.normalizer}
+        vocab.make_bpe(args.train, args.size, args.dir, model_type=args.model_type, **options)
     elif args.train and args.unit == "word":
         vocab.make_word(args.train, args.dir, vocab_size=args.size)
     elif args.train:

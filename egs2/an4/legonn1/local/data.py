@@ -10,7 +10,7 @@ from pathlib import Path
 
 from espnet2_legonn.data.datadir import validate
 from espnet2_legonn.data.tables import write_table
-from espnet2_legonn.data.text import normalize
+from espnet2_legonn.data.text import normalize, plain_lines
 from espnet2_legonn.errors import DataError, LegoNNError
 
 COLUMNS = {"utt_id", "path", "speaker", "split", "text"}
@@ -53,7 +53,7 @@ def write_lexicon(source: Path, target: Path) -> None:
     """
     if not source.is_file():
         raise DataError(f"{source}: no such file; AN4=DIR must hold the pronunciation lexicon an4.dic")
-    lines = source.read_text(encoding="utf-8").splitlines()
+    lines = list(plain_lines(source))
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text("".join(f"{line}\n" for line in lines if tuple(line.split()) != ARTICLE), encoding="utf-8")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from espnet2_legonn.data.tables import write_table
 from espnet2_legonn.data.text import normalize
 from espnet2_legonn.errors import DataError, LegoNNError
+from espnet2_legonn.lines import scan
 
 SPLITS = {"train": "train", "val": "valid", "test_2016_flickr": "test2016", "test_2017_flickr": "test2017"}
 LINES = {"train": 29000, "val": 1014, "test_2016_flickr": 1000, "test_2017_flickr": 1000}
@@ -19,13 +20,15 @@ def read(corpus: Path, split: str, lang: str) -> list[str] | None:
     """Lines of one side, or None if the corpus has no such file (there is no Czech test2017).
 
     Raises:
-        DataError: a number of lines that is not the published one.
+        DataError: lines that are not UTF-8, or a number of lines that is not the published one.
     """
     for path in (corpus / f"{split}.{lang}.gz", corpus / f"{split}.{lang}"):
         if path.is_file():
-            data = gzip.open(path, "rb").read() if path.suffix == ".gz" else path.read_bytes()
-            # Only "\n" ends a line here: the texts hold other Unicode separators.
-            lines = data.decode("utf-8").removesuffix("\n").split("\n")
+            with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as stream:
+                scanned = list(scan(stream, path, windows=True))
+            if faults := [fault for line in scanned for fault in line.faults]:
+                raise DataError(faults)
+            lines = [line.text or "" for line in scanned]
             if len(lines) != LINES[split]:
                 raise DataError(f"{path}: {len(lines)} lines, Multi30K has {LINES[split]}")
             return lines
