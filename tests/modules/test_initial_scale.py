@@ -20,7 +20,8 @@ CASES = [(size, content) for size in contents.SIZES for content in contents.cont
 
 
 def test_positions_have_the_size_that_content_is_held_to() -> None:
-    assert contents.rms(contents.positions(SinusoidalPositions(64), torch.zeros(200, 64))) == pytest.approx(0.5**0.5, rel=0.01)
+    table = contents.positions(SinusoidalPositions(64), torch.zeros(200, 64))
+    assert contents.rms(table) == pytest.approx(0.5**0.5, rel=0.01)
 
 
 @pytest.mark.parametrize(("size", "content"), CASES)

@@ -380,7 +380,8 @@ def test_no_room_to_save(pack: Path, monkeypatch: pytest.MonkeyPatch, how: str) 
     from safetensors import SafetensorError
 
     def full(*args: Any, **options: Any) -> None:
-        raise SafetensorError("I/O error: No space left") if how == "weights" else OSError(errno.ENOSPC, "No space left")
+        full = OSError(errno.ENOSPC, "No space left")
+        raise SafetensorError("I/O error: No space left") if how == "weights" else full
 
     monkeypatch.setattr(*(("espnet2_legonn.store.save_file",) if how == "weights" else (Path, "write_text")), full)
     with pytest.raises(CheckpointError, match=f"^{pack}: cannot be written .*No space left.*is the disk full.*is kept"):
