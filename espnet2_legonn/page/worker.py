@@ -14,7 +14,8 @@ from espnet2_legonn.errors import LegoNNError
 from espnet2_legonn.page import model
 from espnet2_legonn.page.shelf import Choice
 
-SECONDS = 120.0
+# Of one run; of a new process, until it has loaded torch.
+SECONDS, START = 120.0, 600.0
 
 
 class Worker:
@@ -39,11 +40,10 @@ class Worker:
             LegoNNError: what is wrong with the input or the parts; the run took too long, or its process died.
         """
         with self._turn:
-            line = self._started()
             try:
+                line = self._started()
                 line.send((list(choices), given, ctc_weight))
                 if not line.poll(self.seconds):
-                    self._stop()
                     raise LegoNNError(f"stopped after {self.seconds:g} s; try a shorter input or a smaller pack")
                 found = line.recv()
             except (EOFError, OSError):
@@ -66,6 +66,9 @@ class Worker:
         self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
         self._process.start()
         theirs.close()
+        if not self._line.poll(START):
+            raise LegoNNError(f"the process of the runs has not started in {START:g} s; try again")
+        self._line.recv()
         return self._line
 
     def _stop(self) -> None:
@@ -83,6 +86,7 @@ def _serve(line: Connection) -> None:
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as f:
         f.write("500")  # if memory is short, this goes before the page
     with contextlib.suppress(EOFError, OSError):
+        line.send("ready")
         while True:
             call = line.recv()
             try:

@@ -104,6 +104,24 @@ def test_bad_statistics_are_named(tmp_path: Path) -> None:
         module.load_stats(write_stats(tmp_path / "wide.npz", np.ones((4, 80))))
 
 
+@pytest.mark.parametrize("how", ["zeros", "half", "flipped", "empty", "array", "pickle", "nan", "nothing counted"])
+def test_damaged_statistics_are_named(tmp_path: Path, how: str) -> None:
+    """As a machine that crashed leaves them, or of something else."""
+    path = write_stats(tmp_path / "s.npz", np.ones((10, MELS)) * (np.nan if how == "nan" else 1))
+    content = path.read_bytes()
+    flipped = content.replace(b"NUMPY", b"NUMQY", 1)
+    damaged = {"zeros": bytes(500), "half": content[: len(content) // 2], "flipped": flipped, "empty": b""}
+    if how in damaged:
+        path.write_bytes(damaged[how])
+    elif how in ("array", "pickle"):
+        with path.open("wb") as f:
+            np.save(f, np.ones(3) if how == "array" else np.array([{}], dtype=object))
+    elif how == "nothing counted":
+        np.savez(path, count=0, sum=np.zeros(MELS), sum_square=np.zeros(MELS))
+    with np.errstate(all="ignore"), pytest.raises(DataError, match=r"s\.npz: not statistics of features .*stage 10"):
+        Normalization("global", MELS).load_stats(path)
+
+
 def test_statistics_for_a_module_that_wants_none(tmp_path: Path) -> None:
     path = write_stats(tmp_path / "s.npz", np.ones((4, MELS)))
     with pytest.raises(DataError):

@@ -194,6 +194,18 @@ def test_answers_and_file_names_are_harmless(
     assert "\x1b" not in "".join(capsys.readouterr())
 
 
+def test_pieces_of_a_strangers_model_are_harmless(tmp_path: Path) -> None:
+    from espnet2_legonn.inputs import encode_text
+
+    rules = tmp_path / "rules.tsv"
+    rules.write_text("61\t1B\n", encoding="utf-8")  # a -> ESC
+    model = trained(tmp_path, "identity", normalization_rule_tsv=str(rules))
+    vocab = Vocabulary(("<blank>", "<unk>", "x", "<sos/eos>"), bpemodel=model)
+    with pytest.warns(UserWarning, match="read as <unk>") as said:
+        encode_text("abc", vocab, "text 1")
+    assert harmless(str(said[0].message)) == str(said[0].message) and "\ufffd" in str(said[0].message)
+
+
 def test_json_of_an_index_is_harmless(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """JSON itself lets some control characters pass."""
     place = tmp_path / "inv"
