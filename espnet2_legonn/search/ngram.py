@@ -10,6 +10,7 @@ import torch
 from espnet2_legonn.data.arpa import read_arpa
 from espnet2_legonn.data.ngram import NgramTree
 from espnet2_legonn.interface import Vocabulary
+from espnet2_legonn.search.scorers import Scorer
 
 NAT = math.log(10.0)
 
@@ -81,7 +82,7 @@ class NgramModel:
         return places.masked_fill((self.keys[places] != keys) | (parents < 0), -1)
 
 
-class NgramScorer:
+class NgramScorer(Scorer):
     """What an n-gram model says of the candidates of others in a beam search (see ``Scorer`` for the methods).
 
     Args:
@@ -90,10 +91,9 @@ class NgramScorer:
         weight: log-probabilities are multiplied by it.
     """
 
-    name = "ngram"
-
     def __init__(self, model: NgramModel, utterances: int, beam: int, weight: float) -> None:
-        self.model, self.weight = model, weight
+        super().__init__("ngram", weight)
+        self.model = model
         self.nodes = model.start(utterances * beam)
 
     def propose(self, number: int) -> torch.Tensor | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from espnet2_legonn.api import LegoNN
 from espnet2_legonn.bin.legonn import main
 from espnet2_legonn.data import ngram
 from espnet2_legonn.data.arpa import read_arpa, write_arpa
@@ -69,6 +70,7 @@ def test_pruning_holds_for_the_orders_that_follow() -> None:
     assert_same(estimated(vocab, 4, (0, 1)), estimated(vocab, 4, (0, 1, 1, 1)), 0)
 
 
+@pytest.mark.filterwarnings("ignore:n-gram.*of order 2")
 def test_a_text_like_no_language_gets_fixed_discounts() -> None:
     with pytest.warns(
         UserWarning, match="too few or too regular.*1-grams that occur once, twice, three and four times: 1, 1, 0, 0"
@@ -220,3 +222,20 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert again.read_bytes() == out.read_bytes()
     assert main(["ngram", str(tmp_path / "plain"), "--plain", *base[:4], "--order", "0", "-o", str(out)]) == 3
     assert "order 0 is less than 1" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:n-gram")
+def test_the_vocabulary_of_a_pack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = {"num_blocks": 1, "size": 8, "heads": 2, "linear_units": 8}
+    body, vocab = {"type": "transformer", **sizes}, vocabulary(["b", "a"])
+    first = {"name": "reader", "input": {"type": "tokens", "vocab": "v"}, "body": body}
+    for kind, output in (("marginals", {"vocab": "v"}), ("states", {"type": "states"})):
+        spec = {"v": {"tokens": list(vocab.tokens), "unit": "word"}}
+        LegoNN.from_config({"vocabs": spec, "modules": [{**first, "output": output}]}).save(tmp_path / kind)
+    (tmp_path / "text").write_text("u a b a\n")
+    out = tmp_path / "lm.arpa"
+    base = ["ngram", str(tmp_path / "text"), "-o", str(out), "--order", "2", "--vocab"]
+    assert main([*base, str(tmp_path / "marginals")]) == 0
+    assert_same(read_arpa(out, vocab), estimate([[3, 2, 3]], len(vocab), 2), 0)
+    assert main([*base, str(tmp_path / "states")]) == 3
+    assert "reader, its last module, writes no tokens; name a folder with tokens.txt" in capsys.readouterr().err

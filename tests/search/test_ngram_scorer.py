@@ -94,7 +94,7 @@ def test_distributions_and_single_scores_agree(model: NgramModel) -> None:
 
 def test_a_model_by_hand() -> None:
     """ARPA's rule: the longest n-gram that is listed, with the back-off weights of the contexts that are not."""
-    logs, weights = np.log10([0.0, 1, 4, 3, 2]), np.array([0, 0, -0.2, -0.1, -0.3])  # blank, unk, a, b, end
+    logs, weights = np.log10([1e-90, 1, 4, 3, 2]), np.array([0, 0, -0.2, -0.1, -0.3])  # blank, unk, a, b, end
     tree = NgramTree.of_unigrams(logs - 1, weights)
     # "<s> a" and "a b" with weight, then "<s> a b": keys ascend by parent and token.
     tree = tree.extended(np.array([3, 5]), np.array([3, 2]), np.array([-0.4, -0.5]), np.array([-0.05, -0.15]))
