@@ -40,9 +40,9 @@ class CTCScorer(Scorer):
         self._shortlist(number)
         blank = self._clean(log_probs[:, :, BLANK], self.inside)
         self.blank = blank.unsqueeze(1).cumsum(-1)  # (B, 1, K) running sum
-        # Before the first slot nothing is said: log 1 in b, log 0 in n.
+        # (B, beam, K + 1) b, and n + b, from slot 0 on, where nothing is said: log 1 in b, log 0 in n.
         self.b = torch.nn.functional.pad(_possible(self.blank), (1, 0)).expand(-1, beam, -1)
-        self.n = torch.full_like(self.b, -torch.inf)
+        self.whole = self.b
         self.prefix = self.b.new_zeros(len(lengths), beam)
         self.last = torch.full((len(lengths), beam), -1, dtype=torch.long, device=lengths.device)
         self.again = self.prefix - torch.inf  # log-probability of the last label once more
@@ -72,13 +72,8 @@ class CTCScorer(Scorer):
         start = (self.utterance * (slots * vocab)).view(-1, 1, 1, 1)
         return self.log_probs.reshape(-1).take(start + ids.unsqueeze(-1) + place)
 
-    @property
-    def _before(self) -> torch.Tensor:
-        """(B, beam, K) log-probability that the prefix is said before slot 1 ... K, whatever its last slot says."""
-        return torch.logaddexp(self.n, self.b)[..., :-1]
-
     def propose(self, number: int) -> torch.Tensor:
-        before = self._before.masked_fill(~self.inside.unsqueeze(1), -torch.inf)
+        before = self.whole[..., :-1].masked_fill(~self.inside.unsqueeze(1), -torch.inf)
         most = before.amax(-1, keepdim=True).clamp(min=-1e30)
         with torch.autocast(before.device.type, enabled=False):  # a bf16 product would shuffle close ones
             found = (before - most).exp().to(self.short_probs.dtype) @ self.short_probs  # (B, beam, M)
@@ -91,30 +86,31 @@ class CTCScorer(Scorer):
         columns = self._columns(candidates)
         # Relative to the prefix before float32: long texts have large sums, of which nothing may be lost.
         prefix = self.prefix.unsqueeze(-1).clamp(min=-1e30)
-        joined = (self._before - prefix).to(columns.dtype).unsqueeze(2) + columns
+        joined = (self.whole[..., :-1] - prefix).to(columns.dtype).unsqueeze(2) + columns
         found = joined.masked_fill_(~self.inside[:, None, None], -torch.inf).logsumexp(-1)
         again = (self.again.unsqueeze(-1) - prefix).to(found)
         found = torch.where(candidates == self.last.unsqueeze(-1), again, found)
         at = self.slots.view(-1, 1, 1).expand(-1, self.beam, 1)
-        whole = torch.logaddexp(self.n.gather(2, at), self.b.gather(2, at)) - prefix
-        return torch.where(candidates == self.end, whole.to(found), found)
+        ends = (self.whole.gather(2, at) - prefix).to(found)
+        return torch.where(candidates == self.end, ends, found)
 
     def advance(self, rows: torch.Tensor, tokens: torch.Tensor, going: torch.Tensor | None) -> None:
-        n, b, last = (part.flatten(0, 1).index_select(0, rows) for part in (self.n, self.b, self.last))
+        whole, b, last = (part.flatten(0, 1).index_select(0, rows) for part in (self.whole, self.b, self.last))
         if going is not None:
             self.utterance, self.slots, self.inside, self.blank, self.short, self.short_probs = (
                 part.index_select(0, going)
                 for part in (self.utterance, self.slots, self.inside, self.blank, self.short, self.short_probs)
             )
-        n, b = (part.view(len(self.slots), self.beam, -1) for part in (n, b))
+        whole, b = (part.view(len(self.slots), self.beam, -1) for part in (whole, b))
         repeated = (tokens == last).view(len(self.slots), self.beam, 1)
         self.last = tokens.view(len(self.slots), self.beam)
         inside = self.inside.unsqueeze(1)
         label = self._clean(self._columns(self.last.unsqueeze(-1)).squeeze(2), inside)
-        before = torch.where(repeated, b, torch.logaddexp(n, b))[..., :-1]
+        before = torch.where(repeated, b, whole)[..., :-1]
         self.prefix = _possible((before + label).masked_fill(~inside, -torch.inf).logsumexp(-1))
-        self.n = _recurrence(before, label.cumsum(-1))
-        self.b = _recurrence(self.n[..., :-1], self.blank)
+        n = _recurrence(before, label.cumsum(-1))
+        self.b = _recurrence(n[..., :-1], self.blank)
+        self.whole = torch.logaddexp(n, self.b)
         self.again = _possible((self.b[..., :-1] + label).masked_fill(~inside, -torch.inf).logsumexp(-1))
 
 

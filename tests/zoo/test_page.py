@@ -131,6 +131,19 @@ def test_a_fitting_pair_answers(visit: Visit) -> None:
     assert picture.evaluate("img => img.complete && img.naturalWidth > 100")
 
 
+def test_the_weight_of_ctc_is_a_number_on_the_page(visit: Visit) -> None:
+    """Left empty it is the default; what was given is told with the answer."""
+    visit.choose("encoder", "left#encoder")
+    visit.choose("decoder", "right#decoder")
+    visit.wait("verdict", "Fits")
+    visit.page.locator("#text textarea").fill("k l m")
+    visit.page.locator("#run").click()
+    visit.wait("modules", "(weight of CTC 0.4)")
+    visit.page.locator("#weight input").fill("0")
+    visit.page.locator("#run").click()
+    visit.wait("modules", "(weight of CTC 0)")
+
+
 def test_a_misfit_says_why(visit: Visit) -> None:
     visit.choose("encoder", "left#encoder")
     visit.choose("decoder", "wrong#decoder")
