@@ -118,7 +118,7 @@ def summed(module: nn.Module, batch: Pair, where: Callable[[nn.Module], nn.Modul
 
 @pytest.mark.parametrize("make", [speech, wemb, beam_conv, control])
 def test_autocast_keeps_small_content(make: Callable[[], tuple[nn.Module, Pair, Callable]]) -> None:
-    """What is left of the content after its positions are taken away again; summed in bfloat16, 13 % were lost."""
+    """What is left of the content after its positions are taken away again; summed in bfloat16, a quarter was lost."""
     module, batch, where = make()
     module.eval()
     rough = summed(module, batch, where, True)

@@ -60,7 +60,7 @@ def in_two(work: Callable[[int], None], folder: Path) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(300)  # a hang; a busy machine takes a minute
     for process in processes:
         with contextlib.suppress(AttributeError):
             process.kill()
@@ -201,12 +201,12 @@ def test_items_on_both_sides_of_512_positions(tmp_path: Path, decodes: bool) -> 
         torch.save((found, tables), tmp_path / f"found.{rank}")
 
     in_two(work, tmp_path)
-    model = long_model()
-    wanted = [step(model, batch_of(*SHORT, *BEYOND)) for _ in range(2)]
-    assert any(key.endswith("longest") and value == 601 for key, value in wanted[0].items())
+    wanted = step(long_model(), batch_of(*SHORT, *BEYOND))
+    assert any(key.endswith("longest") and value == 601 for key, value in wanted.items())
+    twice = {k: v + (v - 1000) if k.endswith("totals") else v for k, v in wanted.items()}
     for rank in range(2):
         found, tables = torch.load(tmp_path / f"found.{rank}", weights_only=True)
-        assert [gap(*pair) < 1e-9 for pair in zip(found, wanted)] == [True, True]
+        assert [gap(*pair) < 1e-9 for pair in zip(found, (wanted, twice))] == [True, True]
         assert len(tables) == 6, "each input, controller and the decoder's tokens"
         exact = torch.from_numpy(ref.positions(700, 16))
         assert all((table.double() - exact).abs().max() < 1e-6 for table in tables.values())
