@@ -40,6 +40,7 @@ _FIELDS = {
     "segments": 3,
     "reco2file_and_channel": 2,
 }
+_FILES = ("wav.scp", "feats.scp", "spk2utt")
 
 
 def number(text: str) -> float:
@@ -50,11 +51,13 @@ def number(text: str) -> float:
 
 def row_fault(name: str, value: str) -> str | None:
     """What is wrong with a value of the table `name` seen alone, or None."""
+    if name not in _FIELDS and name not in _FILES:
+        return None
     fields = split_fields(value)
     expected = _FIELDS.get(name)
     if expected is not None and len(fields) != expected:
         return f"{expected + 1} fields expected, {len(fields) + 1} found"
-    if name in ("wav.scp", "feats.scp", "spk2utt") and not fields:
+    if name in _FILES and not fields:
         return "no value after the key"
     if name == "utt2num_samples":
         return None if _COUNT.fullmatch(fields[0]) else f"'{fields[0]}' is not a positive number of samples"
@@ -79,6 +82,8 @@ def text_fault(text: str, *, nfc: bool = True) -> str | None:
     Args:
         nfc: Unicode's NFC is asked for, too: the same letter is the same code points everywhere.
     """
+    if text.isascii() and text.isprintable():
+        return None
     bare = _JOINER.sub("", text).replace("\t", " ")
     if not bare.isprintable():  # all white space but the blank is unprintable
         odd = sorted({c for c in bare if not c.isprintable()})
@@ -172,7 +177,7 @@ class Checker:
     def _lines(self, name: str) -> None:
         """Faults that one table shows by itself."""
         seen: dict[str, int] = {}
-        last = ""
+        last, texts = "", is_text(name)
         for row in self.rows[name]:
             if fault := id_fault(row.key):
                 self._fault(name, row.line, f"{shown(row.key)}: {fault}")
@@ -192,7 +197,7 @@ class Checker:
             last = row.key
             if fault := row_fault(name, row.value):
                 self._fault(name, row.line, f"{shown(row.key)}: {fault}")
-            if is_text(name):
+            if texts:
                 self._text(name, row)
 
     def _text(self, name: str, row: Row) -> None:

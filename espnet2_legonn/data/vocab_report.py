@@ -131,5 +131,4 @@ def render(vocab: Vocabulary, fits: Sequence[Fit]) -> str:
     for row in rows:
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]
         lines.append("  ".join(cells))
-    lines += [warning for f in fits for warning in f.warnings()]
     return "\n".join(lines)

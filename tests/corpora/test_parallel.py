@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from espnet2_legonn.corpora import parallel, prepare
-from espnet2_legonn.corpora.parallel import Corpus, File
+from espnet2_legonn.corpora.parallel import Corpus, EvalSet, File
 from espnet2_legonn.corpora.prepare import Published, Recipe, write_test, write_training
 from espnet2_legonn.corpora.treatment import Treatment, moses, undo_bpe
 from espnet2_legonn.data.datadir import validate
@@ -235,3 +235,12 @@ def test_ids_are_unique_and_sorted(tmp_path: Path) -> None:
 def test_gz_of_the_fixture_is_gz(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "x.gz", ["ä"])
     assert gzip.decompress(path.read_bytes()).decode() == "ä\n"
+
+
+def test_raw_references_are_kept_but_one_line_each(tmp_path: Path) -> None:
+    """Published references hold odd white space; a table's value begins and ends with a visible character."""
+    files = (File(tmp_path / "a"), File(tmp_path / "b"))
+    test = EvalSet("t", ["a"], ["x\u00a0y\rz \u00a0"], True, files)
+    write_test(test, PLAIN.source, PLAIN.target, tmp_path / "out")
+    assert read_table(tmp_path / "out" / "text.raw") == {"t-00001": "x\u00a0y z"}
+    assert validate(tmp_path / "out", wav=False) == 1

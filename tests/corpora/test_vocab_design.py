@@ -116,7 +116,9 @@ def test_table_and_json(given: Path, capsys: pytest.CaptureFixture[str]) -> None
     adopted(given)
     corpora = ["--on", f"{given}/text,{given}/src_text", str(given / "src_text")]
     assert main(["vocab", str(given / "v"), *corpora]) == 0
-    table = capsys.readouterr().out.splitlines()
+    said = capsys.readouterr()
+    table = said.out.splitlines()
+    assert "% of the tokens are <unk>, more than 5 %" in said.err
     assert table[0].startswith("bpe vocabulary of 9 units, sha256 ")
     assert table[1].split()[:4] == ["corpus", "lines", "words", "units"] and len(table) == 4
     assert table[3].split()[-2:] == ["-", "-"], "no inputs, no slots"

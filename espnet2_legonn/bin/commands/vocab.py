@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({**report, "corpora": [f.as_dict() for f in fits]}, indent=1, ensure_ascii=False))
     else:
         print(vocab_report.render(vocab, fits))
+    for warning in (line for f in fits for line in f.warnings()):
+        print(warning, file=sys.stderr)
     return 0
 
 
