@@ -66,6 +66,11 @@ class Member(NamedTuple):
     fault: str | None
 
     @property
+    def shown(self) -> str:
+        """The name as it stands in the archive, for messages."""
+        return self.name if self.name != self.entry.orig_filename.replace("\\", "/") else self.entry.orig_filename
+
+    @property
     def place(self) -> PurePosixPath:
         """For comparing: systems differ in what they take for the same name."""
         return PurePosixPath(unicodedata.normalize("NFC", self.name).casefold())
@@ -161,7 +166,7 @@ def _faults(archive: Path, members: list[Member]) -> list[str]:
     seen: set[PurePosixPath] = set()
     for member in members:
         if fault := member.fault or ("stands there twice" if member.place in seen else None):
-            faults.append(f"{archive}: entry {member.name!r} {fault}")
+            faults.append(f"{archive}: entry {member.shown!r} {fault}")
         elif not files.isdisjoint(member.place.parents) or (member.is_folder and member.place in files):
             faults.append(f"{archive}: entry {member.name!r} is a file and a folder at once")
         seen.add(member.place)

@@ -84,6 +84,7 @@ def small(weight: torch.Tensor) -> None:
 
 def speech() -> tuple[nn.Module, Pair, Callable[[nn.Module], nn.Module]]:
     module = SpeechInput(LogMel(8000, 10), Normalization("utterance", 10), ConvSubsampling(10, D, (2, 3)))
+    small(module.conv.out.weight)
     nn.init.zeros_(module.conv.out.bias)  # what does not vary over time
     return module, (0.1 * torch.randn(1, 80000), torch.tensor([80000])), lambda m: m.dropout
 

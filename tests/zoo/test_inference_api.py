@@ -32,7 +32,7 @@ ROOT = Path(espnet2_legonn.__file__).parents[1]
 
 @pytest.fixture
 def asr() -> LegoNN:
-    return build(speech_pair())
+    return build(speech_pair(), 2)
 
 
 @pytest.fixture

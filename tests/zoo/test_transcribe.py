@@ -30,7 +30,7 @@ ENCODER = "recognizer"
 
 @pytest.fixture
 def asr(tmp_path: Path) -> Path:
-    return build(speech_pair()).save(tmp_path / "asr")
+    return build(speech_pair(), 2).save(tmp_path / "asr")
 
 
 @pytest.fixture

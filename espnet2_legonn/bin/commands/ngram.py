@@ -50,11 +50,11 @@ def run(args: argparse.Namespace) -> int:
 def _sentences(texts: list[Path], plain: bool, vocab: Vocabulary) -> Iterator[list[int]]:
     from tqdm import tqdm
 
-    from espnet2_legonn.data.text import corpus
+    from espnet2_legonn.data.text import placed
 
     for path in texts:
-        with tqdm(corpus(path, plain=plain), desc=path.name, unit="line", delay=1) as lines:
-            yield from (vocab.encode(line) for line in lines)
+        with tqdm(placed(path, plain=plain), desc=path.name, unit="line", delay=1) as lines:
+            yield from (vocab.encode(line) for _, line in lines)
 
 
 def _vocabulary(source: str, unit: str) -> Vocabulary:
