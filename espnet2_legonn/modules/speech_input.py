@@ -153,8 +153,8 @@ class ConvSubsampling(nn.Module):
     """Two blocks of two 3x3 convolutions, ReLU and 2x2 max-pooling: a quarter of the frames.
 
     The output of each convolution is masked, so an item does not depend on its padding. Weights begin as those of He et
-    al. for ReLU, the last layer's too, although no ReLU follows it: about half of what a ReLU lets through does not vary
-    in time, and what varies should be as large as an embedding (docs/initialisation.md).
+    al. for ReLU, the last layer's too, although no ReLU follows it: about half of what a ReLU lets through does not
+    vary in time, and what varies should be as large as an embedding (docs/initialisation.md).
 
     Args:
         n_mels: filters of the features.
