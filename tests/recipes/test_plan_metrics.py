@@ -16,7 +16,7 @@ PLAN = Path(__file__).resolve().parents[2] / "egs2/mini_legonn/legonn1/conf/plan
 def test_metrics_of_experiments_and_tables(tmp_path: Path) -> None:
     data = yaml.safe_load(PLAN.read_text())
     data["experiments"][0]["metrics"] = ["cer", "blue"]
-    data["tables"][0]["metric"] = "wre"
+    data["tables"][0]["columns"][0]["metric"] = "wre"
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(data))
     with pytest.raises(ConfigError) as caught:
         load_plan(tmp_path / "plan.yaml")
