@@ -115,7 +115,7 @@ def estimate(
     """An interpolated modified Kneser-Ney model.
 
     Every token of the vocabulary but ``<blank>`` has a probability: those that were not seen, ``<unk>`` among them,
-    share what discounting leaves to the uniform distribution. Needs 8 bytes for each token and about 60 for each
+    share what discounting leaves to the uniform distribution. Needs 8 bytes for each token and about 100 for each
     different n-gram.
 
     Args:
