@@ -9,9 +9,8 @@ import re
 import warnings
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -132,7 +131,7 @@ class _Reader:
     def fault(self, message: str, line: int | None = None) -> DataError:
         return DataError(f"{self.path}:{self.line if line is None else line}: {message}")
 
-    def read(self, stream: IO[bytes]) -> NgramTree:
+    def read(self, stream: Iterable[bytes]) -> NgramTree:
         lines = self._lines(stream)
         counts, head = self._header(lines)
         tree: NgramTree | None = None
@@ -148,7 +147,7 @@ class _Reader:
         assert tree is not None
         return tree
 
-    def _lines(self, stream: IO[bytes]) -> Iterator[bytes]:
+    def _lines(self, stream: Iterable[bytes]) -> Iterator[bytes]:
         for line in stream:
             self.line += 1
             yield line

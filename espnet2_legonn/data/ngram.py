@@ -45,23 +45,24 @@ class NgramTree:
     @classmethod
     def of_unigrams(cls, log_probs: np.ndarray, backoffs: np.ndarray) -> NgramTree:
         """The tree of order 1 from (V,) log10 probabilities and back-off weights."""
-        size = len(log_probs)
-        keys = np.concatenate([[np.iinfo(np.int64).min], np.arange(size)])
-        tree = cls(keys, np.float32([-np.inf]), np.float32([0]), (size,))
-        return tree._with(log_probs, backoffs)
+        root = np.array([np.iinfo(np.int64).min])
+        tree = cls(root, np.array([-np.inf], np.float32), np.zeros(1, np.float32), (len(log_probs),))
+        return tree._with(np.arange(len(log_probs)), log_probs, backoffs, tree.sizes)
 
     def extended(
         self, parents: np.ndarray, tokens: np.ndarray, log_probs: np.ndarray, backoffs: np.ndarray
     ) -> NgramTree:
         """With one order more, given as (n,) arrays; parents and tokens ascend and no pair occurs twice."""
-        keys = np.concatenate([self.keys, parents * self.vocab_size + tokens])
-        tree = NgramTree(keys, self.log_probs, self.backoffs, (*self.sizes, len(tokens)))
-        return tree._with(log_probs, backoffs)
+        keys = parents * self.vocab_size + tokens
+        return self._with(keys, log_probs, backoffs, (*self.sizes, len(tokens)))
 
-    def _with(self, log_probs: np.ndarray, backoffs: np.ndarray) -> NgramTree:
-        both = [np.concatenate([a, b], dtype=np.float32) for a, b in
-                ((self.log_probs, log_probs), (self.backoffs, backoffs))]  # fmt: skip
-        return NgramTree(self.keys, *both, self.sizes)
+    def _with(self, keys: np.ndarray, log_probs: np.ndarray, backoffs: np.ndarray, sizes: tuple[int, ...]) -> NgramTree:
+        return NgramTree(
+            np.concatenate([self.keys, keys]),
+            np.concatenate([self.log_probs, log_probs], dtype=np.float32),
+            np.concatenate([self.backoffs, backoffs], dtype=np.float32),
+            sizes,
+        )
 
     @property
     def vocab_size(self) -> int:
@@ -114,7 +115,7 @@ def estimate(
     """An interpolated modified Kneser-Ney model.
 
     Every token of the vocabulary but ``<blank>`` has a probability: those that were not seen, ``<unk>`` among them,
-    share what discounting leaves to the uniform distribution. Needs 8 bytes for each token and about 60 for each
+    share what discounting leaves to the uniform distribution. Needs 8 bytes for each token and about 100 for each
     different n-gram.
 
     Args:
