@@ -10,23 +10,20 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from espnet2_legonn.api import LegoNN
-from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.decode import KINDS, each_batch, read_inputs
-from espnet2_legonn.errors import DataError
 from espnet2_legonn.interface import SearchChoice
 from espnet2_legonn.modules.module import DecoderModule, produced
-from espnet2_legonn.scoring.bleu import corpus_bleu, segment_stats
+from espnet2_legonn.recipe.validation import read_references
+from espnet2_legonn.scoring import metrics
 from espnet2_legonn.scoring.results import markdown_table
 from espnet2_legonn.scoring.tables import write_report
-from espnet2_legonn.scoring.translation import change_of
-from espnet2_legonn.scoring.wer import TOKENIZERS, count_errors, rates
 from espnet2_legonn.search.chain_search import ScorerMaker
 from espnet2_legonn.search.options import BeamOptions
 
@@ -47,19 +44,20 @@ class Candidates:
         lengths: (n,) tokens, <sos/eos> counted.
         parts: (n,) log-probabilities by scorer; a chain without a decoder has no ``decoder``.
         texts: the n texts.
-        references: the u references.
+        references: texts of the u utterances, one list for each reference.
     """
 
     owner: np.ndarray
     lengths: np.ndarray
     parts: Mapping[str, np.ndarray]
     texts: Sequence[str]
-    references: Sequence[str]
+    references: Sequence[Sequence[str]]
 
 
 def find_candidates(
     chain: LegoNN,
     data: Path,
+    metric: str,
     beam_size: int,
     more: Sequence[ScorerMaker] = (),
     limit: int = 0,
@@ -68,21 +66,23 @@ def find_candidates(
     """Decode a data directory with each of PROPOSERS; each text of an utterance once.
 
     Args:
+        metric: whose references are read.
         more: other scorers, with weight; limit: the first utterances only (0: all).
+
+    Raises:
+        DataError: no such metric, a reference is missing, or inputs that cannot be read.
     """
     inputs = read_inputs(data / KINDS[chain.input_kind][0])
     inputs = dict(list(inputs.items())[: limit or None])
     vocab = chain.last.ports[1].vocab
     assert vocab is not None
-    file = data / ("text_phn" if vocab.unit == "phn" else "text")
-    references = read_table(file)
-    if missing := [uid for uid in inputs if uid not in references]:
-        raise DataError(f"{file}: no line for {', '.join(missing[:5])}")
+    references = read_references(metric, data, vocab, inputs)
     number = {uid: i for i, uid in enumerate(inputs)}
     options = [BeamOptions(beam_size, 1.0, nbest=beam_size, ctc_weight=w) for w in _proposers(chain)]
     rows: list[tuple[int, int, dict[str, float], str]] = []
     for uids, x, lengths in each_batch(chain, inputs, batch_size, "tune"):
-        found = [chain.decode_batch(x, lengths, o, more, judge_all=True)[0] for o in options]
+        encoded = chain.encode(x, lengths)
+        found = [chain.decode_encoded(*encoded, o, more, judge_all=True) for o in options]
         for uid, *hypotheses in zip(uids, *found):
             once = {tuple(h.ids): h for h in itertools.chain.from_iterable(hypotheses)}
             rows += [(number[uid], len(ids) + 1, h.parts, vocab.decode(h.ids)) for ids, h in once.items()]
@@ -91,7 +91,7 @@ def find_candidates(
     rows += [(i, 1, dict.fromkeys(names, 0.0), "") for i in empty]  # sources without words
     owner, sizes, parts, texts = zip(*rows)
     table = {k: np.maximum([p[k] for p in parts], _IMPOSSIBLE) for k in parts[0] if all(k in p for p in parts)}
-    return Candidates(np.array(owner), np.array(sizes), table, texts, [references[uid] for uid in inputs])
+    return Candidates(np.array(owner), np.array(sizes), table, texts, references)
 
 
 def _proposers(chain: LegoNN) -> Sequence[float]:
@@ -102,27 +102,6 @@ def _proposers(chain: LegoNN) -> Sequence[float]:
     written = chain.last.ports[1].vocab
     assert written is not None
     return PROPOSERS if vocabs and vocabs[-1].sha256 == written.sha256 else PROPOSERS[:1]
-
-
-def statistics(
-    candidates: Candidates, metric: str, language: str | None
-) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray], int]:
-    """Sufficient statistics (n, k) of each candidate, the score of their sums, and 1 or -1: which way is better.
-
-    Raises:
-        DataError: no such metric.
-    """
-    refs = [candidates.references[i] for i in candidates.owner]
-    if metric in TOKENIZERS:
-        split = TOKENIZERS[metric]
-        counts = [count_errors(split(ref), split(hyp)) for ref, hyp in zip(refs, candidates.texts)]
-        return np.array([[c.errors, c.ref] for c in counts]), rates, -1
-    change = change_of(metric, language)
-    hyps = list(candidates.texts)
-    if change is None:
-        return segment_stats(hyps, [refs]), corpus_bleu, 1
-    changed = segment_stats(list(map(change.hyp, hyps)), [list(map(change.ref, refs))], tokenize=change.tokenize)
-    return changed, corpus_bleu, 1
 
 
 @dataclass(frozen=True)
@@ -167,8 +146,9 @@ def search_grid(
         metric: of scoring; language: of the target, for ``bleu_detok``.
         ctc_weight: if given, the only one tried.
     """
-    stats, score, better = statistics(candidates, metric, language)
-    utterances = len(candidates.references)
+    references = [[texts[i] for i in candidates.owner] for texts in candidates.references]
+    stats, score = metrics.statistics(metric, references, candidates.texts, language)
+    better, utterances = 1 if metrics.known(metric).higher else -1, len(candidates.references[0])
     decoder, ctc, ngram = (candidates.parts.get(name) for name in ("decoder", "ctc", "ngram"))
     weights = WEIGHTS if ctc_weight is None else (ctc_weight,)
     if decoder is None or ctc is None:
@@ -205,7 +185,7 @@ def tune(
     Returns:
         the choice, the weight of the n-gram model (0 without one), and the curve as a table.
     """
-    candidates = find_candidates(chain, data, beam_size, more, limit)
+    candidates = find_candidates(chain, data, metric, beam_size, more, limit)
     vocab = chain.last.ports[1].vocab
     tuned = search_grid(candidates, metric, vocab.language if vocab else None, ctc_weight)
     w, n, penalty = tuned.best

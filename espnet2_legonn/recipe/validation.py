@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -13,10 +14,27 @@ from espnet2_legonn.config import parse
 from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.decode import KINDS, decode_table, read_inputs
 from espnet2_legonn.errors import DataError
+from espnet2_legonn.interface import Vocabulary
 from espnet2_legonn.schema import read_yaml
 from espnet2_legonn.scoring import metrics
 from espnet2_legonn.search.beam import BeamOptions
 from espnet2_legonn.train.averaging import choose
+
+
+def read_references(metric: str, data: Path, vocab: Vocabulary, keys: Collection[str]) -> list[list[str]]:
+    """References of a data directory for a metric, one list for each file, in the order of ``keys``.
+
+    Args:
+        vocab: of what is scored: words, or phonemes.
+
+    Raises:
+        DataError: no such metric, or a reference is missing.
+    """
+    files = metrics.reference_files(metric, data, vocab.unit == "phn")
+    tables = [read_table(file) for file in files]
+    if lost := [f"{file}: no line for {k}" for file, table in zip(files, tables) for k in keys if k not in table]:
+        raise DataError(lost)
+    return [[table[k] for k in keys] for table in tables]
 
 
 def choose_window(
@@ -38,12 +56,8 @@ def choose_window(
     if limit:
         inputs = dict(list(inputs.items())[:limit])
     vocab = next(m.ports[1].vocab for m in reversed(list(chain)) if m.ports[1].vocab is not None)
-    files = metrics.reference_files(metric, data, vocab.unit == "phn")
-    tables = [read_table(file) for file in files]
-    lost = [f"{file}: no line for {k}" for file, table in zip(files, tables) for k in inputs if k not in table]
-    if lost:
-        raise DataError(lost)
-    refs = [[table[k] for k in inputs] for table in tables]
+    assert vocab is not None
+    refs = read_references(metric, data, vocab, inputs)
 
     def score(state: dict[str, torch.Tensor]) -> float:
         store.fill(chain, {k.removeprefix("chain."): v for k, v in state.items()}, str(exp))

@@ -5,17 +5,18 @@ Stage 13, the choice of checkpoints, plans and reports ask here, so they know th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from sacrebleu.metrics import BLEU
 
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.schema import nearest
-from espnet2_legonn.scoring.bleu import BleuReport, usable
+from espnet2_legonn.scoring.bleu import BleuReport, corpus_bleu, segment_stats, usable
 from espnet2_legonn.scoring.translation import change_of, references, score_translation
-from espnet2_legonn.scoring.wer import TOKENIZERS, ErrorReport, count_errors, score_error_rate
+from espnet2_legonn.scoring.wer import TOKENIZERS, ErrorReport, count_errors, rates, score_error_rate
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,36 @@ def score(
     return score_error_rate(reference_files(name, data, phonemes)[0], hyp, name, utt2spk)
 
 
+def statistics(
+    name: str, refs: Sequence[Sequence[str]], hyps: Sequence[str], language: str | None = None
+) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """Counts (n, k) of each hypothesis, and what makes scores (r,) of their sums (r, k): for scoring many selections.
+
+    Args:
+        refs: one list of texts for each reference, parallel to ``hyps``; error rates take the first.
+
+    Raises:
+        DataError: no such metric, or a tokenizer's package is missing.
+    """
+    if not known(name).higher:
+        split = TOKENIZERS[name]
+        counts = [count_errors(split(ref), split(hyp)) for ref, hyp in zip(refs[0], hyps, strict=True)]
+        return np.array([[c.errors, c.ref] for c in counts]), rates
+    refs, hyps, tokenize = _changed(name, refs, hyps, language)
+    with usable(tokenize):
+        return segment_stats(hyps, refs, tokenize=tokenize), corpus_bleu
+
+
+def _changed(
+    name: str, refs: Sequence[Sequence[str]], hyps: Sequence[str], language: str | None
+) -> tuple[Sequence[Sequence[str]], Sequence[str], str]:
+    """References and hypotheses as BLEU of this name reads them, and sacreBLEU's tokenizer."""
+    change = change_of(name, language)
+    if change is None:
+        return refs, hyps, "13a"
+    return [[*map(change.ref, ref)] for ref in refs], [*map(change.hyp, hyps)], change.tokenize
+
+
 def value(name: str, refs: Sequence[Sequence[str]], hyps: Sequence[str], language: str | None = None) -> float:
     """The figure alone, as ``score`` would give it.
 
@@ -91,14 +122,11 @@ def value(name: str, refs: Sequence[Sequence[str]], hyps: Sequence[str], languag
         DataError: no such metric, a tokenizer's package is missing, or there is no word in the references.
     """
     if not known(name).higher:
-        split = TOKENIZERS[name]
-        counts = [count_errors(split(ref), split(hyp)) for ref, hyp in zip(refs[0], hyps, strict=True)]
-        if not (total := sum(c.ref for c in counts)):
+        counts, rate = statistics(name, refs, hyps)
+        sums = counts.reshape(-1, 2).sum(0, keepdims=True)
+        if not sums[0, 1]:
             raise DataError(f"{name}: no reference holds a single token")
-        return 100 * sum(c.errors for c in counts) / total
-    change = change_of(name, language)
-    tokenize = change.tokenize if change else "13a"
-    if change:
-        refs, hyps = [[*map(change.ref, ref)] for ref in refs], [*map(change.hyp, hyps)]
+        return float(rate(sums)[0])
+    refs, hyps, tokenize = _changed(name, refs, hyps, language)
     with usable(tokenize):
         return float(BLEU(tokenize=tokenize, force=tokenize != "13a").corpus_score(hyps, refs).score)

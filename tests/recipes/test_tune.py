@@ -13,7 +13,7 @@ import sacrebleu
 import yaml
 
 from espnet2_legonn import LegoNN
-from espnet2_legonn.errors import ConfigError
+from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.interface import SearchChoice
 from espnet2_legonn.recipe import stages, tune
 from espnet2_legonn.zoo.card import read_card
@@ -39,7 +39,7 @@ def plain(candidates: tune.Candidates, metric: str, weight: float, ngram: float,
     zero = np.zeros(len(candidates.owner))
     parts = {name: candidates.parts.get(name, zero) for name in ("decoder", "ctc", "ngram")}
     hyps = []
-    for utterance in range(len(candidates.references)):
+    for utterance in range(len(candidates.references[0])):
         best, text = -np.inf, ""
         for i in np.flatnonzero(candidates.owner == utterance):
             total = (1 - weight) * parts["decoder"][i] + weight * parts["ctc"][i] + ngram * parts["ngram"][i]
@@ -48,14 +48,14 @@ def plain(candidates: tune.Candidates, metric: str, weight: float, ngram: float,
                 best, text = score, candidates.texts[i]
         hyps.append(text)
     if metric == "bleu":
-        return sacrebleu.corpus_bleu(hyps, [list(candidates.references)]).score
-    return 100 * jiwer.wer(list(candidates.references), hyps)
+        return sacrebleu.corpus_bleu(hyps, [list(candidates.references[0])]).score
+    return 100 * jiwer.wer(list(candidates.references[0]), hyps)
 
 
 @pytest.mark.parametrize("metric", ["wer", "bleu"])
 def test_the_grid_equals_plain_loops(data: Path, metric: str) -> None:
     chain = build(pair())
-    found = tune.find_candidates(chain, data, 4)
+    found = tune.find_candidates(chain, data, metric, 4)
     noise = np.random.default_rng(0).normal(size=len(found.owner))
     for candidates in (found, dataclasses.replace(found, parts={**found.parts, "ngram": 5 * noise})):
         tuned = tune.search_grid(candidates, metric)
@@ -72,11 +72,24 @@ def test_the_grid_equals_plain_loops(data: Path, metric: str) -> None:
 
 
 def test_candidates_carry_all_parts_once(data: Path) -> None:
-    found = tune.find_candidates(build(pair()), data, 4)
+    found = tune.find_candidates(build(pair()), data, "wer", 4)
     assert set(found.parts) == {"decoder", "ctc"}
     assert len({(o, t) for o, t in zip(found.owner, found.texts)}) == len(found.owner) > len(SOURCES)
     assert set(found.owner) == set(range(len(SOURCES)))
-    assert len(tune.find_candidates(build(pair()), data, 4, limit=2).references) == 2
+    assert len(tune.find_candidates(build(pair()), data, "wer", 4, limit=2).references[0]) == 2
+
+
+def test_detokenised_bleu_is_tuned_against_raw_references(data: Path) -> None:
+    """As stage 13 scores it; ``text`` is tokens."""
+    raw = {"u1": "a, b b", "u2": "c - d", "u3": "b.", "u4": "d d a c!", "u5": "a"}
+    (data / "text.raw").write_text("".join(f"{k} {v}\n" for k, v in raw.items()), encoding="utf-8")
+    found = tune.find_candidates(build(pair()), data, "bleu_detok", 3)
+    assert found.references == [list(raw.values())]
+    with pytest.raises(DataError, match="metric 'blue' is none of"):
+        tune.find_candidates(build(pair()), data, "blue", 3)
+    (data / "text.raw").unlink()
+    with pytest.raises(DataError, match="text.raw"):
+        tune.find_candidates(build(pair()), data, "bleu_detok", 3)
 
 
 def test_equal_scores_choose_the_place_nearest_to_the_defaults() -> None:
@@ -85,7 +98,7 @@ def test_equal_scores_choose_the_place_nearest_to_the_defaults() -> None:
 
 
 def test_an_encoder_alone_tunes_its_length_penalty(data: Path) -> None:
-    tuned = tune.search_grid(tune.find_candidates(build(pair())[:1], data, 3), "wer")
+    tuned = tune.search_grid(tune.find_candidates(build(pair())[:1], data, "wer", 3), "wer")
     assert {place[0] for place in tuned.scores} == {1.0} and len(tuned.scores) == len(tune.PENALTIES)
 
 
@@ -93,7 +106,7 @@ def test_a_chain_without_an_interface_has_no_ctc_to_weigh(data: Path) -> None:
     description = pair()
     description["modules"][0]["output"] = {"type": "states"}
     description["modules"][1]["input"] = {"type": "states"}
-    tuned = tune.search_grid(tune.find_candidates(build(description), data, 3), "wer")
+    tuned = tune.search_grid(tune.find_candidates(build(description), data, "wer", 3), "wer")
     assert {place[0] for place in tuned.scores} == {0.0}
 
 

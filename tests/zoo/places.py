@@ -12,7 +12,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from espnet2_legonn.interface import Vocabulary
+from espnet2_legonn.zoo import transfer
 from espnet2_legonn.zoo.card import CARD, About, Card, ModuleCard, PortCard, VocabCard, content_digest, dump
 from espnet2_legonn.zoo.files import list_files
 
@@ -22,6 +25,16 @@ ABOUT = {
     "language": ["de", "en"],
     "training_data": ["toys 1.0 (CC0)"],
 }
+
+
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty place for downloads; no other place is known, and nobody waits between tries."""
+    for name in ("LEGONN_INVENTORY", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LEGONN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LEGONN_PACKS", str(tmp_path / "no packs"))
+    monkeypatch.setattr(transfer, "PAUSE", 0.001)
+    return tmp_path / "cache"
 
 
 def make_pack(folder: Path, about: dict[str, Any] | None = None, size: int = 300_000, seed: int = 0) -> Path:

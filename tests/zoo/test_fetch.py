@@ -23,7 +23,7 @@ from espnet2_legonn.zoo import transfer
 from espnet2_legonn.zoo.fetch import inventories, kind, resolve
 from espnet2_legonn.zoo.files import list_files, sha256_of, zip_pack
 from espnet2_legonn.zoo.inventory import Inventory
-from tests.zoo.places import Web, make_pack, mounts_work, serving
+from tests.zoo.places import Web, make_pack, mounts_work, own_cache, serving
 from tests.zoo.toys import build, pair
 
 PULL = "import sys; from espnet2_legonn.zoo.fetch import resolve; print(resolve(*sys.argv[1:]))"
@@ -37,12 +37,7 @@ except LegoNNError as e: print(type(e).__name__, e)"""
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("LEGONN_INVENTORY", "http_proxy", "HTTP_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("LEGONN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("LEGONN_PACKS", str(tmp_path / "no packs"))
-    monkeypatch.setattr(transfer, "PAUSE", 0.001)
-    return tmp_path / "cache"
+    return own_cache(tmp_path, monkeypatch)
 
 
 @pytest.fixture

@@ -21,17 +21,12 @@ from espnet2_legonn.zoo.fetch import resolve
 from espnet2_legonn.zoo.files import list_files
 from espnet2_legonn.zoo.inventory import INDEX, Inventory
 from tests.zoo.hostile import edit
-from tests.zoo.places import make_pack
+from tests.zoo.places import make_pack, own_cache
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("LEGONN_INVENTORY", "http_proxy", "HTTP_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("LEGONN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("LEGONN_PACKS", str(tmp_path / "no packs"))
-    monkeypatch.setattr(transfer, "PAUSE", 0.001)
-    return tmp_path / "cache"
+    return own_cache(tmp_path, monkeypatch)
 
 
 # -- what a reference means --------------------------------------------------------------------------------------------

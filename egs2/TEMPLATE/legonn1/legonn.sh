@@ -57,7 +57,7 @@ inference_config=
 inference_args=
 inference_tag=
 inference_legonn_model=  # weights in the experiment; default: the averaged ones
-tune_search=true     # stage 12: choose ctc_weight and length_penalty on the validation set, unless they are given
+tune_search=true     # stage 12: choose ctc_weight and length_penalty on the validation set, unless ctc_weight is given
 tune_limit=500       # validation utterances for it (0: all)
 metrics="wer cer"    # wer cer bleu bleu_tok bleu_split bleu_detok (scoring/metrics.py); the first picks checkpoints
 local_score_opts=
@@ -223,6 +223,9 @@ if [ -z "${inference_tag}" ]; then
     if [ -n "${inference_args}" ]; then inference_tag+=$(sed -e 's/--/_/g' -e 's/[ =/]//g' <<< "${inference_args}"); fi
 fi
 if active 12; then
+    if grep -qs '^ctc_weight:' "${inference_config}" || [[ "${inference_args}" == *--ctc_weight* ]]; then
+        tune_search=false # nothing would search with what was found
+    fi
     if "${tune_search}" && [ -d "${raw}/${valid_set}" ]; then
         log "Stage 12: weights of the search, tuned on ${raw}/${valid_set}"
         stage_cli tune --exp "${legonn_exp}" --data "${raw}/${valid_set}" --metric "${metrics%% *}" \
