@@ -89,11 +89,15 @@ class Experiment:
 
 @dataclass
 class Cell:
-    """A score: of an experiment, decoded by one of its searches; or of one of its interfaces."""
+    """A score: of an experiment, decoded by one of its searches; or of one of its interfaces.
+
+    ``more``: its experiment takes long, so it is run when all tables are asked for; until then the cell says so.
+    """
 
     exp: str
     search: str = PAPER
     interface: str = ""
+    more: bool = False
 
 
 @dataclass
@@ -224,7 +228,7 @@ def load_plan(path: Path, only: list[str] | None = None, tables: str = "first", 
     if tables != "all":
         kept = [table for table in plan.tables if (table.study if tables == "study" else not table.more)]
         plan = dataclasses.replace(plan, tables=kept)
-        only = only or [cell.exp for table in kept for _, _, cell in table.cells()]
+        only = only or [cell.exp for table in kept for _, _, cell in table.cells() if not cell.more]
     if only:
         wanted = _with_needs(only, plan.by_name, path)
         plan = dataclasses.replace(plan, experiments=[e for e in plan.experiments if e.name in wanted])
@@ -250,7 +254,7 @@ def _long_table(table: Any) -> Any:
     rows = []
     for row in table.get("rows") or []:
         if isinstance(row, dict) and "cells" not in row:
-            cell = {key: row[key] for key in ("exp", "search", "interface") if key in row}
+            cell = {key: row[key] for key in ("exp", "search", "interface", "more") if key in row}
             row = {**{k: v for k, v in row.items() if k not in cell}, "cells": [cell]}
         rows.append(row)
     kept = {k: v for k, v in table.items() if k not in ("metric", "set")}

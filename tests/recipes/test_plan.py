@@ -13,7 +13,7 @@ import yaml
 
 from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.recipe.plan import Plan, load_plan
-from espnet2_legonn.recipe.report import learned, render_table
+from espnet2_legonn.recipe.report import learned, render_table, write_report
 from espnet2_legonn.recipe.study import half_width, render_study, write_study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,6 +146,23 @@ def test_a_table(tmp_path: Path) -> None:
         "### First\n\n||BLEU|updates, time|\n|---|---|---|\n"
         "|base|20.0 (19.0 to 21.0)|trained, 12 s|\n|joint|30.0 (29.0 to 31.0)|0|\n"
     )
+
+
+def test_a_cell_that_takes_long_waits_for_all_tables(tmp_path: Path) -> None:
+    data = changed("tables.0.rows.0.cells", [{"exp": "poor", "more": True}])
+    data["experiments"][2]["plug"] = ["donor"]
+    first = load(tmp_path, data)
+    assert [e.name for e in first.experiments] == ["donor", "plug"]
+    assert [e.name for e in load(tmp_path, data, tables="all").experiments] == ["donor", "poor", "plug"]
+    write_score(tmp_path, "plug", "joint", 30.0)
+    told = write_report(first, tmp_path, tmp_path / "RESULTS.md")
+    assert "|base|with --tables all||" in told and "|joint|30.0 (29.0 to 31.0)|0|" in told
+    write_score(tmp_path / "seed1", "plug", "joint", 31.0)
+    write_score(tmp_path / "seed2", "plug", "joint", 33.0)
+    study = render_study(first.tables[0], tmp_path, [1, 2])
+    assert "|base|not run||" in study and "|joint|32.0 ± 1.4" in study
+    write_score(tmp_path, "poor", "decode", 20.0)
+    assert "|base|20.0 (19.0 to 21.0)|0|" in render_table(first.tables[0], tmp_path)
 
 
 def test_a_baseline_that_did_not_learn_is_no_baseline(tmp_path: Path) -> None:
