@@ -70,6 +70,17 @@ def test_notes_of_what_differs_from_training(tmp_path: Path, capsys: pytest.Capt
     assert "note: encoder -> decoder: slots per token: 2.80 are produced, 2.00 were seen" in capsys.readouterr().err
 
 
+def test_vocabularies_that_fit_without_being_equal(tmp_path: Path) -> None:
+    """One names its language, the other does not (or its sentencepiece model was made in another way)."""
+    build(pair(), 1).save(tmp_path / "left")
+    build(change(pair(), "vocabs.tgt.language", "en"), 2).save(tmp_path / "right")
+    assert compose(f"{tmp_path}/left#encoder", f"{tmp_path}/right#decoder", "-o", tmp_path / "both") == 0
+    card = verify(tmp_path / "both")
+    assert [m.reads.vocab for m in card.modules] == ["src", "tgt"] and card.modules[1].writes.vocab == "tgt"
+    by_hand = LegoNN.from_pretrained(tmp_path / "left")[:1] + LegoNN.from_pretrained(tmp_path / "right")[1:]
+    assert LegoNN.from_pretrained(tmp_path / "both")(TEXTS) == by_hand(TEXTS)
+
+
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
