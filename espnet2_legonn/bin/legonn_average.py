@@ -11,10 +11,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet2_legonn.errors import LegoNNError
+from espnet2_legonn.errors import command
 from espnet2_legonn.scoring.metrics import METRICS
 
 
+@command
 def main(cmd: Sequence[str] | None = None) -> None:
     """Write ``valid.decoded.ave.pth`` and print the windows tried."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -31,16 +32,13 @@ def main(cmd: Sequence[str] | None = None) -> None:
     logging.basicConfig(level="INFO", format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
     from espnet2_legonn.recipe.validation import choose_window
 
-    try:
-        path, tried = choose_window(
-            args.exp, args.data, args.metric, args.window, args.candidates, args.stride, args.limit, args.beam_size
-        )
-    except LegoNNError as error:
-        sys.exit(f"{type(error).__name__}:\n{error}")
+    path, tried = choose_window(
+        args.exp, args.data, args.metric, args.window, args.candidates, args.stride, args.limit, args.beam_size
+    )
     for label, value in tried:
         print(f"epochs {label}: {args.metric} {abs(value):.2f}")
     print(path)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

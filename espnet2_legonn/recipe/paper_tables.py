@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet2_legonn.data.tables import atomic_text
-from espnet2_legonn.errors import ConfigError, DataError, LegoNNError
+from espnet2_legonn.errors import ConfigError, DataError, command
 from espnet2_legonn.schema import nearest, read_yaml
 from espnet2_legonn.scoring.metrics import known
 from espnet2_legonn.scoring.results import markdown_table
@@ -169,18 +169,15 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Print tables; 0 when all results could be read."""
     args = get_parser().parse_args(argv)
-    try:
-        published = load_tables(args.published)
-        if unknown := [number for number in args.tables if number not in published]:
-            raise ConfigError(f"no table {', '.join(unknown)}; there are {', '.join(published)}")
-        found = read_found(args.found, published)
-        text = "\n".join(render(published[number], found) for number in args.tables)
-    except LegoNNError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    published = load_tables(args.published)
+    if unknown := [number for number in args.tables if number not in published]:
+        raise ConfigError(f"no table {', '.join(unknown)}; there are {', '.join(published)}")
+    found = read_found(args.found, published)
+    text = "\n".join(render(published[number], found) for number in args.tables)
     print(text, end="")
     if args.out:
         with atomic_text(args.out) as stream:

@@ -55,7 +55,7 @@ def test_every_mistake_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (tmp_path / "bad.json").write_text("{}")
     found = [f"XX.a={good}", f"IV.wembb={good}", f"XI.wemb={good}", f"VI.IV.test={good}", f"IV.wemb={bleu}"]
     found += [f"IV.encoder={tmp_path}/none", f"IV.baseline={tmp_path}/bad.json", "IV"]
-    assert main(["IV", "--found", *found]) == 1
+    assert main(["IV", "--found", *found]) == 2
     told = capsys.readouterr().err
     for part in (
         "no table 'XX'",
@@ -68,7 +68,7 @@ def test_every_mistake_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str
         "Table IV has no row ''",
     ):
         assert part in told, part
-    assert main(["IV", "XIX"]) == 1
+    assert main(["IV", "XIX"]) == 2
     assert "no table XIX; there are I, II" in capsys.readouterr().err
 
 
