@@ -198,12 +198,13 @@ class ModuleConfig:
     @property
     def vocabs(self) -> set[str]:
         """Names of the vocabularies it reads, writes or is taught with."""
-        return {side.vocab for side in (self.input, self.target) if getattr(side, "vocab", None) is not None}
+        named = (getattr(side, "vocab", None) for side in (self.input, self.target))
+        return {name for name in named if name is not None}
 
     def rename(self, names: dict[str, str]) -> None:
         """Other names for its vocabularies."""
         for side in (self.input, self.target):
-            if getattr(side, "vocab", None) in names:
+            if side is not None and getattr(side, "vocab", None) in names:
                 side.vocab = names[side.vocab]
 
 

@@ -73,7 +73,8 @@ def choose(
     paths = epochs_in(exp)
     if not paths:
         raise CheckpointError(f"{exp}: no <n>epoch.pth; train first (stage 11)")
-    tried, best, best_score = [], None, float("-inf")
+    tried: list[tuple[str, float]] = []
+    best, best_score = None, float("-inf")
     for window in windows(paths, size, stride)[:candidates]:
         state = average(window)
         value = score(state)
@@ -103,6 +104,8 @@ def average_nbest_models(
     suffix = f"{suffix}." if suffix else ""
     for phase, criterion, mode in best_model_criterion:
         if not reporter.has(phase, criterion):
+            if criterion != "acc":  # by default asked for, but encoders alone have none
+                logging.warning("best_model_criterion: no %s in %s, so nothing is averaged by it", criterion, phase)
             continue
         ranked = [e for e, _ in reporter.sort_epochs_and_values(phase, criterion, mode)[: max(sizes)]]
         ranked = [e for e in ranked if (output_dir / f"{e}epoch.pth").exists()]
