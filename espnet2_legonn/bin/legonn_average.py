@@ -28,13 +28,15 @@ def main(cmd: Sequence[str] | None = None) -> None:
     add("--stride", type=int, default=1, help="epochs between windows")
     add("--limit", type=int, default=0, help="decode the first N utterances only (0: all)")
     add("--beam_size", type=int, default=1)
+    add("--ngpu", type=int, default=0, help="1: decode on a GPU, where there is one")
+    add("--num_threads", type=int, default=0, help="of decoding on CPUs (0: as OMP_NUM_THREADS says)")
     args = parser.parse_args(cmd)
     logging.basicConfig(level="INFO", format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
-    from espnet2_legonn.recipe.validation import choose_window
+    from espnet2_legonn.recipe.validation import choose_window, place
 
-    path, tried = choose_window(
-        args.exp, args.data, args.metric, args.window, args.candidates, args.stride, args.limit, args.beam_size
-    )
+    device = place(args.ngpu, args.num_threads)
+    sizes = (args.window, args.candidates, args.stride, args.limit, args.beam_size)
+    path, tried = choose_window(args.exp, args.data, args.metric, *sizes, device)
     for label, value in tried:
         print(f"epochs {label}: {args.metric} {abs(value):.2f}")
     print(path)

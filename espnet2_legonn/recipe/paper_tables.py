@@ -4,7 +4,7 @@ python -m espnet2_legonn.recipe.paper_tables IV VI \\
     --found IV.baseline=exp/legonn_baseline/decode/test/score_wer VI.IV.tuned=exp/legonn_tuned/decode/test/score_wer
 
 A result is TABLE.ROW.COLUMN=PLACE; .COLUMN may be left out where a table has one. PLACE is a folder of stage 13
-(score_<metric>) or a result.json. conf/paper_tables.yaml holds the names and the published numbers.
+(score_<metric>) or a result.json. espnet2_legonn/recipe/paper_tables.yaml holds the names and the published numbers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from espnet2_legonn.schema import nearest, read_yaml
 from espnet2_legonn.scoring.metrics import known
 from espnet2_legonn.scoring.results import markdown_table
 
-PUBLISHED = Path(__file__).resolve().parents[2] / "conf" / "paper_tables.yaml"
+PUBLISHED = Path(__file__).resolve().with_name("paper_tables.yaml")
 MEASURED = ("bleu", "wer")  # what the paper's tables hold
 MISSING = "not run"
 

@@ -115,7 +115,7 @@ def _init_param(spec: str) -> list[str]:
 
 
 def _prefixes(names: Iterable[str]) -> list[str]:
-    found = {}
+    found: dict[str, None] = {}
     for name in names:
         words = name.split(".")
         found.update({".".join(words[:n]): None for n in range(1, len(words) + 1)})

@@ -74,7 +74,8 @@ def choose(
     if not paths:
         raise CheckpointError(f"{exp}: no <n>epoch.pth; train first (stage 11)")
     tried: list[tuple[str, float]] = []
-    best, best_score = None, float("-inf")
+    best: dict[str, torch.Tensor] | None = None
+    best_score = float("-inf")
     for window in windows(paths, size, stride)[:candidates]:
         state = average(window)
         value = score(state)

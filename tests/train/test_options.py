@@ -131,7 +131,7 @@ def test_choices_in_a_config_are_checked_as_on_the_command_line(
     with pytest.raises(ConfigError) as caught:
         parser.parse_args(["--config", str(tmp_path / "x.yaml")])
     assert len(caught.value.faults) == 2 and "optim: 'adamv' is not one of" in str(caught.value)
-    assert "(did you mean 'bf16'?)" in str(caught.value)
+    assert "amp_dtype: 'bf32' is not one of none, bf16, fp16" in str(caught.value)
 
 
 def test_init_param_that_takes_nothing(parser: argparse.ArgumentParser, tmp_path: Path) -> None:
