@@ -67,9 +67,9 @@ def choose(
     Raises:
         CheckpointError: the experiment has no epoch checkpoints, or none of them is asked for.
     """
-    for name, value in (("window", size), ("candidates", candidates), ("stride", stride)):
-        if value < 1:
-            raise CheckpointError(f"{exp}: {name} is {value}, but at least 1 is needed; nothing was averaged")
+    for name, number in (("window", size), ("candidates", candidates), ("stride", stride)):
+        if number < 1:
+            raise CheckpointError(f"{exp}: {name} is {number}, but at least 1 is needed; nothing was averaged")
     paths = epochs_in(exp)
     if not paths:
         raise CheckpointError(f"{exp}: no <n>epoch.pth; train first (stage 11)")

@@ -98,9 +98,9 @@ def test_every_declared_package_is_pinned(declared: dict[str, set[str]]) -> None
 def test_data_of_the_package_travel() -> None:
     data = [p for p in PACKAGE.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")]
     assert {p.suffix for p in data} <= {".yaml"}, "package_data of setup.py names these endings alone"
-    for path in PACKAGE.rglob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        assert not re.search(r"Path\(__file__\)[^\n]*parents\[", text), f"{path}: looks for a file outside the package"
+    outside = re.compile(r"Path\(__file__\)[^\n]*parents\[")
+    looks = {p.name for p in PACKAGE.rglob("*.py") if outside.search(p.read_text(encoding="utf-8"))}
+    assert looks <= {"shelf.py", "fetch.py"}, "only packs of a checkout lie outside the package, and may be missing"
 
 
 @pytest.mark.slow

@@ -77,7 +77,19 @@ def test_a_damaged_file_of_published_numbers(tmp_path: Path) -> None:
     data["IV"]["rows"]["wemb"]["tset"] = data["IV"]["rows"]["wemb"].pop("test")
     data["V"]["metric"] = "per"
     (tmp_path / "x.yaml").write_text(yaml.safe_dump(data))
-    with pytest.raises(
-        ConfigError, match=r"(?s)IV.wemb: columns \['test'\] expected, found \['tset'\].*'per' is not one"
+    data["I"]["colums"] = data["I"].pop("columns")
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(data))
+    with pytest.raises(ConfigError) as caught:
+        load_tables(tmp_path / "x.yaml")
+    told = str(caught.value)
+    for part in (
+        "I: unknown key 'colums' (did you mean 'columns'?)",
+        "I: key 'columns' is missing",
+        "IV.wemb: no value in column 'test'",
+        "IV.wemb: unknown key 'tset' (did you mean 'test'?)",
+        "'per' is not one of",
     ):
+        assert part in told, part
+    (tmp_path / "x.yaml").write_text("- IV\n")
+    with pytest.raises(ConfigError, match="must be dict"):
         load_tables(tmp_path / "x.yaml")

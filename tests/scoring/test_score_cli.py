@@ -47,7 +47,7 @@ def test_lowercase(files: Path, metric: str) -> None:
 
 def test_faults_go_to_stderr_and_leave_no_files(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(args(files, "score", "--metric", "wer", hyp="half")) == 2
-    assert "" in (error := capsys.readouterr().err) and "no hypothesis for a" in error
+    assert "no hypothesis for a" in capsys.readouterr().err
     assert not (files / "out").exists()
     assert main(args(files, "score", "--metric", "wer", "--missing", "empty", hyp="half")) == 0
     assert "warning: 1 utterance(s) absent from" in capsys.readouterr().err
