@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shutil
 import subprocess
@@ -122,7 +123,8 @@ def test_a_wheel_in_a_fresh_environment(tmp_path: Path) -> None:
     python = str(tmp_path / "env" / "bin" / "python")
 
     def run(*words: str) -> str:
-        done = subprocess.run([python, *words], capture_output=True, text=True, cwd=tmp_path)
+        env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        done = subprocess.run([python, *words], capture_output=True, text=True, cwd=tmp_path, env=env)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

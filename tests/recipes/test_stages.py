@@ -395,3 +395,12 @@ def test_stages_ten_to_thirteen(data: Path, tmp_path: Path, monkeypatch: pytest.
     legonn_stage.main(["decode", "--exp", "exp/x", "--data", str(test), "--out", "exp/x/decode/test", "--nj", "2"])
     found = stages.score(Path("exp/x"), test, Path("exp/x/decode/test"), ["wer"])
     assert [(name, metric) for name, metric, _ in found] == [("", "wer"), ("encoder", "wer")]
+
+
+def test_where_averaging_decodes(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    threads: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert (validation.place(1, 4), validation.place(0, 0), threads) == ("cuda", "cpu", [])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert validation.place(1, 4) == "cpu" and threads == [4] and "no GPU is available" in caplog.text
