@@ -190,7 +190,7 @@ def test_answers_and_file_names_are_harmless(
         assert main(["translate", "k l", "--model", str(pack), "--format", format]) == 0
         told = "".join(capsys.readouterr())
         assert "a\ufffd[2Jb\ufffd" in told and harmless(told) == told
-    assert main(["transcribe", "\x1b[2J.wav", "--model", str(pack)]) in (1, 3)
+    assert main(["transcribe", "\x1b[2J.wav", "--model", str(pack)]) in (1, 2)
     assert "\x1b" not in "".join(capsys.readouterr())
 
 
