@@ -17,8 +17,9 @@ from espnet2_legonn.recipe.report import learned, render_table, write_report
 from espnet2_legonn.recipe.study import half_width, render_study, write_study
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULE = {"name": "encoder", "input": {"type": "tokens", "vocab": "v"}, "body": {}, "output": {"vocab": "v"}}
-READER = {"name": "decoder", "input": {"type": "wemb", "vocab": "v"}, "body": {"type": "transformer_decoder"}}
+SIZES = {"num_blocks": 1, "size": 8, "heads": 2, "linear_units": 8}
+MODULE = {"name": "encoder", "input": {"type": "tokens", "vocab": "v"}, "body": SIZES, "output": {"vocab": "v"}}
+READER = {"name": "decoder", "input": {"type": "wemb", "vocab": "v"}, "body": {"type": "transformer_decoder", **SIZES}}
 PLAN: dict[str, Any] = {
     "vocabs": {"v": {"tokens": "tokens.txt", "unit": "word"}},
     "modules": {"enc": MODULE, "dec": {**READER, "output": {"vocab": "v"}}},
@@ -108,6 +109,33 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, data)
     assert len(caught.value.faults) == 2
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("searches", ["decode"], r"searches: must be .*, found \['decode'\]"),
+        ("tables", 3, "tables: must be list.*, found 3"),
+        ("tables.1.rows", "donor", "found 'donor'"),
+        ("search", 5, "unknown key 'search'"),
+        ("vocabs", {"v": {"tokens": "t", "unti": "word"}}, r"vocabs.v: unknown key 'unti' \(did you mean 'unit'\?\)"),
+    ],
+)
+def test_what_is_no_plan_at_all_is_named(tmp_path: Path, place: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"plan.yaml.*{message}"):
+        load(tmp_path, changed(place, value), tables="all")
+
+
+def test_modules_are_read_by_the_schema_of_training(tmp_path: Path) -> None:
+    """A plan with a mistyped module ran for hours until that module's turn, or ended in a KeyError."""
+    data = copy.deepcopy(PLAN)
+    first, *_ = data["modules"]
+    data["modules"] = {first: {"nam": "x"}, "broken": 3}
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, data)
+    told = str(caught.value)
+    assert f"modules.{first}: unknown key 'nam' (did you mean 'name'?)" in told, told
+    assert f"modules.{first}: key 'name' is missing" in told and "modules.broken: must be a mapping, found 3" in told
 
 
 def test_what_was_made_outlives_another_search(tmp_path: Path) -> None:
