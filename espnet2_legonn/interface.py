@@ -402,6 +402,20 @@ class Marginals:
         length = int(self.lengths[index])
         return Marginals(self.log_probs[index : index + 1, :length], self.lengths[index : index + 1], self.interface)
 
+    def require_numbers(self, where: str) -> None:
+        """Every answer would come of these, and NaN counts as the likeliest token: blank, so the text is empty.
+
+        Raises:
+            DataError: a slot has NaN.
+        """
+        wrong = self.log_probs.isnan().any(-1)
+        before = wrong.new_ones(wrong.shape[1]).cumsum(0) - 1  # no torch in this room
+        if bool((wrong & (before < self.lengths.unsqueeze(1))).any()):
+            raise DataError(
+                f"{where}: probabilities are NaN: the model's weights or its input are not finite "
+                "(did training diverge?)"
+            )
+
     def greedy_ids(self) -> list[list[int]]:
         """Best path of each item: repeats merged, blanks dropped."""
         best = self.log_probs.argmax(-1).cpu()
