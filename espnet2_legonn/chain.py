@@ -45,7 +45,7 @@ class ModuleLoss:
     Args:
         total: sum over the batch in nats (0-dim, with gradient), weight included.
         tokens: number of target tokens it is a sum over (0-dim); the loss is ``total / tokens``.
-        stats: figures to log, each a (sum, count) pair of 0-dim tensors; a count of 0 marks a plain number.
+        stats: figures to log, each a (sum, count) pair of 0-dim tensors; ``infeasible`` is of utterances.
     """
 
     total: torch.Tensor
@@ -327,7 +327,7 @@ def _ctc(
         blanks = ((log_probs.argmax(-1) == 0) & valid_mask(slots, log_probs.shape[1])).sum()
         stats = {
             "ctc": (nll.detach().sum(), tokens),
-            "infeasible": (impossible.sum(), torch.zeros_like(tokens)),
+            "infeasible": (impossible.sum(), torch.full_like(tokens, len(slots))),
             "slots_per_token": (slots.sum(), labels.lengths.sum()),
             "blank": (blanks, slots.sum()),
         }

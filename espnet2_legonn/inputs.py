@@ -13,7 +13,7 @@ import torch
 
 from espnet2_legonn.data.text import NORMALIZATIONS, normalize
 from espnet2_legonn.errors import DataError, harmless
-from espnet2_legonn.interface import Vocabulary
+from espnet2_legonn.interface import RESERVED, Vocabulary
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 # Hz; resampling multiplies a file by the quotient of the rates.
@@ -159,7 +159,7 @@ def encode_text(text: Any, vocab: Vocabulary, where: str) -> list[int]:
     else:
         text = normalized(text, vocab)
         ids = vocab.encode(text)
-        unknown = [token for token in vocab.split(text) if token not in vocab.ids]
+        unknown = [token for token in vocab.split(text) if token not in vocab.ids or token in RESERVED]
         if unknown:
             told = harmless(" ".join(unknown[:10]))  # a stranger's model makes pieces of its own
             warnings.warn(f"{where}: not in the vocabulary, read as <unk>: {told}", stacklevel=4)

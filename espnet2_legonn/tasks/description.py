@@ -12,7 +12,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from espnet2_legonn.config import ChainConfig, ModuleConfig, SpeechConfig, TokensConfig, override, parse, parse_ratio
+from espnet2_legonn.config import (
+    ChainConfig,
+    ModuleConfig,
+    SpeechConfig,
+    TokensConfig,
+    override,
+    parse,
+    parse_ratio,
+    require_taught,
+)
 from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.interface import read_tokens
@@ -36,7 +45,7 @@ def resolve(args: argparse.Namespace) -> tuple[ChainConfig, Path]:
         data = override(data, args.modules_conf)
         args.modules_conf = {}
     base = Path(getattr(args, "output_dir", None) or ".")
-    parse(data)  # report faults of the description before touching files
+    require_taught(parse(data))  # report faults of the description before touching files
     _require_files(data["vocabs"])
     data["vocabs"] = {name: _self_contained(name, vocab, base) for name, vocab in data["vocabs"].items()}
     config = parse(data)
