@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ import torch
 from typing_extensions import Self
 
 from espnet2_legonn import store
-from espnet2_legonn.chain import Chain
+from espnet2_legonn.chain import Chain, warn_of_plug
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.inputs import Batch, check_waveform, collect, encode_text, pad, read_audio
-from espnet2_legonn.interface import Marginals, require_match
+from espnet2_legonn.inputs import Batch, as_items, check_waveform, collect, encode_text, is_list, pad, read_audio
+from espnet2_legonn.interface import Marginals
 from espnet2_legonn.modules.module import DecoderModule, consumed
 from espnet2_legonn.modules.speech_input import SpeechInput
 from espnet2_legonn.search.chain_search import ScorerMaker, fill, search_ctc, search_decoder, warn_without_ctc
@@ -58,7 +57,7 @@ class LegoNN(Chain):
         """One input or a list of them to a padded batch.
 
         A speech chain takes file names and waveforms; a text chain takes strings and ids; a chain that begins with
-        an ingestor takes Marginals.
+        an ingestor takes Marginals. Only a list is several inputs: an array is one, whatever its shape.
 
         Raises:
             DataError: every input that cannot be used.
@@ -67,9 +66,12 @@ class LegoNN(Chain):
             reads = consumed(self.first)
             if reads is None:
                 raise DataError(f"{self.names[0]} reads {self.input_kind}, not Marginals; leave out the modules before")
-            require_match(inputs.interface, reads, f"Marginals -> {self.names[0]}")
+            warn_of_plug(inputs.interface, self.first, f"Marginals -> {self.names[0]}")
+            inputs.require_numbers("Marginals")
             return inputs.log_probs.to(self.device), inputs.lengths.to(self.device)
-        items = _as_list(inputs)
+        items = as_items(inputs)
+        if not items:
+            raise DataError("no inputs: the list is empty")
         if self.input_kind == "speech":
             assert isinstance(self.first.input, SpeechInput)
             fs = int(self.first.input.features.mel.sample_rate)
@@ -160,21 +162,4 @@ class LegoNN(Chain):
     def forward(self, inputs: Any, **options: Any) -> Any:
         """Text for one input, a list of texts for a list; options are those of BeamOptions."""
         texts = [self.text(best[0].ids) for best in self.generate(inputs, **options)]
-        return texts if _is_batch(inputs) else texts[0]
-
-
-def _is_batch(inputs: Any) -> bool:
-    if isinstance(inputs, Marginals):
-        return True
-    if isinstance(inputs, (np.ndarray, torch.Tensor)):
-        return inputs.ndim > 1
-    if isinstance(inputs, (list, tuple)):
-        return not (len(inputs) and isinstance(inputs[0], numbers.Number))
-    return False
-
-
-def _as_list(inputs: Any) -> Sequence[Any]:
-    items = list(inputs) if _is_batch(inputs) else [inputs]
-    if not items:
-        raise DataError("no inputs: the list is empty")
-    return items
+        return texts if is_list(inputs) or isinstance(inputs, Marginals) else texts[0]

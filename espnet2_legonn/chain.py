@@ -23,7 +23,7 @@ from typing_extensions import Self
 from espnet2_legonn.build import build_modules
 from espnet2_legonn.config import ChainConfig, ModuleConfig, parse
 from espnet2_legonn.errors import ConfigError, DataError, InterfaceMismatch
-from espnet2_legonn.interface import Marginals, SearchChoice, Vocabulary, require_match
+from espnet2_legonn.interface import Interface, Marginals, SearchChoice, Vocabulary, require_match
 from espnet2_legonn.modules.ctc import ctc_loss
 from espnet2_legonn.modules.ingestor import Ingestor
 from espnet2_legonn.modules.masks import valid_mask
@@ -45,7 +45,7 @@ class ModuleLoss:
     Args:
         total: sum over the batch in nats (0-dim, with gradient), weight included.
         tokens: number of target tokens it is a sum over (0-dim); the loss is ``total / tokens``.
-        stats: figures to log, each a (sum, count) pair of 0-dim tensors; a count of 0 marks a plain number.
+        stats: figures to log, each a (sum, count) pair of 0-dim tensors; ``infeasible`` is of utterances.
     """
 
     total: torch.Tensor
@@ -226,6 +226,9 @@ class Chain(nn.Module):
         Returns:
             marginals of every interface by module name, and input (B, ...) and lengths (B,) of the decoder
             (or the last output where there is none).
+
+        Raises:
+            DataError: probabilities are NaN.
         """
         found: dict[str, Marginals] = {}
         for name, module in zip(self.names, self):
@@ -243,6 +246,7 @@ class Chain(nn.Module):
             interface, log_probs = produced(module), module.log_probs(x)
             if interface is not None and log_probs is not None:
                 found[name] = Marginals(log_probs, lengths, interface)
+                found[name].require_numbers(name)
         return found, x, lengths
 
 
@@ -264,11 +268,22 @@ def check_plug(left: Chain, right: Chain) -> None:
             f"{where}: hidden states are no interface; only modules trained together understand them", stacklevel=3
         )
         return
-    source, sink = produced(writer), consumed(reader)
-    assert source is not None and sink is not None
+    source = produced(writer)
+    assert source is not None
+    warn_of_plug(source, reader, where)
+
+
+def warn_of_plug(source: Interface, reader: Module, where: str) -> None:
+    """May ``reader`` read what is written so, by a module or in Marginals? Warnings for what differs from training.
+
+    Raises:
+        InterfaceMismatch: with every reason.
+    """
+    sink = consumed(reader)
+    assert sink is not None
     collapses = isinstance(reader.input, Ingestor) and reader.input.collapse_slots
     for warning in require_match(source, sink, where, collapses):
-        warnings.warn(warning, stacklevel=3)
+        warnings.warn(warning, stacklevel=4)
 
 
 def _merged_names(left: dict[str, Vocabulary], right: dict[str, Vocabulary]) -> dict[str, str]:
@@ -312,7 +327,7 @@ def _ctc(
         blanks = ((log_probs.argmax(-1) == 0) & valid_mask(slots, log_probs.shape[1])).sum()
         stats = {
             "ctc": (nll.detach().sum(), tokens),
-            "infeasible": (impossible.sum(), torch.zeros_like(tokens)),
+            "infeasible": (impossible.sum(), torch.full_like(tokens, len(slots))),
             "slots_per_token": (slots.sum(), labels.lengths.sum()),
             "blank": (blanks, slots.sum()),
         }

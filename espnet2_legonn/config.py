@@ -411,6 +411,33 @@ def _validate_pair(before: ModuleConfig, after: ModuleConfig) -> list[str]:
     return []
 
 
+def require_taught(config: ChainConfig) -> None:
+    """Does every module that is to be trained get a gradient? Chains that are only loaded need none.
+
+    Raises:
+        ConfigError: modules that no loss reaches.
+    """
+    faults: list[str] = []
+    behind: ModuleConfig | None = None
+    reached = False
+    for module in reversed(config.modules):
+        shut = behind is not None and isinstance(behind.input, BeamConvConfig)
+        own = isinstance(module.output, OutputConfig) and module.output.ctc_weight > 0
+        own |= isinstance(module.output, StatesOutputConfig) and bool(module.output.ctc and module.output.ctc.weight)
+        reached = module.decodes or own or (reached and not shut)
+        if not reached and "" not in module.frozen:
+            why = "nothing behind it passes a gradient" if behind else "nothing stands behind it"
+            if behind and shut:
+                why = f"{behind.name} reads ranks (beam_conv), which pass no gradient"
+            faults.append(
+                f"{module.name}: no loss would train it: its ctc_weight is 0, and {why}; give it a ctc_weight above 0, "
+                "put a wemb ingestor behind it, or freeze it"
+            )
+        behind = module
+    if faults:
+        raise ConfigError(faults)
+
+
 def override(data: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Plain data with changes by module name (``{"decoder": {"body": {"num_blocks": 3}}}``) merged in.
 

@@ -51,6 +51,10 @@ class InterfaceMismatch(LegoNNError):
     """Two modules do not speak the same interface; every reason is listed."""
 
 
+class BusyError(LegoNNError):
+    """Another process does the same in the same folder."""
+
+
 class CheckpointError(LegoNNError):
     """Weights do not belong to this model, or the file is damaged."""
 

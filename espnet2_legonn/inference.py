@@ -11,7 +11,6 @@ A script written for ``espnet2.bin.asr_inference`` or ``espnet2.bin.mt_inference
 from __future__ import annotations
 
 import inspect
-import numbers
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing_extensions import Self
 
 from espnet2_legonn.api import LegoNN
 from espnet2_legonn.errors import ConfigError, DataError
+from espnet2_legonn.inputs import as_items, is_list
 from espnet2_legonn.interface import Marginals, Vocabulary
 from espnet2_legonn.modules.ingestor import Ingestor
 from espnet2_legonn.modules.length_control import slots_for
@@ -209,20 +209,20 @@ class ChainInference:
 
     def marginals(self, inputs: Any, module: str | int = -1) -> Marginals:
         """Distributions of one interface, see ``LegoNN.marginals``; one input is a batch of 1."""
-        items = _as_items(inputs)
+        items = as_items(inputs)
         with self._precision():
             return self.chain.marginals(items, module)
 
     def interfaces(self, inputs: Any) -> Any:
         """What each encoder module says: ``{module: greedy text}``, or a list of them for a list."""
         texts: list[dict[str, str]] = []
-        items = _as_items(inputs)
+        items = as_items(inputs)
         for begin in range(0, len(items), self.batch_size):
             batch = items[begin : begin + self.batch_size]
             with self._precision():
                 found, _, _ = self.chain.encode(*self.chain.batch(batch))
             texts += _greedy(found, len(batch))
-        return texts if _is_list(inputs) else texts[0]
+        return texts if is_list(inputs) else texts[0]
 
     def answers(self, inputs: Sequence[Any]) -> list[Answer]:
         """All that the chain says of each input; they are decoded as one batch.
@@ -239,14 +239,14 @@ class ChainInference:
 
     def _results(self, inputs: Any) -> Any:
         """ESPnet's return value for one input, a list of those for a list."""
-        items = _as_items(inputs)
+        items = as_items(inputs)
         results: list[list[Result]] = []
         for begin in range(0, len(items), self.batch_size):
             for i, answer in enumerate(self.answers(items[begin : begin + self.batch_size]), begin):
                 for message in answer.beyond:
                     warnings.warn(f"input {i}: {message}", stacklevel=3)
                 results.append(answer.nbest)
-        return results if _is_list(inputs) else results[0]
+        return results if is_list(inputs) else results[0]
 
     def _result(self, found: search.Hypothesis) -> Result:
         ends, ids = [self.vocab.sos_eos_id], found.ids
@@ -363,12 +363,3 @@ def _check_device(device: str) -> list[str]:
     except RuntimeError:
         return [f"device: {device!r} is not known; use cpu, cuda or cuda:N"]
     return ["device: no CUDA on this machine; use cpu"] if kind == "cuda" and not torch.cuda.is_available() else []
-
-
-def _is_list(inputs: Any) -> bool:
-    """A list of inputs; arrays and a list of numbers are one input, so a stereo array is no batch by mistake."""
-    return isinstance(inputs, (list, tuple)) and not (len(inputs) and isinstance(inputs[0], numbers.Number))
-
-
-def _as_items(inputs: Any) -> list[Any]:
-    return list(inputs) if _is_list(inputs) else [inputs]

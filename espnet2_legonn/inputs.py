@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +13,15 @@ import torch
 
 from espnet2_legonn.data.text import NORMALIZATIONS, normalize
 from espnet2_legonn.errors import DataError, harmless
-from espnet2_legonn.interface import Vocabulary
+from espnet2_legonn.interface import RESERVED, Vocabulary
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 # Hz; resampling multiplies a file by the quotient of the rates.
 RATES = (1000, 768_000)
 # Of one file, all channels: 2 GB. A few kB of flac can be days of silence.
 MAX_SAMPLES = 1 << 29
+# Peaks above full scale are usual after resampling; these are numbers of 16 bits that were never scaled.
+LOUDEST = 64.0
 _BLOCK = 1 << 20
 
 
@@ -94,18 +97,37 @@ def _decode(path: str | Path, most_seconds: float | None) -> tuple[np.ndarray, i
 def check_waveform(samples: Any, where: str) -> np.ndarray:
     """A waveform as float32 in -1 ... 1, or an error.
 
+    Args:
+        samples: (T,) floats in -1 ... 1, or integers as sound files hold them: int8, int16, int32, or uint8 around 128.
+
     Raises:
-        DataError: empty, not one-dimensional, or with values that are not finite.
+        DataError: empty, not one-dimensional, no samples by their type, or with values that are not finite.
     """
-    wave = samples.detach().cpu().numpy() if isinstance(samples, torch.Tensor) else np.asarray(samples)
-    if wave.dtype == np.int16:
-        wave = wave / 32768.0
+    wave = samples.detach().cpu() if isinstance(samples, torch.Tensor) else samples
+    wave = np.asarray(wave.float() if isinstance(wave, torch.Tensor) and wave.dtype == torch.bfloat16 else wave)
     if wave.ndim != 1:
-        raise DataError(f"{where}: shape {wave.shape}, one channel is needed; mix or choose a channel first")
+        raise DataError(
+            f"{where}: shape {wave.shape}, one channel is needed; mix or choose a channel first. An array is one "
+            "input: give several as a list of waveforms"
+        )
     if not wave.size:
         raise DataError(f"{where}: no samples")
+    if wave.dtype == np.uint8:
+        wave = (wave.astype(np.float32) - 128) / 128
+    elif wave.dtype.kind == "i" and wave.dtype.itemsize <= 4:
+        wave = wave / -float(np.iinfo(wave.dtype).min)
+    elif wave.dtype.kind != "f":
+        raise DataError(
+            f"{where}: samples of type {wave.dtype} have no known full scale; give floats in -1 ... 1, or int16 "
+            "or int32"
+        )
     if not np.isfinite(wave).all():
         raise DataError(f"{where}: {int((~np.isfinite(wave)).sum())} of {wave.size} samples are NaN or infinite")
+    if (peak := float(np.abs(wave).max())) > LOUDEST:
+        warnings.warn(
+            f"{where}: samples of up to {peak:.0f}, a waveform is in -1 ... 1; divide 16-bit numbers by 32768",
+            stacklevel=2,
+        )
     return wave.astype(np.float32)
 
 
@@ -125,7 +147,9 @@ def encode_text(text: Any, vocab: Vocabulary, where: str) -> list[int]:
     if isinstance(text, (torch.Tensor, np.ndarray, list, tuple)):
         array = np.asarray(text.tolist() if isinstance(text, torch.Tensor) else text)
         if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
-            raise DataError(f"{where}: {text!r} is no list of ids")
+            raise DataError(
+                f"{where}: shape {array.shape} of {array.dtype} is no list of ids; give several texts as a list of them"
+            )
         ids = [int(i) for i in array]
         wrong = [i for i in ids if not 0 <= i < len(vocab)]
         if wrong:
@@ -135,7 +159,7 @@ def encode_text(text: Any, vocab: Vocabulary, where: str) -> list[int]:
     else:
         text = normalized(text, vocab)
         ids = vocab.encode(text)
-        unknown = [token for token in vocab.split(text) if token not in vocab.ids]
+        unknown = [token for token in vocab.split(text) if token not in vocab.ids or token in RESERVED]
         if unknown:
             told = harmless(" ".join(unknown[:10]))  # a stranger's model makes pieces of its own
             warnings.warn(f"{where}: not in the vocabulary, read as <unk>: {told}", stacklevel=4)
@@ -151,6 +175,19 @@ def pad(items: Sequence[np.ndarray | list[int]], dtype: torch.dtype, device: tor
     for row, item in zip(batch, items):
         row[: len(item)] = torch.as_tensor(item, dtype=dtype)
     return batch.to(device), lengths
+
+
+def is_list(inputs: Any) -> bool:
+    """Whether several inputs are given: only a list or tuple of them is that.
+
+    An array, a tensor or a list of numbers is one input, whatever its shape: (samples, channels) is no batch.
+    """
+    return isinstance(inputs, (list, tuple)) and not (len(inputs) and isinstance(inputs[0], numbers.Number))
+
+
+def as_items(inputs: Any) -> list[Any]:
+    """One input or several, as a list."""
+    return list(inputs) if is_list(inputs) else [inputs]
 
 
 def collect(items: Sequence[Any], read: Any) -> list[Any]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 BLANK, UNK, SOS_EOS, SPACE = "<blank>", "<unk>", "<sos/eos>", "<space>"
+RESERVED = (BLANK, SOS_EOS)
 UNITS = ("bpe", "phn", "char", "word")
 # A quarter of a million tokens are 3 MB, their sentencepiece model 5 MB.
 MAX_VOCAB_BYTES = 32 << 20
@@ -231,8 +232,14 @@ class Vocabulary:
         return text.split()
 
     def encode(self, text: str) -> list[int]:
-        """Text to ids; tokens outside the list become ``<unk>``."""
-        return [self.ids.get(token, self.unk_id) for token in self.split(text)]
+        """Text to ids; tokens outside the list become ``<unk>``, as do ``<blank>`` and ``<sos/eos>`` (``reserved``)."""
+        return [self.unk_id if token in RESERVED else self.ids.get(token, self.unk_id) for token in self.split(text)]
+
+    def reserved(self, text: str) -> list[str]:
+        """Tokens of a text that nobody can say: as a target, ``<blank>`` would be CTC's own."""
+        if not any(token in text for token in RESERVED):
+            return []
+        return [token for token in self.split(text) if token in RESERVED]
 
     def decode(self, ids: list[int]) -> str:
         """Ids to text; ``<blank>`` and ``<sos/eos>`` are left out, pieces of byte fallback are joined to characters."""
@@ -401,6 +408,20 @@ class Marginals:
         index = range(len(self))[index]
         length = int(self.lengths[index])
         return Marginals(self.log_probs[index : index + 1, :length], self.lengths[index : index + 1], self.interface)
+
+    def require_numbers(self, where: str) -> None:
+        """Every answer would come of these, and NaN counts as the likeliest token: blank, so the text is empty.
+
+        Raises:
+            DataError: a slot has NaN.
+        """
+        wrong = self.log_probs.isnan().any(-1)
+        before = wrong.new_ones(wrong.shape[1]).cumsum(0) - 1  # no torch in this room
+        if bool((wrong & (before < self.lengths.unsqueeze(1))).any()):
+            raise DataError(
+                f"{where}: probabilities are NaN: the model's weights or its input are not finite "
+                "(did training diverge?)"
+            )
 
     def greedy_ids(self) -> list[list[int]]:
         """Best path of each item: repeats merged, blanks dropped."""

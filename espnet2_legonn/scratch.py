@@ -1,4 +1,4 @@
-"""Temporary folders and files that appear whole; what killed commands left of them is swept by the next."""
+"""Temporary folders and files that appear whole, swept by the next command after a killed one; locks of folders."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ import contextlib
 import fcntl
 import os
 import shutil
+import socket
 import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from espnet2_legonn.errors import BusyError
+
+# What only one process at a time does in a folder.
+TRAINING, LAUNCHING, JOBS = "training", "stage_11", "jobs"
+_held: set[int] = set()
 # Folders with this in their names are ours to sweep once nobody holds their lock.
 MARK = ".legonn-"
 
@@ -49,6 +55,60 @@ def whole(path: Path) -> Iterator[Path]:
         os.replace(folder / path.name, path)
     with contextlib.suppress(OSError):  # some disks cannot
         sync(path.parent)
+
+
+@contextlib.contextmanager
+def alone(folder: Path, what: str) -> Iterator[None]:
+    """Nobody else does the same in a folder while this is open.
+
+    The kernel opens the lock when the process ends, however it ends. On disks that know no locks there is none.
+
+    Args:
+        what: is done, one word.
+
+    Raises:
+        BusyError: another process does it; the message says which and where.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f".{what}.lock"
+    lock = _locked_file(path, f"{folder}: in use, {what} goes on there")
+    _held.add(lock)
+    try:
+        os.truncate(lock, 0)
+        os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        _held.discard(lock)
+        os.close(lock)
+
+
+def _locked_file(path: Path, busy: str) -> int:
+    while True:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(lock, 200).decode(errors="replace") or "another process"
+            os.close(lock)
+            remedy = "wait for its end or stop it, or give another folder"
+            raise BusyError(f"{busy} ({holder}); {remedy}") from None
+        except OSError:  # a disk without locks
+            return lock
+        with contextlib.suppress(FileNotFoundError):  # whoever held it took the name away
+            if os.path.samestat(os.fstat(lock), path.stat()):
+                return lock
+        os.close(lock)
+
+
+def _close_held() -> None:
+    """In a forked child, such as a data loader's: it must not hold what its parent held."""
+    for lock in _held:
+        os.close(lock)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_close_held)
 
 
 def sync(path: Path) -> None:

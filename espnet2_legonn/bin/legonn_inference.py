@@ -103,6 +103,7 @@ def inference(args: argparse.Namespace) -> Path:
     from espnet2_legonn.api import LegoNN
     from espnet2_legonn.data.tables import read_table
     from espnet2_legonn.decode import KINDS, decode_table, read_inputs
+    from espnet2_legonn.recipe.origin import keep_origin, origin
     from espnet2_legonn.search.beam import BeamOptions
 
     device = "cuda" if args.ngpu > 0 else "cpu"
@@ -117,9 +118,11 @@ def inference(args: argparse.Namespace) -> Path:
     if wanted not in paths:
         raise ConfigError(f"{chain.names[0]} reads {wanted}, but the data are {', '.join(paths)}")
     keys = None if args.key_file is None else list(read_table(args.key_file))
-    inputs = read_inputs(Path(paths[wanted]), keys)
+    path = Path(paths[wanted])
+    inputs = read_inputs(path, keys)
     decoded = decode_table(chain, inputs, options, args.batch_size)
     decoded.write(args.output_dir)
+    keep_origin(args.output_dir, origin(args.legonn_train_config.parent, args.legonn_model_file, path, [repr(options)]))
     logging.info("%d utterances in %.1f s (%.1f a second)", len(inputs), decoded.seconds, len(inputs) / decoded.seconds)
     return args.output_dir
 

@@ -288,6 +288,7 @@ class Meter:
     unknown_words: int = 0
     changed_lines: int = 0
     changed: list[str] = field(default_factory=list)
+    reserved: list[str] = field(default_factory=list)
     _known: dict[str, tuple[list[int], str]] = field(default_factory=dict)
 
     def add(self, place: str, line: str) -> list[int]:
@@ -310,6 +311,7 @@ class Meter:
         if self.vocab.unit == "char":
             self.unknown_words += sum(self.vocab.unk_id in self.vocab.encode(word) for word in fields)
             self._known.clear()  # whole lines do not come again
+        self.reserved += [f"{place} says {t}, which is reserved; rename it" for t in self.vocab.reserved(line)]
         self.lines += 1
         self.words += len(fields)
         self.tokens += len(ids)
@@ -320,7 +322,13 @@ class Meter:
         return ids
 
     def coverage(self, corpus: str) -> Coverage:
-        """What was counted."""
+        """What was counted.
+
+        Raises:
+            DataError: lines that say ``<blank>`` or ``<sos/eos>``.
+        """
+        if self.reserved:
+            raise DataError(f if f.startswith(corpus) else f"{corpus}: {f}" for f in self.reserved)
         counts = (self.lines, self.words, self.tokens, self.unknown_tokens, self.unknown_words, self.changed_lines)
         return Coverage(corpus, *counts, tuple(self.changed))
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from espnet2_legonn.data.tables import atomic_text, read_table
 from espnet2_legonn.errors import DataError, LegoNNError
+from espnet2_legonn.scratch import JOBS, alone
 
 WORK = ".work"  # in a folder of jobs: what they were about
 
@@ -52,8 +56,40 @@ def run(cmd: str, log: Path, command: Sequence[str], jobs: int | None = None, gp
     """
     launcher = shlex.split(cmd) + (["--gpu", str(gpus)] if gpus else []) + ([f"JOB=1:{jobs}"] if jobs else [])
     log.parent.mkdir(parents=True, exist_ok=True)
-    if subprocess.call([*launcher, str(log), *command]):
+    if call([*launcher, str(log), *command]):
         raise LegoNNError(f"a job failed; its log is {str(log).replace('JOB', '*')}")
+
+
+def call(command: Sequence[str]) -> int:
+    """Exit status of a command; a signal that ends this process ends all that the command started, too."""
+    process = subprocess.Popen(list(command))
+
+    def stop(number: int, _frame: object) -> None:
+        for pid in [process.pid, *descendants(process.pid)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        raise SystemExit(128 + number)
+
+    kept = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP: keep it so
+                kept[number] = signal.signal(number, stop)
+    try:
+        return process.wait()
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes that a process started, and what those started; none where the system does not tell."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in map(int, path.read_text().split()):
+                found += [child, *descendants(child)]
+    return found
 
 
 def module(name: str, *options: str | Path) -> list[str]:
@@ -67,8 +103,20 @@ def unchanged(files: Iterable[Path]) -> list[list[object]]:
     return [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in found]
 
 
-def begin(folder: Path, command: Sequence[str], files: Iterable[Path]) -> None:
-    """Make ready a folder for jobs: what a broken run of the same command on the same files left there stays."""
+@contextlib.contextmanager
+def working(folder: Path, command: Sequence[str], files: Iterable[Path]) -> Iterator[None]:
+    """A folder for jobs while they run: what a broken run of the same command on the same files left there stays.
+
+    Raises:
+        BusyError: another command runs jobs there.
+    """
+    with alone(folder.parent, JOBS):
+        _begin(folder, command, files)
+        yield
+        (folder / WORK).unlink(missing_ok=True)  # all is done: the next run of these jobs begins afresh
+
+
+def _begin(folder: Path, command: Sequence[str], files: Iterable[Path]) -> None:
     mark = hashlib.sha256(json.dumps([list(command), unchanged(files)]).encode()).hexdigest()
     path = folder / WORK
     if not (path.is_file() and path.read_text() == mark):
@@ -76,11 +124,6 @@ def begin(folder: Path, command: Sequence[str], files: Iterable[Path]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_text(path) as f:
         f.write(mark)
-
-
-def end(folder: Path) -> None:
-    """All is done: the next run of these jobs begins afresh."""
-    (folder / WORK).unlink(missing_ok=True)
 
 
 def once(command: Sequence[str], output: Path) -> list[str]:

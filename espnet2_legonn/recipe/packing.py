@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -12,8 +14,9 @@ import torch
 
 from espnet2_legonn import store
 from espnet2_legonn.api import LegoNN
-from espnet2_legonn.errors import ConfigError, DataError
+from espnet2_legonn.errors import ConfigError, DataError, LegoNNError
 from espnet2_legonn.parts import source_of
+from espnet2_legonn.recipe.origin import of_weights
 from espnet2_legonn.schema import Reader, read_yaml
 from espnet2_legonn.scoring.results import Row, environment, summary
 from espnet2_legonn.version import __version__
@@ -40,7 +43,7 @@ def pack_experiment(
     told = read_about(about)
     chain = LegoNN.from_pretrained(exp, model_file)
     name = name or exp.resolve().name.removeprefix("legonn_")
-    metrics = experiment_metrics(exp)
+    metrics = experiment_metrics(exp, store.find_weights(exp, model_file))
     provenance = experiment_provenance(exp)
     extra = {TRAIN_CONFIG: exp / store.CONFIG} if (exp / "train.log").is_file() else {}
     wanted = [(name, chain, metrics)]
@@ -78,13 +81,23 @@ def read_about(path: Path | None) -> dict[str, Any]:
     return {f.name: getattr(about, f.name) for f in fields(About) if getattr(about, f.name) is not None}
 
 
-def experiment_metrics(exp: Path) -> list[Metric]:
-    """Scores of stage 13; none if it has not run."""
+def experiment_metrics(exp: Path, weights: Path) -> list[Metric]:
+    """Scores of stage 13 with these weights; none if it has not run. Scores of others are left out with a warning."""
     try:
         rows: Sequence[Row] = summary([exp])
     except DataError:
         return []
-    return [_metric(row) for row in rows]
+    digest = sha256_of(weights)
+    places = dict.fromkeys(exp / row.inference_tag / row.dataset for row in rows)
+    own = {place for place in places if of_weights(place, weights, digest)}
+    if left := [str(place.relative_to(exp)) for place in places if place not in own]:
+        logging.warning(
+            "%s: decoded with other weights than %s, left out of the card: %s; run stages 12 and 13 again for scores",
+            exp,
+            weights.name,
+            ", ".join(left),
+        )
+    return [_metric(row) for row in rows if exp / row.inference_tag / row.dataset in own]
 
 
 def _metric(row: Row) -> Metric:
@@ -108,9 +121,6 @@ def experiment_provenance(exp: Path) -> Provenance:
     text = (exp / store.CONFIG).read_text(encoding="utf-8")
     seed = re.search(r"^seed:\s*(\d+)\s*$", text, re.M)
     here = environment()
-    log = exp / "train.log"
-    said = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
-    counts = re.findall(r"total_count=(\d+)", said)
     commit = here["Git hash"]
     return Provenance(
         package=__version__,
@@ -118,10 +128,21 @@ def experiment_provenance(exp: Path) -> Provenance:
         torch=str(torch.__version__),
         espnet=here["espnet version"],
         seed=int(seed[1]) if seed else None,
-        updates=max(map(int, counts), default=None),
+        updates=_updates(exp),
         config_sha256=sha256_of(exp / store.CONFIG),
         parents=[Parent(*p) for p in _donors(exp)],
     )
+
+
+def _updates(exp: Path) -> int | None:
+    """Updates of the training by its checkpoint, or by its logs, of which ESPnet begins a new one at each start."""
+    checkpoint = exp / "checkpoint.pth"
+    if checkpoint.is_file():
+        with contextlib.suppress(LookupError, TypeError, AttributeError, LegoNNError):
+            epochs = store.read_checkpoint(checkpoint)["reporter"]["stats"]
+            return max(int(epoch["train"]["total_count"]) for epoch in epochs.values())
+    said = "".join(log.read_text(encoding="utf-8", errors="replace") for log in exp.glob("train*.log"))
+    return max(map(int, re.findall(r"total_count=(\d+)", said)), default=None)
 
 
 def experiment_parents(exp: Path) -> dict[str, str]:

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from espnet2_legonn.data.tables import atomic_text
 from espnet2_legonn.recipe.plan import Experiment, Plan, folder
+from espnet2_legonn.scratch import alone
 
 if TYPE_CHECKING:
     from espnet2_legonn.api import LegoNN
@@ -98,9 +99,18 @@ def log_to(path: Path) -> Iterator[None]:
 
 
 def run_experiment(plan: Plan, experiment: Experiment, raw: Path, exp_dir: Path) -> tuple[float, str]:
-    """Train (or put together), decode and score one experiment; seconds and a line of results."""
-    start = time.perf_counter()
+    """Train (or put together), decode and score one experiment; seconds and a line of results.
+
+    Raises:
+        BusyError: another plan works on it.
+    """
     exp = folder(exp_dir, experiment.name)
+    with alone(exp_dir, exp.name):  # beside the folder, which may be made anew
+        return _run_experiment(plan, experiment, raw, exp, exp_dir)
+
+
+def _run_experiment(plan: Plan, experiment: Experiment, raw: Path, exp: Path, exp_dir: Path) -> tuple[float, str]:
+    start = time.perf_counter()
     made = exp / MADE
     if not made.is_file() or json.loads(made.read_text())["made"] != plan.made(experiment):
         _make(plan, experiment, raw, exp, exp_dir)
@@ -193,19 +203,23 @@ def _stats(config_file: Path, data: list[str], config: Any, experiment: Experime
 def _decode_and_score(plan: Plan, experiment: Experiment, raw: Path, exp: Path, exp_dir: Path) -> list[dict[str, Any]]:
     from espnet2_legonn.api import LegoNN
     from espnet2_legonn.decode import KINDS, decode_table, read_inputs
+    from espnet2_legonn.recipe.origin import keep_origin, origin
     from espnet2_legonn.recipe.stages import score
 
     chain = LegoNN.from_pretrained(exp)
     results = []
     for search in experiment.searches:
+        about = plan.searches[search]
         options, more = _search(plan, search, experiment, chain, raw, exp, exp_dir)
         for name in experiment.tests:
             out = exp / search / name
-            inputs = read_inputs(raw / name / KINDS[chain.input_kind][0])
+            table = raw / name / KINDS[chain.input_kind][0]
+            inputs = read_inputs(table)
             decoded = decode_table(chain, inputs, options, 64, more)
             decoded.nbest[0].write(out)
             for module, tables in decoded.interfaces.items():
                 tables.write(out / "interfaces" / module)
+            keep_origin(out, origin(exp, None, table, [repr(options), repr(asdict(about))]))
             for module, metric, value in score(exp, raw / name, out, experiment.metrics):
                 results.append({"set": name, "search": search, "module": module, "metric": metric, "value": value})
     return results

@@ -7,7 +7,6 @@ it), and leaves finished results alone only where ESPnet does.
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,11 +15,13 @@ from espnet2_legonn.config import ChainConfig, parse
 from espnet2_legonn.data.tables import atomic_text, read_table, write_table
 from espnet2_legonn.decode import FILES, KINDS
 from espnet2_legonn.errors import ConfigError, DataError
-from espnet2_legonn.recipe.jobs import begin, end, module, once, read_keys, run, split_keys, unchanged
+from espnet2_legonn.recipe.jobs import call, module, once, read_keys, run, split_keys, unchanged, working
+from espnet2_legonn.recipe.origin import keep_origin, origin, read_origin, set_aside
 from espnet2_legonn.recipe.ready import coverages, report, require_valid
 from espnet2_legonn.schema import read_yaml
 from espnet2_legonn.scoring import metrics as metric_of
 from espnet2_legonn.scoring.tables import write_atomic
+from espnet2_legonn.scratch import LAUNCHING, TRAINING, alone
 
 TRAIN = "espnet2_legonn.bin.legonn_train"
 
@@ -116,16 +117,16 @@ def stats(
     tables = [data / input_of(config)[0] for data in (train, valid)]
     jobs = min(max(1, nj), *(len(read_keys(table)) for table in tables))
     read = [Path(triple.split(",")[0]) for data in (train, valid) for triple in data_triples(config, data)]
-    begin(logs, [*command, str(jobs)], [config_file, *read])
-    for phase, table in zip(("train", "valid"), tables):
-        split_keys(table, jobs, logs / phase)
-    run(cmd, logs / "stats.JOB.log", once(command, logs / "stats.JOB"), jobs)
-    folders = [o for i in range(jobs) for o in ("--input_dir", f"{logs}/stats.{i + 1}")]
-    skip = [] if config.modules[0].input.type == "speech" else ["--skip_sum_stats"]
-    run(cmd, logs / "aggregate.log", module("espnet2.bin.aggregate_stats_dirs", *skip, *folders, "--output_dir", out))
-    with atomic_text(out / "vocabulary.txt") as stream:
-        stream.writelines(f"{line}\n" for line in said)
-    end(logs)
+    with working(logs, [*command, str(jobs)], [config_file, *read]):
+        for phase, table in zip(("train", "valid"), tables):
+            split_keys(table, jobs, logs / phase)
+        run(cmd, logs / "stats.JOB.log", once(command, logs / "stats.JOB"), jobs)
+        folders = [o for i in range(jobs) for o in ("--input_dir", f"{logs}/stats.{i + 1}")]
+        skip = [] if config.modules[0].input.type == "speech" else ["--skip_sum_stats"]
+        aggregate = module("espnet2.bin.aggregate_stats_dirs", *skip, *folders, "--output_dir", out)
+        run(cmd, logs / "aggregate.log", aggregate)
+        with atomic_text(out / "vocabulary.txt") as stream:
+            stream.writelines(f"{line}\n" for line in said)
     return said
 
 
@@ -144,6 +145,7 @@ def train(
 
     Raises:
         DataError: every fault of the data directories.
+        BusyError: a training runs in ``exp``.
     """
     config = chain_config(config_file)
     data_options(config, train_dir, valid)
@@ -154,19 +156,19 @@ def train(
     command += module(TRAIN, "--config", config_file, *data_options(config, train_dir, valid))
     command += shape_options(config, stats_dir)
     command += ["--resume", "true", "--output_dir", str(exp), *extra]
-    exp.mkdir(parents=True, exist_ok=True)
-    _call(command, exp)
-
-
-def _call(command: Sequence[str], exp: Path) -> None:
-    if subprocess.call(list(command)):
-        raise ConfigError(f"training failed; its log is {exp}/train.log")
+    with alone(exp, TRAINING):  # one that outlived its launcher: leave its log alone
+        pass
+    with alone(exp, LAUNCHING):
+        if call(command):
+            raise ConfigError(f"training failed; its log is {exp}/train.log")
 
 
 def decode(
     exp: Path, model: str | None, data: Path, out: Path, cmd: str, nj: int, ngpu: int = 0, extra: Sequence[str] = ()
 ) -> None:
     """Stage 12: decode a data directory and every interface on the way.
+
+    ``out`` says what made it (``recipe/origin.py``); answers of other weights, data or another search are set aside.
 
     Raises:
         DataError: every fault of the data directory.
@@ -184,10 +186,17 @@ def decode(
     command += ["--key_file", f"{logs}/keys.JOB.scp", "--output_dir", f"{logs}/output.JOB", "--ngpu", str(ngpu), *extra]
     options = [Path(word) for word in extra]  # the search's configuration among them
     model_files = [exp / store.CONFIG, exp / store.WEIGHTS, *sorted(exp.glob("*.pth"))]
-    begin(logs, [*command, str(jobs)], [file, *model_files, *options])
-    split_keys(file, jobs, logs)
-    run(cmd, logs / "legonn_inference.JOB.log", once(command, logs / "output.JOB"), jobs, ngpu)
-    parts = [logs / f"output.{i + 1}" for i in range(jobs)]
+    record = origin(exp, model, file, extra)
+    with working(logs, [*command, str(jobs)], [file, *model_files, *options]):
+        set_aside(out, record)
+        split_keys(file, jobs, logs)
+        run(cmd, logs / "legonn_inference.JOB.log", once(command, logs / "output.JOB"), jobs, ngpu)
+        _gather(out, [logs / f"output.{i + 1}" for i in range(jobs)], keys)
+        keep_origin(out, record)
+
+
+def _gather(out: Path, parts: Sequence[Path], keys: Sequence[str]) -> None:
+    """The tables of all jobs as those of one."""
     for folder in sorted(
         p.relative_to(parts[0]) for p in [*parts[0].glob("*best_recog"), *parts[0].glob("interfaces/*")]
     ):
@@ -204,7 +213,6 @@ def decode(
             if lost:
                 raise DataError(f"{target / name}: no answer for {len(lost)} inputs ({lost[0]}, ...); decode again")
             write_table(target / name, merged)
-    end(logs)
 
 
 def tune_search(exp: Path, model: str | None, data: Path, metric: str, beam_size: int, limit: int = 0) -> str:
@@ -246,6 +254,7 @@ def score(exp: Path, data: Path, decoded: Path, metrics: Sequence[str]) -> list[
     config = chain_config(exp / store.CONFIG)
     vocabs = {m.name: config.vocabs[m.target.vocab] for m in config.modules if m.target is not None}
     speakers = data / "utt2spk" if (data / "utt2spk").is_file() else None
+    made_by = read_origin(decoded)
     found = []
     for name, folder in [("", decoded)] + [(m, decoded / "interfaces" / m) for m in vocabs]:
         if not (folder / "text").is_file():
@@ -257,6 +266,6 @@ def score(exp: Path, data: Path, decoded: Path, metrics: Sequence[str]) -> list[
             continue  # a donor's phonemes need not be known for this data
         for metric in ["per"] if phonemes else metrics:
             result = metric_of.score(metric, data, folder / "text", vocab.language, speakers, phonemes)
-            result.write(folder / f"score_{metric}")
+            result.write(folder / f"score_{metric}", made_by)
             found.append((name, metric, result.value))
     return found

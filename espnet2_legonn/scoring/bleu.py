@@ -7,7 +7,7 @@ the signature records tokenizer, case, references and version.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -121,9 +121,9 @@ class BleuReport:
             lines += [f"  {key}" for key in self.absent]
         return "\n".join(lines) + "\n"
 
-    def write(self, outdir: str | Path) -> None:
-        """Writes result.txt and result.json, replacing older ones."""
-        write_report(outdir, self.as_text(), self.as_json())
+    def write(self, outdir: str | Path, made_by: Mapping[str, object] | None = None) -> None:
+        """Writes result.txt and result.json, replacing older ones; ``made_by``: what the answers came of."""
+        write_report(outdir, self.as_text(), {**self.as_json(), **({"made_by": made_by} if made_by else {})})
 
 
 def corpus_bleu(sums: np.ndarray) -> np.ndarray:

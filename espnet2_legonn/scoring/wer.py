@@ -12,7 +12,7 @@ parentheses, no `{a / b}` alternatives). Those are the work of sclite.py and, wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -165,9 +165,9 @@ class ErrorReport:
         lines += [f"  {key} {c.corr} {c.sub} {c.dele} {c.ins}" for key, c in self.utterances.items()]
         return "\n".join(lines) + "\n"
 
-    def write(self, outdir: str | Path) -> None:
-        """Writes result.txt and result.json, replacing older ones."""
-        write_report(outdir, self.as_text(), self.as_json())
+    def write(self, outdir: str | Path, made_by: Mapping[str, object] | None = None) -> None:
+        """Writes result.txt and result.json, replacing older ones; ``made_by``: what the answers came of."""
+        write_report(outdir, self.as_text(), {**self.as_json(), **({"made_by": made_by} if made_by else {})})
 
 
 def _row(name: str, counts: Counts, width: int) -> str:

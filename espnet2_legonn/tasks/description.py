@@ -12,11 +12,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from espnet2_legonn.config import ChainConfig, ModuleConfig, SpeechConfig, TokensConfig, override, parse, parse_ratio
+from espnet2_legonn.config import (
+    ChainConfig,
+    ModuleConfig,
+    SpeechConfig,
+    TokensConfig,
+    override,
+    parse,
+    parse_ratio,
+    require_taught,
+)
 from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.interface import read_tokens
 from espnet2_legonn.scratch import whole
+from espnet2_legonn.tasks.resume import keep_ratios
 
 VOCAB_FOLDER = "vocabs"
 
@@ -36,11 +46,12 @@ def resolve(args: argparse.Namespace) -> tuple[ChainConfig, Path]:
         data = override(data, args.modules_conf)
         args.modules_conf = {}
     base = Path(getattr(args, "output_dir", None) or ".")
-    parse(data)  # report faults of the description before touching files
+    require_taught(parse(data))  # report faults of the description before touching files
     _require_files(data["vocabs"])
     data["vocabs"] = {name: _self_contained(name, vocab, base) for name, vocab in data["vocabs"].items()}
     config = parse(data)
-    _derive_ratios(args, config, data)
+    if derived := _derive_ratios(args, config, data):
+        keep_ratios(base, derived)
     args.vocabs, args.modules = data["vocabs"], data["modules"]
     return config, base
 
@@ -113,10 +124,15 @@ def total_length(path: Path) -> int:
     return total
 
 
-def _derive_ratios(args: argparse.Namespace, config: ChainConfig, data: dict[str, Any]) -> None:
-    """Turn ``slots_per_token`` into ``ratio`` by the lengths of the training data (DESIGN: two slots per token)."""
+def _derive_ratios(args: argparse.Namespace, config: ChainConfig, data: dict[str, Any]) -> dict[str, Any]:
+    """Turn ``slots_per_token`` into ``ratio`` by the lengths of the training data (DESIGN: two slots per token).
+
+    Returns:
+        what was derived, by module name.
+    """
     folder = None if getattr(args, "collect_stats", False) else stats_folder(args)
     steps: float | None = None
+    derived: dict[str, dict[str, Any]] = {}
     for index, module in enumerate(config.modules):
         control = module.length_control
         if control is None or module.decodes:
@@ -133,10 +149,12 @@ def _derive_ratios(args: argparse.Namespace, config: ChainConfig, data: dict[str
                 steps = _input_steps(config.modules, index, folder)
             slots = (control.slots_per_token or 0) * total_length(folder / f"text_{module.name}_shape")
             control.ratio = f"{slots / steps:.4f}"
+            derived[module.name] = {"slots_per_token": control.slots_per_token, "ratio": control.ratio}
             data["modules"][index]["length_control"]["ratio"] = control.ratio
             steps = slots
         elif steps is not None:
             steps *= float(parse_ratio(control.ratio))
+    return derived
 
 
 def _input_steps(modules: list[ModuleConfig], index: int, folder: Path) -> float:

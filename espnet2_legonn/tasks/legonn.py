@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import logging
 from collections.abc import Callable, Collection
@@ -22,8 +23,10 @@ from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.interface import Vocabulary
 from espnet2_legonn.modules.speech_input import SpeechInput
 from espnet2_legonn.schema import nearest, read_yaml
+from espnet2_legonn.scratch import TRAINING, alone
 from espnet2_legonn.tasks.description import resolve, stats_folder
 from espnet2_legonn.tasks.options import AMP, freeze_params, settle
+from espnet2_legonn.tasks.resume import CHECKPOINT, goes_on, prepare
 from espnet2_legonn.train.collate import collate
 from espnet2_legonn.train.model import LegoNNModel
 from espnet2_legonn.train.optimizers import parameter_groups
@@ -35,6 +38,7 @@ from espnet2_legonn.zoo.card import CARD
 from espnet2_legonn.zoo.load import init_modules
 
 _abs_task = load("espnet2.tasks.abs_task")
+_distributed = load("espnet2.train.distributed_utils")
 
 
 class _Parser(load("espnet2.utils.config_argparse").ArgumentParser):  # type: ignore[misc]
@@ -93,10 +97,21 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[name-defined]
         """As ESPnet's, which spawns it with parsed options: there get_parser was not called.
 
         Checkpoints are written beside their names and renamed, so a killed job can always resume; nothing in one runs.
+        One training at a time is in a folder: the process of rank 0 holds it.
+
+        Raises:
+            ConfigError: another training is in the folder, or a resumed one has other options.
+            CheckpointError: the folder holds epochs of a training that cannot be gone on with.
         """
         add_schedulers()
         settle(args)
-        with safe_checkpoints():
+        with contextlib.ExitStack() as stack:
+            if not (args.collect_stats or args.dry_run):
+                rank = _distributed.get_rank(args.dist_rank, args.dist_launcher) if args.distributed else 0
+                if not rank:
+                    stack.enter_context(alone(Path(args.output_dir), TRAINING))
+                prepare(args)
+            stack.enter_context(safe_checkpoints())
             super().main_worker(args)
 
     @classmethod
@@ -252,9 +267,9 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[name-defined]
 
 def _warm_start(chain: LegoNN, args: argparse.Namespace) -> list[str]:
     """Fill modules from their donors; a resumed training has all weights in its checkpoint and needs none."""
-    checkpoint = Path(args.output_dir or ".") / "checkpoint.pth"  # where ESPnet's trainer looks
-    if not getattr(args, "resume", False) or not checkpoint.is_file():
+    if not goes_on(args):
         return init_modules(chain)
+    checkpoint = Path(args.output_dir or ".") / CHECKPOINT
     donors = [config.donor.source for config in chain.configs if config.donor is not None]
     return [f"skipped, {checkpoint} has all weights: {', '.join(donors)} not needed any more"] if donors else []
 

@@ -12,6 +12,7 @@ from espnet2_legonn.chain import Chain, Labels, ModuleLoss
 from espnet2_legonn.decode import KINDS
 from espnet2_legonn.modules.seen import Seen
 from espnet2_legonn.modules.speech_input import SpeechInput
+from espnet2_legonn.train.tally import Tally
 
 
 def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
@@ -75,6 +76,7 @@ class LegoNNModel(load("espnet2.train.abs_espnet_model").AbsESPnetModel):  # typ
     def __init__(self, chain: Chain, amp_dtype: torch.dtype | None = None) -> None:
         super().__init__()
         self.chain, self.amp_dtype = chain, amp_dtype
+        self.tally = Tally(chain)
 
     def forward(self, **batch: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
         """``speech`` or ``src_text`` and ``text_<module>``, each with ``<name>_lengths``, to loss, stats, weight."""
@@ -88,7 +90,7 @@ class LegoNNModel(load("espnet2.train.abs_espnet_model").AbsESPnetModel):  # typ
         shards = Shards(self.chain) if self.training and processes() > 1 else None
         with torch.autocast(x.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
             parts = self.chain.losses(x, lengths, labels)
-        return combine(parts, shards)
+        return combine(parts, shards, self.tally)
 
     def collect_feats(self, **batch: Any) -> dict[str, torch.Tensor]:
         """Features for ESPnet's statistics (mean and variance); token input has none."""
@@ -100,7 +102,7 @@ class LegoNNModel(load("espnet2.train.abs_espnet_model").AbsESPnetModel):  # typ
 
 
 def combine(
-    parts: dict[str, ModuleLoss], shards: Shards | None = None
+    parts: dict[str, ModuleLoss], shards: Shards | None = None, tally: Tally | None = None
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
     """Loss, statistics and weight of ESPnet's trainer, from the losses of the modules.
 
@@ -121,6 +123,10 @@ def combine(
     if shards is not None:
         shards.merge(everything[len(flat) :])
     sums = everything[: len(flat)].view(-1, 2)
+    if tally is not None:
+        for name, pair in zip(names, sums):
+            if name.startswith("infeasible_"):
+                tally.add(name.removeprefix("infeasible_"), pair)
     means = (sums[:, 0] / sums[:, 1].clamp(min=1)).float()
     counts = dict(zip(names, sums[:, 1]))
     loss = sum(processes() * part.total / counts[f"loss_{m}"].clamp(min=1).to(part.total) for m, part in parts.items())
@@ -130,5 +136,6 @@ def combine(
     if f"acc_{last}" in stats:
         stats["acc"] = stats.pop(f"acc_{last}")
     assert isinstance(loss, torch.Tensor)
-    # ESPnet gathers figures of one dimension over processes.
-    return loss, {name: value.reshape(1) for name, value in stats.items()}, counts[f"loss_{last}"].float().reshape(1)
+    # ESPnet gathers figures of one dimension over processes, and divides by their weights: 0 would be NaN.
+    weight = counts[f"loss_{last}"].clamp(min=1).float().reshape(1)
+    return loss, {name: value.reshape(1) for name, value in stats.items()}, weight

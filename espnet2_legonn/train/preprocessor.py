@@ -8,7 +8,7 @@ import numpy as np
 
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.inputs import check_waveform
-from espnet2_legonn.interface import Vocabulary
+from espnet2_legonn.interface import BLANK, SOS_EOS, Vocabulary
 
 
 class Preprocessor:
@@ -29,7 +29,8 @@ class Preprocessor:
         """Raw data of one utterance to arrays.
 
         Raises:
-            DataError: empty text, audio that is not finite, or no text for a module; the utterance is named.
+            DataError: empty text, text with ``<blank>`` or ``<sos/eos>``, ids that are no token's, audio that is not
+                finite, or no text for a module; the utterance is named.
         """
         ready: dict[str, np.ndarray] = {}
         if "speech" in data:
@@ -53,6 +54,20 @@ class Preprocessor:
 
     @staticmethod
     def _ids(uid: str, name: str, value: Any, vocab: Vocabulary) -> np.ndarray:
+        if isinstance(value, np.ndarray):
+            if value.dtype.kind not in "iu":
+                raise DataError(f"utterance {uid}: {name} holds {value.dtype}, but ids are integers")
+            wrong = [int(i) for i in value.flat if not vocab.blank_id < i < vocab.sos_eos_id]
+            if wrong:
+                raise DataError(
+                    f"utterance {uid}: {name} has the id {wrong[0]}; of {len(vocab)} tokens, a text has those between "
+                    f"{vocab.blank_id} ({BLANK}) and {vocab.sos_eos_id} ({SOS_EOS})"
+                )
+        elif reserved := vocab.reserved(str(value)):
+            raise DataError(
+                f"utterance {uid}: {name} says {reserved[0]}, which is no word: CTC and the decoder need it for "
+                "themselves; take it out of the text or rename it"
+            )
         ids = np.asarray(value if isinstance(value, np.ndarray) else vocab.encode(str(value)), dtype=np.int64)
         if not ids.size:
             raise DataError(f"utterance {uid}: {name} is empty; stage 4 removes such utterances")

@@ -11,18 +11,24 @@ import torch
 from espnet2_legonn._compat import load, patched, plain_loads
 from espnet2_legonn.errors import CheckpointError
 from espnet2_legonn.train.averaging import average_nbest_models
+from espnet2_legonn.train.tally import ENOUGH, Tally
 
 _stock = load("espnet2.train.trainer")
 
 
 class _Counted:
-    """An iterable that counts what it handed out; ``len`` as the original."""
+    """An iterable that counts what it handed out; ``len`` as the original.
 
-    def __init__(self, iterable: Iterable[Any]) -> None:
-        self.iterable, self.count = iterable, 0
+    ``tally``: of the model; it is asked once, early, whether CTC can learn anything.
+    """
+
+    def __init__(self, iterable: Iterable[Any], tally: Tally) -> None:
+        self.iterable, self.count, self.tally = iterable, 0, tally
 
     def __iter__(self) -> Iterator[Any]:
         for item in self.iterable:
+            if self.count == ENOUGH:
+                self.tally.require_some("training")
             self.count += 1
             yield item
 
@@ -35,7 +41,8 @@ class LegoNNTrainer(_stock.Trainer):  # type: ignore[name-defined]
 
     - batches left over from gradient accumulation at the end of an epoch make an update of their own, instead of
       leaking into the next epoch: so a resumed training equals one that was not interrupted;
-    - averaging does not add into its own cache.
+    - averaging does not add into its own cache;
+    - utterances without a CTC path are counted and told after each epoch, and an epoch of nothing else is an error.
     """
 
     @classmethod
@@ -63,14 +70,38 @@ class LegoNNTrainer(_stock.Trainer):  # type: ignore[name-defined]
 
     @classmethod
     def train_one_epoch(cls, **kwargs: Any) -> bool:
-        """As ESPnet's, and the update that it leaves out."""
-        counted = _Counted(kwargs.pop("iterator"))
+        """As ESPnet's, and the update that it leaves out.
+
+        Raises:
+            DataError: no utterance has a CTC path.
+        """
+        tally = _tally(kwargs["model"])
+        counted = _Counted(kwargs.pop("iterator"), tally)
         options = kwargs["options"]
         invalid = super().train_one_epoch(iterator=counted, **kwargs)
         if counted.count % options.accum_grad:
             rest = (kwargs["optimizers"], kwargs["schedulers"], options, kwargs.get("scaler"))
             invalid = not _leftover_step(kwargs["model"], *rest) and invalid
+        tally.tell("training")
         return invalid
+
+    @classmethod
+    def validate_one_epoch(cls, **kwargs: Any) -> None:
+        """As ESPnet's.
+
+        Raises:
+            DataError: no utterance has a CTC path.
+        """
+        tally = _tally(kwargs["model"])
+        super().validate_one_epoch(**kwargs)
+        tally.tell("validation")
+
+
+def _tally(model: torch.nn.Module) -> Tally:
+    """That of a model or of the one inside DDP, which begins to count."""
+    tally = getattr(model, "module", model).tally
+    tally.begin()
+    return tally
 
 
 def _leftover_step(

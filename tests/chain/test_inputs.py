@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import soundfile
 import torch
 
 from espnet2_legonn import DataError, LegoNN, Marginals
+from espnet2_legonn.inference import Speech2Text, Text2Text
 
 RATE = 16000
 
@@ -68,10 +70,49 @@ def test_lists_are_batches_and_each_item_is_as_if_alone(asr: LegoNN, wav: Path) 
     texts = asr(items, **LONG)
     assert isinstance(texts, list) and texts == [asr(item, **LONG) for item in items]
     assert asr((wav,), **LONG) == [asr(wav, **LONG)]
-    assert asr(np.stack([tone(0.2, 1), tone(0.2, 2)]), **LONG) == [
-        asr(tone(0.2, 1), **LONG),
-        asr(tone(0.2, 2), **LONG),
-    ]
+    two = [tone(0.2, 1), tone(0.2, 2)]
+    assert asr(list(np.stack(two)), **LONG) == [asr(item, **LONG) for item in two]
+
+
+@pytest.mark.parametrize("shape", [(1000, 2), (2, 1000), (1, 1000), (1, 2, 1000)])
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_an_array_is_one_input_whatever_its_shape(asr: LegoNN, shape: tuple[int, ...], kind: Any) -> None:
+    """As a sound file with two channels is read: no answer for each sample. The same in LegoNN and Speech2Text."""
+    given = kind(np.zeros(shape, np.float32))
+    for ask in (asr, asr.marginals, asr.generate, Speech2Text(asr), Speech2Text(asr).interfaces):
+        with pytest.raises(DataError, match=r"input 0: shape \(.*\), one channel is needed.* as a list of waveforms"):
+            ask(given)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.int32])
+def test_integers_have_the_full_scale_of_their_type(asr: LegoNN, dtype: Any) -> None:
+    info = np.iinfo(dtype)
+    half = (float(info.max) + 1 - info.min) / 2
+    scaled = np.round(tone() * half) / half
+    samples = (scaled * half + (half if info.min == 0 else 0)).astype(dtype)
+    for given in (samples, torch.from_numpy(samples)):
+        torch.testing.assert_close(asr.batch(given)[0][0], torch.from_numpy(scaled).float(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint16, bool, complex, object, str])
+def test_samples_without_a_known_scale_are_refused(asr: LegoNN, dtype: Any) -> None:
+    """An int64 may be anything; of complex numbers the half would be lost."""
+    with pytest.raises(DataError, match="input 0: samples of type .* have no known full scale; give floats in -1"):
+        asr(np.ones(1000).astype(dtype))
+
+
+def test_half_precision_is_read(asr: LegoNN) -> None:
+    for dtype in (torch.float16, torch.bfloat16):
+        rounded = torch.from_numpy(tone()).to(dtype)
+        assert torch.equal(asr.batch(rounded)[0], asr.batch(rounded.float())[0])
+
+
+def test_numbers_of_16_bits_that_were_never_scaled_warn(asr: LegoNN) -> None:
+    with pytest.warns(UserWarning, match="input 0: samples of up to [0-9]+, a waveform is in -1 ... 1; divide 16-bit"):
+        asr.batch(tone() * 32768)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        asr.batch(tone() * 4)  # resampling overshoots
 
 
 def each_item_is_as_if_alone(asr: LegoNN, items: list[Any], tolerance: float) -> None:
@@ -150,7 +191,15 @@ def test_text_and_ids_say_the_same(chain: LegoNN) -> None:
     )
     assert chain(["a b c", "d"], **LONG) == [text, chain("d", **LONG)]
     assert chain([[2, 3, 4], torch.tensor([5])], **LONG) == [text, chain("d", **LONG)]
-    assert chain(torch.tensor([[2, 3, 4], [5, 5, 5]]), **LONG) == [text, chain("d d d", **LONG)]
+
+
+def test_an_array_of_ids_is_one_text(chain: LegoNN) -> None:
+    """As for sound: only a list is several inputs, in LegoNN and in Text2Text."""
+    for given in (torch.tensor([[2, 3, 4], [5, 5, 5]]), np.array([[2, 3]])):
+        for ask in (chain, Text2Text(chain)):
+            with pytest.raises(DataError, match=r"input 0: shape .* is no list of ids; give several texts as a list"):
+                ask(given)
+    assert chain(list(np.array([[2, 3, 4], [5, 5, 5]])), **LONG) == [chain("a b c", **LONG), chain("d d d", **LONG)]
 
 
 def test_a_list_of_numpy_ids_is_one_text(chain: LegoNN) -> None:
@@ -281,3 +330,24 @@ def test_marginals_of_nan_are_refused_or_answered(chain: LegoNN, monkeypatch: py
     marginals.log_probs = torch.full_like(marginals.log_probs, torch.nan)
     with pytest.raises(ValueError, match="(?i)nan|finite"):
         chain[-1:](marginals, maxlenratio=-3)
+
+
+def test_an_encoder_of_nan_is_refused(chain: LegoNN, asr: LegoNN) -> None:
+    """NaN is larger than anything, so its best path is blank: every answer would be an empty text."""
+    for alone, given in ((chain[:-1], "a b c"), (asr[:-1], tone())):
+        torch.nn.init.constant_(alone.last.interface.ctc_lo.bias, torch.nan)
+        for ask in (alone, alone.marginals, alone.generate, lambda x, a=alone: a(x, ctc_weight=0)):
+            with pytest.raises(DataError, match=f"{alone.names[-1]}: probabilities are NaN.*did training diverge"):
+                ask(given)
+        with pytest.raises(DataError, match="probabilities are NaN"):
+            (Text2Text if isinstance(given, str) else Speech2Text)(alone).interfaces(given)
+
+
+def test_nan_beyond_the_end_means_nothing(chain: LegoNN) -> None:
+    marginals = chain.marginals(["a b c d", "d"])
+    marginals.log_probs = marginals.log_probs.clone()
+    marginals.log_probs[1, int(marginals.lengths[1]) :] = torch.nan
+    marginals.require_numbers("Marginals")
+    marginals.log_probs[1, int(marginals.lengths[1]) - 1] = torch.nan
+    with pytest.raises(DataError, match="Marginals: probabilities are NaN"):
+        marginals.require_numbers("Marginals")

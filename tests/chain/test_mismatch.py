@@ -222,3 +222,14 @@ def test_marginals_handed_to_a_chain_are_checked_too(chain: LegoNN, data: dict[s
     )
     with pytest.raises(InterfaceMismatch, match="another order"):
         chain[-1:](foreign.marginals("a b"))
+
+
+def test_marginals_handed_to_a_chain_warn_as_a_plug_does(data: dict[str, Any], parts: Any) -> None:
+    two, three = trained(parts, data, 2), trained(parts, data, 3)
+    said = r"Marginals -> decoder: slots per token: 3.00 are produced, 2.00 were seen"
+    with pytest.warns(UserWarning, match=said):
+        two[-1:](three.marginals("a b"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        two[-1:](two.marginals("a b"))
+        trained(parts, data, 2, collapse=True)[-1:](three.marginals("a b"))

@@ -320,9 +320,8 @@ def test_only_what_is_missing_is_done_again(place: Path) -> None:
 
     def work() -> None:
         command = ["bash", "-c", script]
-        jobs.begin(place / "out", command, [table, place / "none"])
-        jobs.run(run_pl, place / "out" / "x.JOB.log", jobs.once(command, Path("out/part.JOB")), 2)
-        jobs.end(place / "out")
+        with jobs.working(place / "out", command, [table, place / "none"]):
+            jobs.run(run_pl, place / "out" / "x.JOB.log", jobs.once(command, Path("out/part.JOB")), 2)
 
     def counts() -> list[int]:
         return [len((place / "out" / f"part.{n}" / "done").read_text().split()) for n in (1, 2)]

@@ -185,7 +185,8 @@ def test_folders_are_espnets(exp: Path, data: Path, tmp_path: Path) -> None:
     out = infer(exp, data / "valid", tmp_path, "--nbest", "2", "--beam_size", "3")
     folders = ["1best_recog", "2best_recog", "interfaces/encoder"]
     parts = [f"{folder}/scores" for folder in folders[:2]]
-    assert sorted(tables(out)) == sorted([*parts, *(f"{folder}/{file}" for folder in folders for file in FILES)])
+    files = [f"{folder}/{file}" for folder in folders for file in FILES]
+    assert sorted(tables(out)) == sorted(["made_by.json", *parts, *files])
     keys = read_keys(data / "valid" / "src_text")
     for folder in folders:
         found = {file: read_table(out / folder / file) for file in FILES}

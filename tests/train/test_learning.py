@@ -257,12 +257,12 @@ def test_loss_is_the_sum_of_means_by_token() -> None:
 
 
 def test_batch_without_a_feasible_utterance() -> None:
-    """No token to divide by: the loss is 0 instead of NaN."""
+    """No token to divide by: the loss is 0 instead of NaN, and ESPnet divides by the weight in turn."""
     from espnet2_legonn.train.model import combine
 
     zero = ModuleLoss(torch.zeros((), requires_grad=True), torch.tensor(0), {"ctc": (torch.zeros(()), torch.tensor(0))})
     loss, stats, weight = combine({"encoder": zero})
-    assert loss.item() == 0 and float(weight) == 0 and all(math.isfinite(v) for v in stats.values())
+    assert loss.item() == 0 and float(weight) == 1 and all(math.isfinite(v) for v in stats.values())
 
 
 @pytest.mark.parametrize("asked", [{"candidates": 0}, {"size": 0}, {"stride": 0}, {"size": -1}])

@@ -53,6 +53,34 @@ def test_ids_are_taken_as_they_are() -> None:
     assert run(text=np.array([3, 3]), text_phn="p")["text_second"] == [3, 3]
 
 
+@pytest.mark.parametrize("special", ["<blank>", "<sos/eos>"])
+@pytest.mark.parametrize("name", ["text", "text_phn", "src_text"])
+def test_no_text_says_what_ctc_and_the_decoder_need(name: str, special: str) -> None:
+    """As a target, <blank> gave a finite loss of something else."""
+    given = {"src_text": "x", "text": "a b", "text_phn": "p", name: f"a {special} b"}
+    with pytest.raises(DataError, match=f"utterance u1: {name} says {special}, which is no word.*rename it"):
+        run(**given)
+
+
+def test_unknown_words_may_be_written_as_such() -> None:
+    assert run(text="a <unk> b", text_phn="<unk>")["text_first"] == [1]
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([2, 0], r"text has the id 0; of 6 tokens, a text has those between 0 \(<blank>\) and 5 \(<sos/eos>\)"),
+        ([5], "text has the id 5"),
+        ([-1], "text has the id -1"),
+        ([9, 2], "text has the id 9"),
+        ([2.0, 3.5], "text holds float64, but ids are integers"),
+    ],
+)
+def test_ids_that_are_no_tokens(ids: list[float], message: str) -> None:
+    with pytest.raises(DataError, match=f"utterance u1: {message}"):
+        run(text=np.array(ids), text_phn="p")
+
+
 def test_no_targets_while_decoding() -> None:
     assert run(src_text="x") == {"src_text": [2]}
 

@@ -83,7 +83,7 @@ def test_resume_needs_no_donor(lab: Lab, donors: dict[str, tuple[Path, str]], tm
     said = f"init: skipped, {tmp_path}/exp/checkpoint.pth has all weights: {donor}#encoder, {donor} not needed any more"
     assert said in log and "values from" not in log
     assert gap(weights(tmp_path / "whole", 2), weights(tmp_path / "exp", 2)) == 0
-    for exp, resume in (("exp", "false"), ("new", "true")):
+    for exp, resume in (("new", "false"), ("newer", "true")):
         with pytest.raises(CheckpointError, match="donor: no such folder or zip"):
             lab.train(tmp_path / exp, "tokens", "--resume", resume, modules=modules, max_epoch=1, **SCHEDULE)
 

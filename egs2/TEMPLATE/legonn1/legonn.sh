@@ -225,6 +225,9 @@ fi
 
 if [ -z "${inference_tag}" ]; then
     inference_tag=$(basename "${inference_config:-decode}" .yaml)
+    if [ -n "${inference_legonn_model}" ]; then # as ESPnet's recipes do
+        inference_tag+=_legonn_model_$(basename "${inference_legonn_model}" .pth)
+    fi
     if [ -n "${inference_args}" ]; then inference_tag+=$(sed -e 's/--/_/g' -e 's/[ =/]//g' <<< "${inference_args}"); fi
 fi
 if active 12; then

@@ -18,6 +18,31 @@ if ! (cd / && python3 -c 'import importlib.util as u, sys; sys.exit(u.find_spec(
     export PYTHONPATH="${MAIN_ROOT}${PYTHONPATH:+:${PYTHONPATH}}"
 fi
 
+# A script that a signal ends takes along what it waits for, a training for instance: bash alone would leave it running.
+# What runs in the background stays, as it does after any other end.
+_started_by() { # PID: what it started, what that started, and so on
+    local children child
+    for children in "/proc/$1/task"/*/children; do
+        for child in $(cat "${children}"); do
+            echo "${child}"
+            _started_by "${child}"
+        done
+    done
+}
+_end_what_runs() {
+    local job child waited=" "
+    for job in $(jobs | sed -n '/&$/!s/^\[\([0-9]*\)\].*/\1/p'); do # those in the background end in &
+        waited+="$(jobs -l "%${job}" | tr -cs 0-9 ' ') "
+    done
+    for child in $(cat "/proc/$$/task/$$/children"); do
+        if [[ "${waited}" = *" ${child} "* ]]; then
+            # shellcheck disable=SC2046
+            kill -TERM "${child}" $(_started_by "${child}")
+        fi
+    done
+}
+if [[ $- != *i* ]]; then trap '_end_what_runs 2>/dev/null || true' EXIT; fi
+
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # jobs run in parallel; threads inside them would fight
 export PYTHONIOENCODING=UTF-8
 export LC_ALL=C # sort by bytes, as Kaldi's tables are sorted
