@@ -5,7 +5,7 @@ set -euo pipefail
 . ./path.sh
 
 expdir=exp
-ngpu=0
+ngpu=auto            # GPUs: those of this machine; a cluster wants a number
 nj=4
 conf=conf          # folder of train_<system><suffix>.yaml
 suffix=            # --conf conf/tuning --suffix _1gpu: for one GPU
@@ -26,7 +26,8 @@ read -ra sets <<< "${test_sets}"
 
 # shellcheck disable=SC2086
 if ! "${skip_data_prep}"; then ./run.sh --stop_stage 5 --nj "${nj}" ${data_args}; fi
-en_de=(--input text --src_lang en --train_set train_en_de --valid_set newstest2013 --inference_config conf/decode.yaml)
+en_de=(--input text --src_lang en --train_set train_en_de --valid_set newstest2013 --inference_config conf/decode.yaml
+    --average_candidates 0 --average_config conf/decode.yaml)
 
 average() { # TABLE.ROW.COLUMN METRIC SETS [MODULE]: SYSTEM's mean over seeds and sets
     local places=() seed set

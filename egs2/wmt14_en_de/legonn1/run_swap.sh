@@ -7,7 +7,7 @@ set -euo pipefail
 . ./path.sh
 
 expdir=exp
-ngpu=0
+ngpu=auto            # GPUs: those of this machine; a cluster wants a number
 nj=4
 conf=conf          # folder of train_<system><suffix>.yaml
 suffix=            # --conf conf/tuning --suffix _1gpu: for one GPU
@@ -22,7 +22,8 @@ help_message="Usage: $0 [--ngpu N] [--seeds \"1 2 3\"]; options are the variable
 # shellcheck source=../../TEMPLATE/legonn1/composition.sh
 . composition.sh
 read -ra extra <<< "${train_opts}"
-en_de=(--input text --src_lang en --train_set train_en_de --valid_set newstest2013 --inference_config conf/decode.yaml)
+en_de=(--input text --src_lang en --train_set train_en_de --valid_set newstest2013 --inference_config conf/decode.yaml
+    --average_candidates 0 --average_config conf/decode.yaml)
 
 plug() { # KIND ENCODER DECODER: both without seeds
     local a b places=()
