@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from espnet2_legonn.scoring.metrics import known
 from espnet2_legonn.scoring.results import markdown_table
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "conf" / "paper_tables.yaml"
-MEASURED = ("bleu", "wer")  # what the paper's tables hold
+LOSS = "ctc_loss"  # of a column; recipe/valid_loss.py finds it
+MEASURED = ("bleu", "wer", LOSS)  # what the paper's tables hold
 MISSING = "not run"
 
 
@@ -40,12 +41,21 @@ class PaperRow:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """One table of the paper."""
+    """One table of the paper.
+
+    ``measures``: columns that hold something else than their row's metric. ``note``: printed below.
+    """
 
     number: str
     title: str
     columns: Mapping[str, str]
     rows: Mapping[str, PaperRow]
+    measures: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+
+    def metric(self, row: str, column: str) -> str:
+        """What a cell holds."""
+        return self.measures.get(column, self.rows[row].metric)
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,19 @@ class Score:
 
     def __str__(self) -> str:
         interval = "" if self.low is None or self.high is None else f" ({self.low:.1f} to {self.high:.1f})"
-        return f"{self.value:.1f}{interval}"
+        return f"{self.value:.{digits(self.metric)}f}{interval}"
+
+
+def digits(metric: str) -> int:
+    """Decimals that the paper prints."""
+    return 2 if metric == LOSS else 1
+
+
+def unit(metric: str) -> str:
+    """A metric with the direction that is better."""
+    if metric == LOSS:
+        return "CTC loss in nats a token, lower is better"
+    return f"{known(metric).label}, {known(metric).direction}"
 
 
 def load_tables(path: Path = PUBLISHED) -> dict[str, PaperTable]:
@@ -81,7 +103,13 @@ def load_tables(path: Path = PUBLISHED) -> dict[str, PaperTable]:
             if metric not in MEASURED:
                 faults.append(f"{path}: {number}.{name}: metric {metric!r} is not one of {', '.join(MEASURED)}")
             rows[name] = PaperRow(label, metric, row, hours)
-        tables[number] = PaperTable(number, entry["title"], columns, rows)
+        measures = entry.get("measures", {})
+        faults += [
+            f"{path}: {number}.measures: {column}: {metric} is no column with a metric"
+            for column, metric in measures.items()
+            if column not in columns or metric not in MEASURED
+        ]
+        tables[number] = PaperTable(number, entry["title"], columns, rows, measures, entry.get("note", ""))
     if faults:
         raise ConfigError(faults)
     return tables
@@ -127,8 +155,8 @@ def read_found(items: Sequence[str], tables: Mapping[str, PaperTable]) -> dict[t
             except DataError as error:
                 faults += error.faults
                 continue
-            if not score.metric.startswith(table.rows[name].metric):
-                faults.append(f"--found {item}: is {score.metric}, the paper measured {table.rows[name].metric}")
+            if not score.metric.startswith(table.metric(name, column)):
+                faults.append(f"--found {item}: is {score.metric}, the paper measured {table.metric(name, column)}")
             found[number, name, column] = score
     if faults:
         raise DataError(faults)
@@ -147,16 +175,18 @@ def render(table: PaperTable, found: Mapping[tuple[str, str, str], Score]) -> st
         cells = [row.label if len(metrics) == 1 else f"{row.label}, {row.metric.upper()}"]
         for column in table.columns:
             paper, ours = row.values[column], found.get((table.number, name, column))
-            cells.append("-" if paper is None else f"{paper:.1f}")
+            decimals = digits(table.metric(name, column))
+            cells.append("-" if paper is None else f"{paper:.{decimals}f}")
             cells.append(MISSING if ours is None else str(ours))
-            cells.append("" if ours is None or paper is None else f"{ours.value - paper:+.1f}")
+            cells.append("" if ours is None or paper is None else f"{ours.value - paper:+.{decimals}f}")
         if hours:
             cells.append("" if row.gpu_hours is None else f"{row.gpu_hours:g}")
         rows.append(tuple(cells))
     if hours:
         head.append("GPU hours: paper")
-    units = "; ".join(f"{m.label}, {m.direction}" for m in map(known, sorted(metrics)))
-    return f"### Table {table.number}: {table.title}\n\n{units}\n\n{markdown_table(tuple(head), rows)}"
+    units = "; ".join(map(unit, [*sorted(metrics), *sorted(set(table.measures.values()))]))
+    note = f"\n{table.note}\n" if table.note else ""
+    return f"### Table {table.number}: {table.title}\n\n{units}\n\n{markdown_table(tuple(head), rows)}{note}"
 
 
 def get_parser() -> argparse.ArgumentParser:

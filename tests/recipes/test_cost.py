@@ -37,7 +37,7 @@ def conf(recipe: str, system: str, folder: str = "conf") -> Path:
 
 @pytest.mark.parametrize(("recipe", "system"), SYSTEMS)
 def test_the_papers_systems(recipe: str, system: str) -> None:
-    """Parameters and updates as counted by hand; 300 utterances or 4,000 sentences an update; a card of 32 GB holds them."""
+    """Parameters and updates as counted by hand; 300 utterances or 4,000 sentences an update; 32 GB hold them."""
     cost = read(conf(recipe, system), gpus=8, tflops=30)
     assert cost.parameters / 1e6 == pytest.approx(PAPER[recipe][system], abs=1.2)
     translation = recipe.startswith("wmt")
@@ -69,16 +69,17 @@ def test_encoders_cost_more_than_baselines() -> None:
     assert 2.1 < ro[1] / ro[0] < 2.4 and 1.5 < europarl[1] / europarl[0] < 2.3
 
 
-@pytest.mark.parametrize("path", TRAIN, ids=name)
+@pytest.mark.parametrize("path", [p for p in TRAIN if p.parent.name == "conf" and "warm" not in p.stem], ids=name)
 def test_parameters_are_those_of_the_built_chain(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All configurations, with the small vocabularies of `on_no_device`."""
+    """With the small vocabularies of `on_no_device`, of which some are equal, so that tables are tied."""
     chain = on_no_device(path, monkeypatch)
     data = yaml.safe_load(path.read_text(encoding="utf-8"))
     config = parse({"vocabs": data["vocabs"], "modules": data["modules"]})
-    sizes = {n: len(chain.vocabs[n].tokens) if n in chain.vocabs else 303 for n in config.vocabs}
-    lengths = Lengths(1, 16000, dict.fromkeys(config.vocabs, 10.0), 1)
-    cost = chain_cost(config, sizes, lengths, amp=True)
-    # Small vocabularies of two languages are one there, so that a table may be tied which is not here, or not tied.
+    for vocab, built in chain.vocabs.items():
+        entry = config.vocabs[vocab]
+        entry.tokens, entry.bpemodel, entry.unit = list(built.tokens), None, built.unit
+    sizes = {n: len(v.tokens) for n, v in config.vocabs.items()}
+    cost = chain_cost(config, sizes, Lengths(1, 16000, dict.fromkeys(config.vocabs, 10.0), 1), amp=True)
     assert cost.parameters == sum(p.numel() for p in chain.parameters())
 
 

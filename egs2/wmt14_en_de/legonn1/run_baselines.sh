@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Tables I, VII, VIII and IX on WMT En-De (Table II and the speech half of IX: ../../swbd/legonn1). Trains what is missing.
 #   WMT14_EN_DE=DIR ./run_baselines.sh --ngpu 8
+# All of it is 12 trainings of hundreds of GPU hours each: legonn cost conf/train_*.yaml --gpus 8 --markdown
 set -euo pipefail
 . ./path.sh
 
@@ -62,6 +63,13 @@ for system in baseline encoder beam_conv legonn; do
     if [ "${system}" = legonn ] || [ "${system}" = beam_conv ]; then
         average "IX.mt_${row}.second" bleu_split "${years}" encoder
         if "${has_dev}"; then average "IX.mt_${row}.first" bleu_split newstest2013 encoder; fi
+        for seed in ${seeds}; do
+            exp=${expdir}/legonn_${system}_seed${seed}
+            # beside the scores, where a mean looks
+            python3 -m espnet2_legonn.recipe.valid_loss "${exp}" \
+                "${exp}/${decode_tag}/${sets[-1]}/interfaces/encoder/score_ctc_loss"
+        done
+        average "IX.mt_${row}.loss" ctc_loss "${sets[-1]}" encoder
     fi
 done
 print_tables "${expdir}/TABLES_en_de.md" I VII VIII IX
