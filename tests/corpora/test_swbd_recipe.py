@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,33 @@ def test_stages_10_to_13(system: str, tmp_path: Path) -> None:
     run(recipe, "./run.sh", *words, "--stage", "13", "--local_score_opts", "--scorer python", SWBD=corpus)
     again = json.loads((decoded / "score_wer_hub5/result.json").read_text())
     assert again == {**first, "scorer": "python"}
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("espnet")
+def test_baselines_and_swap(tmp_path: Path) -> None:
+    """Table II, the speech half of Table IX, and Figure 4. To save time, copies of the first seed are the second."""
+    recipe = copy_recipes(tmp_path, "swbd")
+    systems = ("baseline", "encoder", "beam_conv", "wemb")
+    shrink(recipe, *(f"train_{system}" for system in systems))
+    corpus = write_corpus(tmp_path / "SWBD", count=3)
+    run(recipe, "./run.sh", *QUICK, "--stop_stage", "5", SWBD=corpus)
+    run(recipe, "./run_baselines.sh", "--nj", "1", "--ngpu", "0", "--seeds", "1", SWBD=corpus)
+    exp = recipe / "exp"
+    for system in systems:
+        shutil.copytree(exp / f"legonn_{system}_seed1", exp / f"legonn_{system}_seed2")
+    told = run(recipe, "./run_baselines.sh", "--nj", "1", "--ngpu", "0", "--seeds", "1 2", SWBD=corpus)
+    assert told.count("scored before") == 8 and "mean of 2" in told
+    two, nine = (exp / "TABLES_swbd.md").read_text().split("### Table IX")
+    assert len(re.findall(r"\|\d+\.\d\|\d+\.\d\|[+-]", two)) == 8 and nine.count("not run") == 6
+    assert re.search(r"\|speech, WEmb LegoNN, WER\|0\.60\|\d+\.\d\d\|[+-]", nine)
+
+    options = ("--nj", "1", "--ngpu", "0", "--seeds", "1 2", "--baseline_swap", "true")
+    script = recipe / "run_swap.sh"  # other places are plugged for one seed only
+    script.write_text(re.sub(r"^plug (arch|isol)", r"seeds=1\nplug \1", script.read_text(), flags=re.M))
+    told = run(recipe, "./run_swap.sh", *options, SWBD=corpus)
+    plugs = {p.name.removeprefix("legonn_") for p in exp.glob("legonn_*_[12]_[12]")}
+    assert plugs == {f"seed_{s}_{pair}" for s in ("wemb", "beam_conv", "baseline") for pair in ("1_2", "2_1")} | {
+        f"{kind}_{decoder}_1_1" for kind in ("architecture", "isolated") for decoder in ("wemb", "beam_conv")
+    }
+    assert "hidden states are no interface" in told and told.count("100.0 % of") >= 6, "a copy is no other model"
