@@ -23,6 +23,7 @@ COMMANDS = {
     "push": ("inventory", "publish a pack into an inventory or on the Hugging Face Hub"),
     "vocab": ("vocab", "design a vocabulary: make or adopt one, and see how it fits corpora"),
     "ngram": ("ngram", "estimate an n-gram language model over the tokens of a vocabulary"),
+    "cost": ("cost", "what a training configuration costs: parameters, updates, memory a card, hours"),
     "transcribe": ("transcribe", "speech files to text"),
     "translate": ("transcribe", "texts to texts"),
     "demo": ("demo", "a web page: choose two packs, speak or type, see every interface"),

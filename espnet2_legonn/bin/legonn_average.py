@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet2_legonn.errors import command
+from espnet2_legonn.schema import read_yaml
 from espnet2_legonn.scoring.metrics import METRICS
 
 
@@ -24,19 +25,26 @@ def main(cmd: Sequence[str] | None = None) -> None:
     add("--data", type=Path, required=True, help="data directory of the validation set")
     add("--metric", choices=list(METRICS), default="bleu")
     add("--window", type=int, default=10, help="checkpoints in a window")
-    add("--candidates", type=int, default=3, help="newest windows tried")
+    add("--candidates", type=int, default=3, help="windows tried, the newest first (0: all)")
     add("--stride", type=int, default=1, help="epochs between windows")
     add("--limit", type=int, default=0, help="decode the first N utterances only (0: all)")
-    add("--beam_size", type=int, default=1)
+    add("--beam_size", type=int, help="of the decodings that compare windows (default: 1)")
+    add("--config", type=Path, metavar="YAML", help="take beam_size and length_penalty from this search instead")
     add("--ngpu", type=int, default=0, help="1: decode on a GPU, where there is one")
     add("--num_threads", type=int, default=0, help="of decoding on CPUs (0: as OMP_NUM_THREADS says)")
     args = parser.parse_args(cmd)
     logging.basicConfig(level="INFO", format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
     from espnet2_legonn.recipe.validation import choose_window, place
+    from espnet2_legonn.search.options import DEFAULT_LENGTH_PENALTY
 
     device = place(args.ngpu, args.num_threads)
-    sizes = (args.window, args.candidates, args.stride, args.limit, args.beam_size)
-    path, tried = choose_window(args.exp, args.data, args.metric, *sizes, device)
+    search = {"beam_size": 1, **({} if args.config is None else read_yaml(args.config))}
+    beam = search["beam_size"] if args.beam_size is None else args.beam_size
+    penalty = search.get("length_penalty")
+    known = DEFAULT_LENGTH_PENALTY if penalty is None else penalty
+    logging.info("windows are compared with beam %d, length penalty %g", beam, known)
+    sizes = (args.window, args.candidates, args.stride, args.limit)
+    path, tried = choose_window(args.exp, args.data, args.metric, *sizes, beam, penalty, device)
     for label, value in tried:
         print(f"epochs {label}: {args.metric} {abs(value):.2f}")
     print(path)

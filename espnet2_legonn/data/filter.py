@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,16 +35,23 @@ class Limits:
 
 @dataclass
 class FilterReport:
-    """How many utterances there were, how many stay, and how many left for which (first) reason."""
+    """How many utterances there were, how many stay, and how many left for which (first) reason; seconds of audio."""
 
     total: int = 0
     kept: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    lost: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def __str__(self) -> str:
         lines = [f"kept {self.kept} of {self.total} utterances"]
-        lines += [f"dropped {count}: {reason}" for reason, count in sorted(self.reasons.items())]
+        lines += [f"dropped {count}: {reason}{self._hours(reason)}" for reason, count in sorted(self.reasons.items())]
         return "\n".join(lines)
+
+    def _hours(self, reason: str) -> str:
+        if not self.seconds:
+            return ""
+        return f" ({self.lost[reason] / 3600:.2f} h, {100 * self.lost[reason] / self.seconds:.1f} % of the audio)"
 
 
 def words(text: str) -> int:
@@ -87,12 +94,17 @@ def filter_dir(
     utts = sorted(tables["utt2spk"])
     report = FilterReport(total=len(utts))
     keep: list[str] = []
+    audio = {}
+    if limits.fs and "utt2num_samples" in tables:
+        audio = {utt: int(samples) / limits.fs for utt, samples in tables["utt2num_samples"].items()}
+        report.seconds = sum(audio[utt] for utt in utts)
     for utt in utts:
         reason = next((r for check in checks if (r := check(utt)) is not None), None)
         if reason is None:
             keep.append(utt)
         else:
             report.reasons[reason] += 1
+            report.lost[reason] += audio.get(utt, 0.0)
     report.kept = len(keep)
     if not keep:
         raise DataError([f"{source}: no utterance is within the limits", str(report)])

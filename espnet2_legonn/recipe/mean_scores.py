@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet2_legonn.errors import DataError, command
+from espnet2_legonn.scoring.metrics import METRICS
 from espnet2_legonn.scoring.tables import write_report
 
 
@@ -43,6 +44,14 @@ def mean(places: Sequence[Path], out: Path) -> float:
     return value
 
 
+def _share(value: float, whole: float, out: Path) -> float:
+    """Of a reference (Figure 4): value / reference, for error rates reference / value; less than 1 is worse in both."""
+    metric = json.loads((out / "result.json").read_text(encoding="utf-8"))["metric"]
+    higher = metric in METRICS and METRICS[metric].higher
+    over, under = (value, whole) if higher else (whole, value)
+    return over / under if under else 0.0
+
+
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the mean, and its share of a reference (Figure 4) if one is given."""
@@ -55,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     line = f"{args.out.name}: {value:.2f}, mean of {len(args.places)}"
     if args.reference:
         whole = mean([args.reference], args.out.with_name(f"{args.out.name}_reference"))
-        line += f", {100 * value / whole:.1f} % of {whole:.2f}" if whole else ", no share of 0"
+        share = _share(value, whole, args.out)
+        line += f", {100 * share:.1f} % of {whole:.2f}" if whole else ", no share of 0"
     print(line)
     return 0
 

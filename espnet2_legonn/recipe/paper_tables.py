@@ -14,7 +14,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from espnet2_legonn.scoring.metrics import known
 from espnet2_legonn.scoring.results import markdown_table
 
 PUBLISHED = Path(__file__).resolve().with_name("paper_tables.yaml")
-MEASURED = ("bleu", "wer")  # what the paper's tables hold
+LOSS = "ctc_loss"  # of a column; recipe/valid_loss.py finds it
+MEASURED = ("bleu", "wer", LOSS)  # what the paper's tables hold
 MISSING = "not run"
 
 
@@ -37,6 +38,8 @@ class _Table:
     metric: str
     columns: dict[str, str]
     rows: dict[str, dict[str, Any]]
+    measures: dict[str, str] = field(default_factory=dict)
+    note: str = ""
 
 
 @dataclass
@@ -58,12 +61,21 @@ class PaperRow:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """One table of the paper."""
+    """One table of the paper.
+
+    ``measures``: columns that hold something else than their row's metric. ``note``: printed below.
+    """
 
     number: str
     title: str
     columns: Mapping[str, str]
     rows: Mapping[str, PaperRow]
+    measures: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+
+    def metric(self, row: str, column: str) -> str:
+        """What a cell holds."""
+        return self.measures.get(column, self.rows[row].metric)
 
 
 @dataclass(frozen=True)
@@ -77,7 +89,19 @@ class Score:
 
     def __str__(self) -> str:
         interval = "" if self.low is None or self.high is None else f" ({self.low:.1f} to {self.high:.1f})"
-        return f"{self.value:.1f}{interval}"
+        return f"{self.value:.{digits(self.metric)}f}{interval}"
+
+
+def digits(metric: str) -> int:
+    """Decimals that the paper prints."""
+    return 2 if metric == LOSS else 1
+
+
+def unit(metric: str) -> str:
+    """A metric with the direction that is better."""
+    if metric == LOSS:
+        return "CTC loss in nats a token, lower is better"
+    return f"{known(metric).label}, {known(metric).direction}"
 
 
 def load_tables(path: Path = PUBLISHED) -> dict[str, PaperTable]:
@@ -106,8 +130,12 @@ def load_tables(path: Path = PUBLISHED) -> dict[str, PaperTable]:
             if (metric := row.metric or entry.metric) not in MEASURED:
                 reader.fault(where, f"metric {metric!r} is not one of {', '.join(MEASURED)}{nearest(metric, MEASURED)}")
             rows[name] = PaperRow(row.label, metric, values, row.gpu_hours)
-        if entry is not None:
-            tables[number] = PaperTable(number, entry.title, entry.columns, rows)
+        if entry is None:
+            continue
+        for column, metric in entry.measures.items():
+            if column not in entry.columns or metric not in MEASURED:
+                reader.fault(f"{path}.{number}.measures", f"{column}: {metric} is no column with a metric")
+        tables[number] = PaperTable(number, entry.title, entry.columns, rows, entry.measures, entry.note)
     if reader.faults:
         raise ConfigError(reader.faults)
     return tables
@@ -153,8 +181,8 @@ def read_found(items: Sequence[str], tables: Mapping[str, PaperTable]) -> dict[t
             except DataError as error:
                 faults += error.faults
                 continue
-            if not score.metric.startswith(table.rows[name].metric):
-                faults.append(f"--found {item}: is {score.metric}, the paper measured {table.rows[name].metric}")
+            if not score.metric.startswith(table.metric(name, column)):
+                faults.append(f"--found {item}: is {score.metric}, the paper measured {table.metric(name, column)}")
             found[number, name, column] = score
     if faults:
         raise DataError(faults)
@@ -173,16 +201,18 @@ def render(table: PaperTable, found: Mapping[tuple[str, str, str], Score]) -> st
         cells = [row.label if len(metrics) == 1 else f"{row.label}, {row.metric.upper()}"]
         for column in table.columns:
             paper, ours = row.values[column], found.get((table.number, name, column))
-            cells.append("-" if paper is None else f"{paper:.1f}")
+            decimals = digits(table.metric(name, column))
+            cells.append("-" if paper is None else f"{paper:.{decimals}f}")
             cells.append(MISSING if ours is None else str(ours))
-            cells.append("" if ours is None or paper is None else f"{ours.value - paper:+.1f}")
+            cells.append("" if ours is None or paper is None else f"{ours.value - paper:+.{decimals}f}")
         if hours:
             cells.append("" if row.gpu_hours is None else f"{row.gpu_hours:g}")
         rows.append(tuple(cells))
     if hours:
         head.append("GPU hours: paper")
-    units = "; ".join(f"{m.label}, {m.direction}" for m in map(known, sorted(metrics)))
-    return f"### Table {table.number}: {table.title}\n\n{units}\n\n{markdown_table(tuple(head), rows)}"
+    units = "; ".join(map(unit, [*sorted(metrics), *sorted(set(table.measures.values()))]))
+    note = f"\n{table.note}\n" if table.note else ""
+    return f"### Table {table.number}: {table.title}\n\n{units}\n\n{markdown_table(tuple(head), rows)}{note}"
 
 
 def get_parser() -> argparse.ArgumentParser:

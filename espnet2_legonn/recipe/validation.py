@@ -50,12 +50,20 @@ def place(ngpu: int, num_threads: int) -> str:
 
 
 def choose_window(
-    exp: Path, data: Path, metric: str, window: int, candidates: int, stride: int, limit: int, beam_size: int,
+    exp: Path,
+    data: Path,
+    metric: str,
+    window: int,
+    candidates: int,
+    stride: int,
+    limit: int,
+    beam_size: int,
+    length_penalty: float | None = None,
     device: str = "cpu",
-) -> tuple[Path, list[tuple[str, float]]]:  # fmt: skip
+) -> tuple[Path, list[tuple[str, float]]]:
     """See ``train.averaging.choose``; decodes the validation set ``data`` with each averaged window.
 
-    By the paper's search, whatever search decodes the test sets: windows compare as in the paper, and at its cost.
+    By the decoder alone, as the paper, whatever search decodes the test sets.
 
     Raises:
         DataError: no such metric, or a reference is missing; before anything is decoded.
@@ -74,7 +82,7 @@ def choose_window(
 
     def score(state: dict[str, torch.Tensor]) -> float:
         store.fill(chain, {k.removeprefix("chain."): v for k, v in state.items()}, str(exp))
-        texts = decode_table(chain, inputs, BeamOptions(beam_size, ctc_weight=0.0), 64).nbest[0].text
+        texts = decode_table(chain, inputs, BeamOptions(beam_size, length_penalty, ctc_weight=0.0), 64).nbest[0].text
         return better * metrics.value(metric, refs, [texts[k] for k in inputs], vocab.language)
 
     return choose(exp, window, score, candidates, stride)

@@ -1,4 +1,4 @@
-"""Checkpoint averaging: a moving window over the last epochs, chosen by decoded validation score (paper IV-B)."""
+"""Checkpoint averaging: a moving window over epochs, chosen by decoded validation score (paper IV-B)."""
 
 from __future__ import annotations
 
@@ -43,11 +43,21 @@ def epochs_in(exp: Path) -> list[Path]:
 
 
 def windows(paths: Sequence[Path], size: int, stride: int = 1) -> list[list[Path]]:
-    """All windows of ``size`` epochs in a row, the newest first; one shorter window if there are too few."""
+    """All windows of ``size`` epochs in a row, the newest first; one shorter window if there are too few.
+
+    What is kept beside the newest epochs, the best ones, has gaps: a window may lack as many epochs as it has, no more.
+    """
     if len(paths) <= size:
         return [list(paths)]
     ends = range(len(paths), size - 1, -stride)
-    return [list(paths[end - size : end]) for end in ends]
+    found = [list(paths[end - size : end]) for end in ends]
+    return found[:1] + [window for window in found[1:] if _span(window) <= 2 * size]
+
+
+def _span(window: Sequence[Path]) -> int:
+    """Epochs from the first of a window to its last."""
+    first, last = (int(path.name.removesuffix("epoch.pth")) for path in (window[0], window[-1]))
+    return last - first + 1
 
 
 def choose(
@@ -59,7 +69,8 @@ def choose(
         exp: experiment folder with ``<n>epoch.pth``.
         size: checkpoints averaged in a window (10 in the paper).
         score: decodes the validation set with these weights; higher is better.
-        candidates: newest windows tried; stride: epochs between them.
+        candidates: windows tried, the newest first; 0: all of the epochs that were kept.
+        stride: epochs between windows.
 
     Returns:
         ``valid.decoded.ave.pth``, and (window, score) of all that were tried.
@@ -67,16 +78,16 @@ def choose(
     Raises:
         CheckpointError: the experiment has no epoch checkpoints, or none of them is asked for.
     """
-    for name, number in (("window", size), ("candidates", candidates), ("stride", stride)):
-        if number < 1:
-            raise CheckpointError(f"{exp}: {name} is {number}, but at least 1 is needed; nothing was averaged")
+    for name, value, least in (("window", size, 1), ("candidates", candidates, 0), ("stride", stride, 1)):
+        if value < least:
+            raise CheckpointError(f"{exp}: {name} is {value}, but at least {least} is needed; nothing was averaged")
     paths = epochs_in(exp)
     if not paths:
         raise CheckpointError(f"{exp}: no <n>epoch.pth; train first (stage 11)")
     tried: list[tuple[str, float]] = []
     best: dict[str, torch.Tensor] | None = None
     best_score = float("-inf")
-    for window in windows(paths, size, stride)[:candidates]:
+    for window in windows(paths, size, stride)[: candidates or None]:
         state = average(window)
         value = score(state)
         label = f"{window[0].name.removesuffix('epoch.pth')}-{window[-1].name.removesuffix('epoch.pth')}"

@@ -35,7 +35,8 @@ def test_stages_1_to_5(corpus: str, tmp_path: Path) -> None:
     recipe = copy_recipes(tmp_path, corpus)
     told = run(recipe, "./run.sh", *QUICK, "--stop_stage", "5", **{variable: write(tmp_path)})
     assert "sha256" in told and "Successfully finished" in told
-    for name in ("train", "dev", "test"):
+    assert validate(recipe / "dump/raw/train_sp") == 3 * validate(recipe / "data/train"), "at three speeds"
+    for name in ("train_sp", "dev", "test"):
         raw = recipe / "dump/raw" / name
         assert validate(raw) == len(DataDir(raw).table("text_phn")) >= 6
     tokens = recipe / "data/en_token_list"

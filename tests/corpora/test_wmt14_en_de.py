@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 import shutil
 from pathlib import Path
 
@@ -120,18 +122,28 @@ def test_baselines_and_swap_with_tiny_models(corpus: Path, tmp_path: Path) -> No
     (first, *_) = [line for line in tables.splitlines() if line.startswith("|Encoder + WEmb decoder|27.2|")]
     assert "not run" not in first
 
-    options = ("--conf", conf, *COMPOSE)
+    assert re.search(r"\|translation, WEmb LegoNN, BLEU\|2\.51\|\d+\.\d\d\|[+-]", tables)
+
+    options = ("--conf", conf, *COMPOSE, "--test_sets", "newstest2013 newstest2014", "--baseline_swap", "true")
     said = run(recipe, "./run_swap.sh", *options, "--seeds", "1", WMT14_EN_DE=corpus)
     others = {f"{k}_{d}" for k in ("isolated", "architecture") for d in ("legonn", "beam_conv")}
     assert {p.name for p in (recipe / "exp").glob("legonn_*_1_1")} == {f"legonn_{kind}_1_1" for kind in others}
     assert all(f"{kind}: " in said for kind in others)
 
-    for system in ("legonn", "beam_conv", "no_ctc"):
+    for system in ("legonn", "beam_conv", "no_ctc", "baseline"):
         shutil.copytree(recipe / "exp" / f"legonn_{system}_seed1", recipe / "exp" / f"legonn_{system}_seed2")
     script = recipe / "run_swap.sh"
     kept = [line for line in script.read_text().splitlines() if not line.startswith(("plug arch", "plug isol"))]
     script.write_text("\n".join(kept))
     said = run(recipe, "./run_swap.sh", *options, "--seeds", "1 2", WMT14_EN_DE=corpus)
     assert said.count("scored before") == 2 and "trained without CTC" in said
-    assert len(list((recipe / "exp").glob("legonn_seed_*_[12]_[12]"))) == 6
+    assert len(list((recipe / "exp").glob("legonn_seed_*_[12]_[12]"))) == 8
+    assert "hidden states are no interface" in said, "the ordinary model, by force"
+    means = {p.parent.name: json.loads(p.read_text())["of"] for p in (recipe / "exp/mean").glob("seed_*/result.json")}
+    means = {name: of for name, of in means.items() if not name.endswith("_reference")}
+    assert {name: len(of) for name, of in means.items()} == {
+        "seed_legonn": 4, "seed_beam_conv": 4, "seed_baseline": 4,
+        "seed_legonn_newstest2014": 2, "seed_beam_conv_newstest2014": 2, "seed_baseline_newstest2014": 2,
+        "seed_no_ctc_newstest2014": 2,
+    }  # fmt: skip
     assert "|29.2|" in (recipe / "exp" / "TABLES_swap.md").read_text()

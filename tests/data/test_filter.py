@@ -38,8 +38,9 @@ def test_durations_and_empty_text(tmp_path, speech):
     report = filter_dir(speech, tmp_path / "out", limits)
     assert list(DataDir(tmp_path / "out").table("text")) == ["b", "c"]  # bounds are inclusive
     assert str(report).split("\n") == [
-        "kept 2 of 5 utterances", "dropped 1: empty text", "dropped 1: longer than 2 s",
-        "dropped 1: shorter than 0.1 s",
+        "kept 2 of 5 utterances", "dropped 1: empty text (0.00 h, 10.5 % of the audio)",
+        "dropped 1: longer than 2 s (0.00 h, 44.2 % of the audio)",
+        "dropped 1: shorter than 0.1 s (0.00 h, 1.1 % of the audio)",
     ]  # fmt: skip
     assert (tmp_path / "out" / "feats_type").read_text() == "raw\n"
     assert (tmp_path / "out" / "spk2utt").read_text() == "s b c\n"

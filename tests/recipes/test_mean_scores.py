@@ -44,4 +44,10 @@ def test_share_of_a_reference(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     zero = result(tmp_path / "zero", 0.0)
     assert main([str(tmp_path / "swap"), str(plug), "--reference", str(zero)]) == 0
     assert "no share of 0" in capsys.readouterr().out
+    worse, wer = (result(tmp_path / name, value) for name, value in (("worse", 10.0), ("wer", 8.0)))
+    for place in (worse, wer):
+        data = json.loads((place / "result.json").read_text())
+        (place / "result.json").write_text(json.dumps({**data, "metric": "wer"}))
+    assert main([str(tmp_path / "errors"), str(worse), "--reference", str(wer)]) == 0
+    assert "80.0 % of 8.00" in capsys.readouterr().out, "of error rates, more is worse"
     assert main([str(tmp_path / "swap"), str(tmp_path / "nowhere")]) == 2

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from espnet2_legonn.errors import ConfigError
-from espnet2_legonn.recipe.paper_tables import PUBLISHED, load_tables, main
+from espnet2_legonn.recipe import valid_loss
+from espnet2_legonn.recipe.paper_tables import PUBLISHED, Score, load_tables, main, read_score
 
 TABLES = load_tables()
 
@@ -23,7 +25,7 @@ def result(folder: Path, metric: str = "wer", value: float = 17.0, **interval: f
 def test_published_numbers() -> None:
     assert list(TABLES) == ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI"]
     values = {f"{n}.{r}.{c}": v for n, t in TABLES.items() for r, row in t.rows.items() for c, v in row.values.items()}
-    assert len(values) == 142
+    assert len(values) == 146
     assert values["IV.wemb.test"] == 18.4 and values["V.three.test"] == 19.0 and values["VI.V.tuned"] == 14.8
     assert values["XI.baseline.ch_10"] == 136.6 and values["III.wemb.test"] == 35.0
     # What the paper says in words: 12.5 % and 19.5 % fewer errors, 1.5 BLEU more.
@@ -48,6 +50,33 @@ def test_our_results_stand_beside(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "BLEU, higher is better; % WER, lower is better" in lines
     assert "|Europarl encoder + De-En decoder (Table IV), WER|18.4|18.9 (18.1 to 19.8)|+0.5|16.1|16.0|-0.1|" in lines
     assert "|Ro-En encoder + De-En decoder (Table III), BLEU|35.0|not run||35.5|35.2|-0.2|" in lines
+
+
+def test_a_loss_beside_scores_and_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    loss, wer = result(tmp_path / "loss", "ctc_loss", 0.618), result(tmp_path / "wer", value=11.04)
+    assert main(["IX", "I", "X", "--found", f"IX.asr_wemb.loss={loss}", f"IX.asr_wemb.first={wer}"]) == 0
+    text = capsys.readouterr().out
+    assert "|speech, WEmb LegoNN, WER|0.60|0.62|+0.02|11.6|11.0|-0.6|24.2|not run||" in text
+    assert "% WER, lower is better; CTC loss in nats a token, lower is better" in text
+    assert "28.6, 28.8, 18.3, 27.1 and 27.7" in text and "has 28.3 on newstest2014 in Table VIII and 29.2 here" in text
+    tests = [f"tok_{year}" for year in (11, 12, 14, 15, 16)]
+    means = [round(sum(row.values[c] for c in tests) / 5, 2) for row in TABLES["VIII"].rows.values()]
+    assert means == [28.56, 28.78, 18.32, 27.06, 27.68]
+    assert main(["IX", "--found", f"IX.asr_wemb.loss={wer}"]) == 1
+    assert "is wer, the paper measured ctc_loss" in capsys.readouterr().err
+
+
+def test_the_loss_of_a_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exp = tmp_path / "exp"
+    exp.mkdir()
+    assert valid_loss.main([str(exp), str(tmp_path / "out")]) == 1
+    assert "checkpoint.pth: no such file; stage 11 writes it" in capsys.readouterr().err
+    stats = {1: {"valid": {"ctc_encoder": 2.0}}, 2: {"valid": {"ctc_encoder": 0.75, "acc": 0.5}}}
+    torch.save({"reporter": {"stats": stats, "epoch": 2}}, exp / "checkpoint.pth")
+    assert valid_loss.main([str(exp), str(tmp_path / "out")]) == 0
+    assert read_score(tmp_path / "out") == Score("ctc_loss", 0.75)
+    assert valid_loss.main([str(exp), str(tmp_path / "out"), "--module", "encodr"]) == 1
+    assert "no CTC loss of 'encodr' (did you mean 'encoder'?)" in capsys.readouterr().err
 
 
 def test_every_mistake_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -341,7 +341,9 @@ def test_decoding_without_data(exp: Path, tmp_path: Path, capsys: pytest.Capture
 # ---- averaging by decoded score
 
 
-def test_average_by_decoded_score(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_average_by_decoded_score(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     exp = build([FIRST, DECODER]).save(tmp_path / "exp")
     for epoch in (1, 2, 3):
         state = {f"chain.{k}": v for k, v in build([FIRST, DECODER], epoch).state_dict().items()}
@@ -355,6 +357,10 @@ def test_average_by_decoded_score(data: Path, tmp_path: Path, capsys: pytest.Cap
     chosen = torch.load(exp / "valid.decoded.ave.pth", weights_only=True)
     wanted = torch.load(exp / f"{best}epoch.pth", weights_only=True)
     assert all(torch.equal(chosen[k], wanted[k]) for k in wanted)
+    (tmp_path / "decode.yaml").write_text("beam_size: 2\nlength_penalty: 0.6\nctc_weight: 0.0\n")
+    caplog.set_level("INFO")
+    legonn_average.main([str(exp), *options, "--limit", "1", "--config", str(tmp_path / "decode.yaml")])
+    assert "windows are compared with beam 2, length penalty 0.6" in caplog.text
 
 
 def test_windows_are_chosen_by_the_papers_search(

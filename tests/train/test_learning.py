@@ -177,9 +177,19 @@ def test_moving_windows() -> None:
     assert names(windows(paths, 6)) == names(windows(paths, 9)) == ["123456"]
 
 
+def test_windows_around_the_best_epochs_and_the_newest() -> None:
+    """Kept are the best (3 to 7 without 5) and the newest (21 to 23); none reaches from the ones to the others."""
+    paths = [Path(f"{i}epoch.pth") for i in (3, 4, 6, 7, 21, 22, 23)]
+    labels = ["-".join(p.name.removesuffix("epoch.pth") for p in window) for window in windows(paths, 3)]
+    assert labels == ["21-22-23", "4-6-7", "3-4-6"]
+    assert len(windows([Path(f"{i}epoch.pth") for i in (1, 9)], 2)) == 1, "too few for another"
+    assert windows([Path(f"{i}epoch.pth") for i in (1, 2, 9)], 2)[0] == [Path("2epoch.pth"), Path("9epoch.pth")]
+
+
 def test_the_window_with_the_best_decoded_score_wins(tmp_path: Path) -> None:
     for epoch in range(1, 6):
         save(tmp_path, epoch, float(epoch))
+    assert len(choose(tmp_path, 2, lambda state: 0.0, candidates=0)[1]) == 4, "0: all that there are"
     path, tried = choose(tmp_path, 2, lambda state: -abs(float(state["w"][0]) - 3.6), candidates=3)
     assert [label for label, _ in tried] == ["4-5", "3-4", "2-3"] and path.name == "valid.decoded.ave.pth"
     assert [score for _, score in tried] == pytest.approx([-0.9, -0.1, -1.1])
@@ -265,11 +275,11 @@ def test_batch_without_a_feasible_utterance() -> None:
     assert loss.item() == 0 and float(weight) == 1 and all(math.isfinite(v) for v in stats.values())
 
 
-@pytest.mark.parametrize("asked", [{"candidates": 0}, {"size": 0}, {"stride": 0}, {"size": -1}])
+@pytest.mark.parametrize("asked", [{"candidates": -1}, {"size": 0}, {"stride": 0}, {"size": -1}])
 def test_an_average_of_nothing_is_refused(tmp_path: Path, asked: dict[str, int]) -> None:
     """What an earlier call left stays."""
     for name in ("1epoch.pth", "2epoch.pth", "valid.decoded.ave.pth"):
         torch.save({"w": torch.ones(1)}, tmp_path / name)
-    with pytest.raises(CheckpointError, match="at least 1 is needed; nothing was averaged"):
+    with pytest.raises(CheckpointError, match="at least [01] is needed; nothing was averaged"):
         choose(tmp_path, **{"size": 2, "score": lambda state: 1.0, **asked})
     assert torch.load(tmp_path / "valid.decoded.ave.pth", weights_only=True)["w"] == 1

@@ -10,7 +10,7 @@ SECONDS=0
 stage=1              # first stage
 stop_stage=10000     # last stage
 skip_stages=         # stages to leave out: "2 13"
-ngpu=0               # GPUs (0: CPU)
+ngpu=auto            # GPUs; auto: those of this machine (a cluster wants a number), 0: CPU
 num_nodes=1
 nj=4                 # jobs of data preparation and statistics
 inference_nj=2       # jobs of decoding
@@ -49,9 +49,10 @@ legonn_tag=
 legonn_exp=          # default: exp/legonn_<tag>
 legonn_stats_dir=
 average_window=10    # checkpoints averaged (0: no averaging)
-average_candidates=3
+average_candidates=3 # windows tried, the newest first (0: all of the checkpoints that were kept)
 average_stride=1
 average_limit=0      # validation utterances decoded to choose the window (0: all)
+average_config=      # a search whose beam_size and length_penalty these decodings take (default: beam 1)
 # Decoding and scoring
 inference_config=
 inference_args=
@@ -88,6 +89,16 @@ run_args=("$0" "$@")
 for name in train_set valid_set test_sets; do
     [ -n "${!name}" ] || { log "error: --${name} is required"; exit 2; }
 done
+
+if [ "${ngpu}" = auto ]; then
+    if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
+        read -ra visible <<< "${CUDA_VISIBLE_DEVICES//,/ }"
+        ngpu=${#visible[@]}
+    else
+        ngpu=$(nvidia-smi -L 2> /dev/null | grep -c '^GPU' || true)
+    fi
+    log "--ngpu ${ngpu}: the GPUs of this machine"
+fi
 
 active() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ] && [[ " ${skip_stages} " != *" $1 "* ]]; }
 # One process, or one that is parallel inside (--nj): here, or on a cluster as one job of so many cores.
@@ -219,7 +230,8 @@ if active 11; then
         one_job "${average_on}" "${legonn_exp}/average.log" \
             python3 -m espnet2_legonn.bin.legonn_average "${legonn_exp}" --data "${raw}/${valid_set}" \
             --metric "${first_metric}" --window "${average_window}" --candidates "${average_candidates}" \
-            --stride "${average_stride}" --limit "${average_limit}" --ngpu "${ngpu}" --num_threads "${nj}"
+            --stride "${average_stride}" --limit "${average_limit}" --ngpu "${ngpu}" --num_threads "${nj}" \
+            ${average_config:+--config "${average_config}"}
     fi
 fi
 

@@ -8,10 +8,11 @@ conf=conf            # folder of train_baseline<suffix>.yaml, train_phonemes<suf
 suffix=              # --conf conf/tuning --suffix _1gpu: for one GPU
 mt_configs="conf/train_legonn_lc_rm.yaml conf/train_beam_conv_lc_rm.yaml"   # in mt_recipe: WEmb, BeamConv
 expdir=exp
-ngpu=8
+ngpu=auto            # GPUs: those of this machine; a cluster wants a number
 nj=8
 decode_tag=decode
 test_set="test"
+speeds="0.9 1.0 1.1" # of the training set, as in run.sh; "" for none
 baseline=            # trained models to take instead: experiment folders, packs, inventory names
 encoder=
 decoder=             # with WEmb: exp/legonn_x#decoder
@@ -32,7 +33,7 @@ help_message="Usage: $0 [--conf conf/tuning --suffix _1gpu --ngpu 1] [--encoder 
 
 finetune_config=${conf}/finetune${suffix}.yaml
 # shellcheck disable=SC2206
-speech=(--train_set train --valid_set dev --inference_config "${conf}/decode.yaml" --average_window 0 ${speech_args})
+speech=(--train_set train --speed_perturb_factors "${speeds}" --valid_set dev --inference_config "${conf}/decode.yaml" --average_window 0 ${speech_args})
 train() { # NAME MODEL: a speech model of conf, unless MODEL is given
     if [ -n "$2" ]; then
         plug_model "$1" "${test_set}" wer "${speech[@]}" -- "$2"
@@ -47,7 +48,7 @@ donate() { # NAME CONFIG: a De-En model with Europarl's units
 }
 
 # shellcheck disable=SC2086
-[ -f data/en_token_list/phn/tokens.txt ] || ./run.sh --nj "${nj}" --stop_stage 5 ${data_args}
+[ -f data/en_token_list/phn/tokens.txt ] || ./run.sh --nj "${nj}" --speed_perturb_factors "${speeds}" --stop_stage 5 ${data_args}
 train baseline "${baseline}"
 train phonemes "${encoder}"
 read -r wemb_config beam_conv_config <<< "${mt_configs}"

@@ -9,10 +9,11 @@ conf=conf            # folder of train_baseline<suffix>.yaml, train_phonemes<suf
 suffix=              # --conf conf/tuning --suffix _1gpu: for one GPU
 mt_config=conf/train_legonn_lc_rm.yaml   # in mt_recipe
 expdir=exp
-ngpu=8
+ngpu=auto            # GPUs: those of this machine; a cluster wants a number
 nj=8
 decode_tag=decode
 test_set="test"
+speeds="0.9 1.0 1.1" # of the training sets, as in run.sh; "" for none
 baseline=            # trained models to take instead: experiment folders, packs, inventory names
 recognizer=          # phonemes of Europarl, then BPE: its first module is used
 ted=                 # the same trained on TED-LIUM: its second module is used
@@ -36,7 +37,8 @@ help_message="Usage: $0 [--conf conf/tuning --suffix _1gpu --ngpu 1] [--recogniz
 finetune_config=${conf}/finetune${suffix}.yaml
 lang=en_ted
 # shellcheck disable=SC2206
-common=(--inference_config "${conf}/decode.yaml" --average_window 0 ${speech_args})
+common=(--speed_perturb_factors "${speeds}" --inference_config "${conf}/decode.yaml" --average_window 0 ${speech_args})
+sp=${speeds:+_sp} # what legonn.sh puts behind the name of a training set
 europarl=(--train_set train --valid_set dev "${common[@]}")
 talks=(--train_set train_ted --valid_set dev_ted "${common[@]}")
 
@@ -46,10 +48,11 @@ prepare_ted() {
     python3 -m espnet2_legonn.corpora.tedlium --out data --suffix _ted \
         --corpus "${TEDLIUM2:?set TEDLIUM2=DIR, the folder TEDLIUM_release2}" ${ted_args}
     # shellcheck disable=SC2086
-    ./run.sh --train_set train_ted --valid_set dev_ted --test_sets test_ted --lang "${lang}" --nj "${nj}" --stage 3 \
-        --stop_stage 5 --bpe_train_text "dump/raw/train/text dump/raw/train_ted/text" ${data_args}
+    ./run.sh --train_set train_ted --valid_set dev_ted --test_sets test_ted --lang "${lang}" --nj "${nj}" --stage 2 \
+        --stop_stage 5 --speed_perturb_factors "${speeds}" \
+        --bpe_train_text "dump/raw/train${sp}/text dump/raw/train_ted${sp}/text" ${data_args}
     python3 -m espnet2_legonn.data.cli vocab "data/${lang}_token_list/phn" --unit phn \
-        dump/raw/train/text_phn dump/raw/train_ted/text_phn
+        "dump/raw/train${sp}/text_phn" "dump/raw/train_ted${sp}/text_phn"
     touch data/.prepared_ted
 }
 train() { # NAME MODEL OPTIONS...: a speech model, unless MODEL is given
@@ -61,7 +64,7 @@ train() { # NAME MODEL OPTIONS...: a speech model, unless MODEL is given
 }
 
 # shellcheck disable=SC2086
-[ -f data/en_token_list/phn/tokens.txt ] || ./run.sh --nj "${nj}" --stop_stage 5 ${data_args}
+[ -f data/en_token_list/phn/tokens.txt ] || ./run.sh --nj "${nj}" --speed_perturb_factors "${speeds}" --stop_stage 5 ${data_args}
 [ -f data/.prepared_ted ] || prepare_ted
 phonemes=$(with_lang "${conf}/train_phonemes${suffix}.yaml" "${lang}")
 train baseline "${baseline}" --legonn_config "${conf}/train_baseline${suffix}.yaml" "${europarl[@]}"

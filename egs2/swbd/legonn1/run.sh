@@ -4,11 +4,11 @@
 set -euo pipefail
 . ./path.sh
 . ./db.sh
-# 230 slots at 1/1.5 of a 40 ms step are 13.8 s; the paper decodes with the last model, not an average.
+# Utterances are left out beyond 30 s: 230 slots are a maximum, not a filter. The paper decodes with the last model.
 # local/data.sh makes both vocabularies (100 and 2,000 units), so stage 5 only reports on the second.
 legonn.sh \
     --input speech --train_set train_nodup --valid_set train_dev --test_sets "eval2000" \
-    --speed_perturb_factors "0.9 1.0 1.1" --max_wav_duration 13.8 \
+    --speed_perturb_factors "0.9 1.0 1.1" --max_wav_duration 30 \
     --token_type bpe --nbpe 2000 --bpemode unigram --vocab_opts "--on dump/raw/train_dev/text" \
     --legonn_config conf/train_wemb.yaml --inference_config conf/decode.yaml \
     --average_window 0 --metrics "wer" "$@"

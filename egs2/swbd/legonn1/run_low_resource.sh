@@ -9,7 +9,7 @@ set -euo pipefail
 conf=conf            # folder of train_{baseline,encoder,wemb,beam_conv}<suffix>.yaml
 suffix=              # --conf conf/tuning --suffix _1gpu: for one GPU
 expdir=exp
-ngpu=8
+ngpu=auto            # GPUs: those of this machine; a cluster wants a number
 nj=8
 decode_tag=decode
 test_set=eval2000

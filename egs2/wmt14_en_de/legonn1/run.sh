@@ -14,4 +14,5 @@ legonn.sh \
     --test_sets "newstest2011 newstest2012 newstest2013 newstest2014 newstest2015 newstest2016" \
     --max_tokens 1000 --token_type bpe --nbpe 32000 --bpemode bpe \
     --vocab_opts "${vocab} --on dump/raw/newstest2013/text,dump/raw/newstest2013/src_text" \
-    --metrics "bleu_split bleu_tok" --inference_config conf/decode.yaml "$@"
+    --metrics "bleu_split bleu_tok" --inference_config conf/decode.yaml \
+    --average_candidates 0 --average_config conf/decode.yaml "$@"

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Tables I, VII, VIII and IX on WMT En-De (Table II and the speech half of IX: ../../swbd/legonn1). Trains what is missing.
 #   WMT14_EN_DE=DIR ./run_baselines.sh --ngpu 8
+# All of it is 12 trainings of hundreds of GPU hours each: legonn cost conf/train_*.yaml --gpus 8 --markdown
 set -euo pipefail
 . ./path.sh
 
 expdir=exp
-ngpu=0
+ngpu=auto            # GPUs: those of this machine; a cluster wants a number
 nj=4
 conf=conf          # folder of train_<system><suffix>.yaml
 suffix=            # --conf conf/tuning --suffix _1gpu: for one GPU
@@ -26,7 +27,8 @@ read -ra sets <<< "${test_sets}"
 
 # shellcheck disable=SC2086
 if ! "${skip_data_prep}"; then ./run.sh --stop_stage 5 --nj "${nj}" ${data_args}; fi
-en_de=(--input text --src_lang en --train_set train_en_de --valid_set newstest2013 --inference_config conf/decode.yaml)
+en_de=(--input text --src_lang en --train_set train_en_de --valid_set newstest2013 --inference_config conf/decode.yaml
+    --average_candidates 0 --average_config conf/decode.yaml)
 
 average() { # TABLE.ROW.COLUMN METRIC SETS [MODULE]: SYSTEM's mean over seeds and sets
     local places=() seed set
@@ -61,6 +63,13 @@ for system in baseline encoder beam_conv legonn; do
     if [ "${system}" = legonn ] || [ "${system}" = beam_conv ]; then
         average "IX.mt_${row}.second" bleu_split "${years}" encoder
         if "${has_dev}"; then average "IX.mt_${row}.first" bleu_split newstest2013 encoder; fi
+        for seed in ${seeds}; do
+            exp=${expdir}/legonn_${system}_seed${seed}
+            # beside the scores, where a mean looks
+            python3 -m espnet2_legonn.recipe.valid_loss "${exp}" \
+                "${exp}/${decode_tag}/${sets[-1]}/interfaces/encoder/score_ctc_loss"
+        done
+        average "IX.mt_${row}.loss" ctc_loss "${sets[-1]}" encoder
     fi
 done
 print_tables "${expdir}/TABLES_en_de.md" I VII VIII IX

@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
 # Figure 4 and Table X on WMT En-De: decoders behind encoders of another seed, of another ingestor, and trained alone.
 #   WMT14_EN_DE=DIR ./run_baselines.sh --ngpu 8 && ./run_swap.sh --ngpu 8
-# The paper also swaps parts of ordinary encoder-decoder models, which fails completely; hidden states are no interface,
-# so `legonn compose` refuses to.
+# Figure 4 is of the five test sets of Table I, Table X of newstest2014. --baseline_swap true also swaps the parts of
+# ordinary encoder-decoder models: hidden states are no interface, and in the paper that fails completely.
+# Table X trains one system more, for each seed: legonn cost conf/train_no_ctc.yaml --gpus 8
 set -euo pipefail
 . ./path.sh
 
 expdir=exp
-ngpu=0
+ngpu=auto            # GPUs: those of this machine; a cluster wants a number
 nj=4
 conf=conf          # folder of train_<system><suffix>.yaml
 suffix=            # --conf conf/tuning --suffix _1gpu: for one GPU
 seeds="1 2 3"
-set=newstest2014   # the paper's Table X; for Figure 4 too
+test_sets="newstest2011 newstest2012 newstest2014 newstest2015 newstest2016"  # Figure 4
+set=newstest2014   # Table X
+baseline_swap=false
 train_opts=        # options of legonn.sh for all trainings
 decode_tag=decode
 finetune_config=   # nothing is fine-tuned here
@@ -22,20 +25,31 @@ help_message="Usage: $0 [--ngpu N] [--seeds \"1 2 3\"]; options are the variable
 # shellcheck source=../../TEMPLATE/legonn1/composition.sh
 . composition.sh
 read -ra extra <<< "${train_opts}"
-en_de=(--input text --src_lang en --train_set train_en_de --valid_set newstest2013 --inference_config conf/decode.yaml)
+en_de=(--input text --src_lang en --train_set train_en_de --valid_set newstest2013 --inference_config conf/decode.yaml
+    --average_candidates 0 --average_config conf/decode.yaml)
 
-plug() { # KIND ENCODER DECODER: both without seeds
-    local a b places=()
+mean() { # NAME REFERENCE SETS EXPERIMENT...: over sets and experiments
+    local name=$1 reference=$2 where=$3 places=() one place
+    shift 3
+    for place in "$@"; do
+        for one in ${where}; do places+=("$(scored "${place}" "${one}" bleu_split)"); done
+    done
+    python3 -m espnet2_legonn.recipe.mean_scores "${expdir}/mean/${name}" "${places[@]}" \
+        ${reference:+--reference "${expdir}/mean/${reference}"}
+}
+plug() { # KIND ENCODER DECODER [SETS]: both without seeds
+    local a b where=${4:-${test_sets}} names=()
     for a in ${seeds}; do
         for b in ${seeds}; do
             if [ "$2" = "$3" ] && [ "${a}" = "${b}" ]; then continue; fi # that is no swap
-            plug_model "$1_${a}_${b}" "${set}" bleu_split "${en_de[@]}" -- \
+            plug_model "$1_${a}_${b}" "${where##* }" bleu_split "${en_de[@]}" --test_sets "${where}" -- \
                 "${expdir}/legonn_$2_seed${a}#encoder" "${expdir}/legonn_$3_seed${b}#decoder"
-            places+=("$(scored "$1_${a}_${b}" "${set}" bleu_split)")
+            names+=("$1_${a}_${b}")
         done
     done
-    if [ ${#places[@]} -gt 0 ]; then
-        python3 -m espnet2_legonn.recipe.mean_scores "${expdir}/mean/$1" "${places[@]}" --reference "${expdir}/mean/$3"
+    if [ ${#names[@]} -gt 0 ]; then
+        if [ "$3" != no_ctc ]; then mean "$1" "$3" "${where}" "${names[@]}"; fi
+        if [[ " ${where} " == *" ${set} "* ]]; then mean "$1_${set}" "$3_${set}" "${set}" "${names[@]}"; fi
     fi
 }
 
@@ -43,13 +57,16 @@ for seed in ${seeds}; do # Table X: without CTC and length controller
     train_model "no_ctc_seed${seed}" "${set}" bleu_split "${en_de[@]}" --legonn_config "${conf}/train_no_ctc${suffix}.yaml" \
         --legonn_args "--seed ${seed}" "${extra[@]}"
 done
-for system in legonn beam_conv no_ctc; do # 100 %
-    places=()
-    for seed in ${seeds}; do places+=("$(scored "${system}_seed${seed}" "${set}" bleu_split)"); done
-    python3 -m espnet2_legonn.recipe.mean_scores "${expdir}/mean/${system}" "${places[@]}"
+systems="legonn beam_conv"
+if "${baseline_swap}"; then systems+=" baseline"; fi
+for system in ${systems} no_ctc; do # 100 %
+    names=()
+    for seed in ${seeds}; do names+=("${system}_seed${seed}"); done
+    if [ "${system}" != no_ctc ]; then mean "${system}" "" "${test_sets}" "${names[@]}"; fi
+    mean "${system}_${set}" "" "${set}" "${names[@]}"
 done
 log "Figure 4, left: another seed"
-for system in legonn beam_conv no_ctc; do plug "seed_${system}" "${system}" "${system}"; done
+for system in ${systems}; do plug "seed_${system}" "${system}" "${system}"; done
 log "Figure 4, middle: another ingestor"
 plug architecture_legonn beam_conv legonn
 plug architecture_beam_conv legonn beam_conv
@@ -57,8 +74,10 @@ log "Figure 4, right: encoders trained alone"
 plug isolated_legonn encoder legonn
 plug isolated_beam_conv encoder beam_conv
 
-results+=("X.ctc.own=${expdir}/mean/legonn" "X.no_ctc.own=${expdir}/mean/no_ctc")
-if [ -d "${expdir}/mean/seed_legonn" ]; then
-    results+=("X.ctc.swap=${expdir}/mean/seed_legonn" "X.no_ctc.swap=${expdir}/mean/seed_no_ctc")
+log "Table X"
+plug seed_no_ctc no_ctc no_ctc "${set}"
+results+=("X.ctc.own=${expdir}/mean/legonn_${set}" "X.no_ctc.own=${expdir}/mean/no_ctc_${set}")
+if [ -d "${expdir}/mean/seed_legonn_${set}" ]; then
+    results+=("X.ctc.swap=${expdir}/mean/seed_legonn_${set}" "X.no_ctc.swap=${expdir}/mean/seed_no_ctc_${set}")
 fi
 print_tables "${expdir}/TABLES_swap.md" X

@@ -10,4 +10,5 @@ legonn.sh \
     --max_tokens 1000 --token_type bpe --nbpe 41000 --bpemode bpe \
     --vocab_opts "--list ${joint}/tokens.txt --model ${joint}/bpe.model --on dump/raw/train_ro_en/text,dump/raw/train_ro_en/src_text" \
     --legonn_config conf/train_encoder.yaml \
-    --metrics bleu_tok --inference_config conf/decode.yaml "$@"
+    --metrics bleu_tok --inference_config conf/decode.yaml \
+    --average_candidates 0 --average_config conf/decode.yaml "$@"

@@ -5,7 +5,7 @@ set -euo pipefail
 . ./path.sh
 
 expdir=exp         # in both recipes
-ngpu=0
+ngpu=auto            # GPUs: those of this machine; a cluster wants a number
 nj=4
 conf=conf          # folder of train_<system><suffix>.yaml and finetune<suffix>.yaml, in both recipes
 suffix=            # --conf conf/tuning --suffix _1gpu: for one GPU
@@ -25,8 +25,10 @@ finetune_config=${conf}/finetune${suffix}.yaml
 
 de_en=../../wmt19_de_en/legonn1
 set=newstest2016
-ro=(--input text --src_lang ro --train_set train_ro_en --valid_set newsdev2016 --inference_config conf/decode.yaml)
-de=(--input text --src_lang de --train_set train_lc_tok --valid_set newstest2018_lc_tok --inference_config conf/decode.yaml)
+ro=(--input text --src_lang ro --train_set train_ro_en --valid_set newsdev2016 --inference_config conf/decode.yaml
+    --average_candidates 0 --average_config conf/decode.yaml)
+de=(--input text --src_lang de --train_set train_lc_tok --valid_set newstest2018_lc_tok --inference_config conf/decode.yaml
+    --average_candidates 0 --average_config conf/decode.yaml)
 read -ra extra <<< "${train_opts}"
 train_de_en() { # NAME CONFIG
     (cd "${de_en}" && train_model "$1" newstest2019_lc_tok bleu_tok "${de[@]}" --legonn_config "$2" "${extra[@]}")

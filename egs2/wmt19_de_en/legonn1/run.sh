@@ -26,4 +26,5 @@ case "${treatment}" in
 esac
 legonn.sh --input text --src_lang de --local_data_opts "--treatment ${treatment/_/.}" \
     --train_set "train_${treatment}" --valid_set "newstest2018_${treatment}" --test_sets "newstest2019_${treatment}" \
-    --max_tokens 1000 --token_type bpe --vocab_opts "${vocab}" --inference_config conf/decode.yaml "$@" "${options[@]}"
+    --max_tokens 1000 --token_type bpe --vocab_opts "${vocab}" --inference_config conf/decode.yaml \
+    --average_candidates 0 --average_config conf/decode.yaml "$@" "${options[@]}"
