@@ -124,7 +124,8 @@ def check_counts(
 
     Args:
         found: counts by data set.
-        published: accepted counts by data set, a `range` where a faithful copy may differ. They bind only counts of their scale (at least half), so that
+        published: accepted counts by data set, a `range` where a faithful copy may differ.
+            They bind only counts of their scale (at least half), so that
             excerpts and fixtures pass.
         expected: of the user, binding at any scale; they win over the published ones.
         what: is counted, for the message.
