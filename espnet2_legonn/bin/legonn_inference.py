@@ -50,6 +50,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--legonn_model_file", type=Path, help="weights; by default the best that the folder has")
     add("--data_path_and_name_and_type", action="append", default=[], help="FILE,speech,sound or FILE,src_text,text")
     add("--key_file", type=Path, help="decode these utterances (first column)")
+    add("--channel", help="of audio with several: mean, or a number from 0 (default: one channel is needed)")
     add("--output_dir", type=Path)
     add("--ngpu", type=int, default=0)
     add("--batch_size", type=int, default=32, help="utterances decoded together; the answers do not depend on it")
@@ -118,7 +119,7 @@ def inference(args: argparse.Namespace) -> Path:
         raise ConfigError(f"{chain.names[0]} reads {wanted}, but the data are {', '.join(paths)}")
     keys = None if args.key_file is None else list(read_table(args.key_file))
     inputs = read_inputs(Path(paths[wanted]), keys)
-    decoded = decode_table(chain, inputs, options, args.batch_size)
+    decoded = decode_table(chain, inputs, options, args.batch_size, channel=args.channel)
     decoded.write(args.output_dir)
     logging.info("%d utterances in %.1f s (%.1f a second)", len(inputs), decoded.seconds, len(inputs) / decoded.seconds)
     return args.output_dir

@@ -314,7 +314,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--nj", type=int, default=1, help="processes that decode")
     parser.add_argument("--expect", nargs="+", default=[], metavar="SET=SEGMENTS", help="counts that must be met")
     parser.add_argument(
-        "--skip_bad", action="store_true", help="leave out faulty segments and audio, count and list them"
+        "--skip_bad", action="store_true", help="leave out, count and list what is faulty"
     )
     parser.add_argument("--download", action="store_true", help="get the corpus if it is not below --corpus")
     return parser

@@ -31,7 +31,7 @@ TRANSCRIPTS = Archive(
     "swb_ms98_transcriptions",
 )
 AUDIO_FILES = (2435, 2438)
-# 264,333 before the audio is looked at, as an issue of Kaldi's tells it; half a percent more or less is no other corpus.
+# 264,333 before the audio is looked at, as Kaldi's issues tell it; half a percent more or less is no other corpus.
 WORDED = range(263012, 265655)
 NODUP_HOURS = (286, 285, 287)
 NAMES = ("audio", "segments_with_words", "nodup_hours", "train_dev", "train_nodup")

@@ -179,7 +179,12 @@ def _add_audio(subs: argparse._SubParsersAction) -> None:
     p.add_argument("dest", type=Path)
     p.add_argument("--fs", help="resample to this rate, e.g. 16000 or 16k (default: all must have one rate)")
     p.add_argument("--audio_format", default="flac", choices=list(format_wav.FORMATS))
-    p.add_argument("--mono", help="of several channels: mean, or a channel number (default: an error)")
+    p.add_argument(
+        "--mono",
+        "--channel",
+        metavar="mean|N",
+        help="of several channels: mean, or a channel number (default: an error)",
+    )
     p.add_argument("--nj", type=int, default=1, help="processes (default: 1)")
     p.add_argument(
         "--skip_bad",
