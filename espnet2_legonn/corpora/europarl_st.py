@@ -247,13 +247,14 @@ def targets(root: Path, options: Options) -> list[str]:
     return wanted
 
 
-def read_corpus(root: Path, options: Options, bad: list[str]) -> tuple[dict[str, Part], dict[str, Tally]]:
+def read_corpus(root: Path, options: Options, bad: list[str] | None = None) -> tuple[dict[str, Part], dict[str, Tally]]:
     """All splits over the chosen pairs, disjoint; faults of single segments go to `bad`.
 
     Raises:
         DataError: every fault of every file; those in `bad`, too, unless they are to be skipped.
     """
     faults: list[str] = []
+    bad = [] if bad is None else bad
     parts: dict[str, Part] = {}
     tallies = {split: Tally(split) for split in SPLITS}
     for split in SPLITS:
@@ -266,7 +267,7 @@ def read_corpus(root: Path, options: Options, bad: list[str]) -> tuple[dict[str,
         for speech in sorted({s.speech for s in parts[split].segments}):
             if audio_of(root / options.src, speech) is None:
                 path = root / options.src / "audios" / f"{speech}.m4a"
-                bad.append(f"{path}: no such file (nor .wav or .flac); {split} has segments of it")
+                bad.append(f"{path}: no such file; {split} has segments of it (.wav or .flac would do, too)")
     if faults or (bad and not options.skip_bad):
         raise DataError(faults + bad)
     check_disjoint(parts, options.on_overlap, tallies)
@@ -313,9 +314,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--decoder", choices=DECODERS, default="auto", help="of m4a")
     parser.add_argument("--nj", type=int, default=1, help="processes that decode")
     parser.add_argument("--expect", nargs="+", default=[], metavar="SET=SEGMENTS", help="counts that must be met")
-    parser.add_argument(
-        "--skip_bad", action="store_true", help="leave out, count and list what is faulty"
-    )
+    parser.add_argument("--skip_bad", action="store_true", help="leave out, count and list what is faulty")
     parser.add_argument("--download", action="store_true", help="get the corpus if it is not below --corpus")
     return parser
 

@@ -86,7 +86,7 @@ def seconds(spec: str, fs: int | None = None) -> float | None:
     if fs is not None and rate != fs:
         raise DataError(f"'{spec}' is sampled at {rate} Hz, {fs} Hz expected; format it with --fs {fs}")
     if fs is not None and channels != 1:
-        raise DataError(f"'{spec}' has {channels} channels, 1 expected; format it with --mono")
+        raise DataError(f"'{spec}' has {channels} channels, 1 expected; format it with --channel")
     return frames / rate
 
 
@@ -192,11 +192,11 @@ def to_mono(samples: np.ndarray, mono: str | None) -> np.ndarray:
     if channels == 1:
         return samples[:, 0]
     if mono is None:
-        raise DataError(f"has {channels} channels, 1 expected; choose with --mono mean or --mono 0")
+        raise DataError(f"has {channels} channels, 1 expected; choose with --channel mean or --channel 0")
     if mono == "mean":
         return samples.mean(axis=1)
     if not mono.isdecimal() or int(mono) >= channels:
-        raise DataError(f"has {channels} channels, --mono {mono} asked; use mean or 0..{channels - 1}")
+        raise DataError(f"has {channels} channels, --channel {mono} asked; use mean or 0..{channels - 1}")
     return samples[:, int(mono)]
 
 
