@@ -93,7 +93,7 @@ def test_hub5_in_another_layout_with_equal_and_empty_segments(
     shutil.move(english, root / "LDC2002S09" / "english")
     english = root / "LDC2002S09" / "english"
     pem = english / "hub5e_00.pem"
-    pem.write_text(pem.read_text() + "en_9001 A unknown_speaker 0.503 2.502\nen_9001 A unknown_speaker 9.00 9.00\n")
+    pem.write_text(pem.read_text() + "en_9001 A unknown_speaker 0.503 2.753\nen_9001 A unknown_speaker 9.00 9.00\n")
     stm = next(root.rglob("*.stm"))
     first = next(line for line in stm.read_text().splitlines() if line.startswith("en_9001 A"))
     fields = first.split(maxsplit=5)
@@ -112,10 +112,12 @@ def test_hub5_in_another_layout_with_equal_and_empty_segments(
 
 @pytest.mark.parametrize(("place", "suffix"), [("audios", "wav"), ("audios/wav", "wav"), ("audios_wav", "wav")])
 def test_europarl_st_converted_once(tmp_path: Path, place: str, suffix: str) -> None:
-    root = fixtures_europarl_st.write(tmp_path / "v1.1", per_speech=2)
-    (root if (root / "en").is_dir() else tmp_path / "v1.1").joinpath("en", place).mkdir(parents=True, exist_ok=True)
+    fixtures_europarl_st.write(tmp_path, per_speech=2)
     folder = tmp_path / "v1.1" / "en"
-    for path in sorted((folder / "audios").glob("*.m4a")):
+    (folder / place).mkdir(exist_ok=True)
+    shipped = sorted((folder / "audios").glob("*.m4a"))
+    assert shipped
+    for path in shipped:
         sf.write(folder / place / f"{path.stem}.{suffix}", [[0.1, 0.2]] * (8000 * 60), 8000)
         path.unlink()
     out = tmp_path / "data"
@@ -125,7 +127,7 @@ def test_europarl_st_converted_once(tmp_path: Path, place: str, suffix: str) -> 
 
 
 def test_europarl_st_late_and_repeated_segments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fixtures_europarl_st.write(tmp_path / "v1.1", per_speech=2)
+    fixtures_europarl_st.write(tmp_path, per_speech=2)
     part = tmp_path / "v1.1" / "en" / "de" / "train"
     lines = {name: (part / f"segments.{name}").read_text().splitlines() for name in ("lst", "en", "de")}
     speech = lines["lst"][0].split()[0]
@@ -182,7 +184,7 @@ def test_names_that_are_not_counted() -> None:
     with pytest.raises(DataError, match="did you mean 'train'"):
         parse_expected(["trian=3"], ("train", "dev"))
     with pytest.raises(DataError, match="did you mean 'newstest2018'"):
-        expected(["newstest2081=3"], wmt19_de_en.PUBLISHED, wmt19_de_en.CORPORA)
+        expected(["newstest_2018=3"], wmt19_de_en.PUBLISHED, wmt19_de_en.CORPORA)
     assert expected(["europarl-v9=3"], {}, wmt19_de_en.CORPORA)["europarl-v9"].count == 3
 
 
