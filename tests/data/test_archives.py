@@ -105,3 +105,16 @@ def test_linked_folders_are_entered_and_loops_end(tmp_path: Path) -> None:
     (tmp_path / "disc" / "loop").symlink_to(tmp_path / "corpus")
     (tmp_path / "corpus" / "nowhere").symlink_to(tmp_path / "gone")
     assert files_below(tmp_path / "corpus") == [tmp_path / "corpus" / "d1" / "x.sph"]
+
+
+def test_pairs_of_texts_as_espnet_names_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for name, value in (("text.tc.de", "Ja ."), ("text.tc.en", "Yes ."), ("text.lc.rm.en", "yes"), ("utt2spk", "a")):
+        (data / name).write_text(f"a-1 {value}\n")
+    assert main(["copy", str(data), str(tmp_path / "out"), "--pair", "text.tc.de", "text.tc.en"]) == 0
+    assert read_table(tmp_path / "out" / "src_text") == {"a-1": "Ja ."}
+    assert read_table(tmp_path / "out" / "text") == {"a-1": "Yes ."}
+    assert not (tmp_path / "out" / "text.tc.de").exists()
+    assert main(["copy", str(data), str(tmp_path / "none"), "--pair", "text.tc.fr", "text.tc.en"]) == 1
+    assert "text.tc.fr: no such file" in capsys.readouterr().err

@@ -33,6 +33,8 @@ max_ratio=           # longer / shorter side of a translation, stage 4; 1.5 in t
 # Vocabularies (stage 5)
 lang=en              # of the target
 src_lang=
+src_case=            # text: data/<set> has text.<case>.<lang> as in ESPnet, and not src_text and text; tc, lc.rm, ...
+tgt_case=            # of the target; default: src_case
 token_type=bpe       # bpe | char | word
 nbpe=1000
 bpemode=unigram
@@ -140,7 +142,8 @@ if active 3; then
             data_cli format "data/${set}" "${target}" --fs "${fs}" --audio_format "${audio_format}" --nj "${nj}" \
                 ${channel:+--channel "${channel}"}
         else
-            data_cli copy "data/${set}" "${target}"
+            data_cli copy "data/${set}" "${target}" \
+                ${src_case:+--pair "text.${src_case}.${src_lang}" "text.${tgt_case:-${src_case}}.${lang}"}
         fi
     done
 fi
