@@ -153,7 +153,7 @@ def copy(
     """Copy a data directory, renaming ids in all tables; returns its number of utterances.
 
     Args:
-        pair: texts as ESPnet's translation recipes name them (`text.tc.de`, `text.tc.en`): they become src_text and text.
+        pair: texts as ESPnet's translation recipes name them (`text.tc.de`, `text.tc.en`): they become src_text, text.
 
     Raises:
         DataError: the directory has faults or not both texts, or a prefix makes what is no id.
