@@ -6,10 +6,11 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -20,6 +21,7 @@ from espnet2_legonn.errors import DataError
 from espnet2_legonn.inputs import Batch, normalized
 from espnet2_legonn.interface import Marginals, Vocabulary
 from espnet2_legonn.modules.module import DecoderModule, produced
+from espnet2_legonn.modules.speech_input import SpeechInput
 from espnet2_legonn.search.chain_search import ScorerMaker
 from espnet2_legonn.search.options import BeamOptions
 
@@ -96,8 +98,11 @@ def read_inputs(path: Path, keys: Sequence[str] | None = None) -> dict[str, str]
     return {key: table[key] for key in keys}
 
 
-def _lengths(chain: LegoNN, inputs: dict[str, str]) -> dict[str, float]:
+def _lengths(chain: LegoNN, inputs: dict[str, str], bad: dict[str, str] | None = None) -> dict[str, float]:
     """Utterances with something to decode, and how long each is: inputs of similar length are decoded together.
+
+    Args:
+        bad: faults by utterance go there.
 
     Raises:
         DataError: audio that is missing, no audio or cut short; all of it, before hours of decoding.
@@ -112,42 +117,92 @@ def _lengths(chain: LegoNN, inputs: dict[str, str]) -> dict[str, float]:
             found[uid] = audio.seconds(spec) or 0.0
         except DataError as error:
             faults += [f"utterance {uid}: {fault}" for fault in error.faults]
-    if faults:
+            if bad is not None:
+                bad[uid] = str(error)
+    if faults and bad is None:
         raise DataError(faults)
     return found
 
 
-def _batch(chain: LegoNN, inputs: dict[str, str], uids: Sequence[str]) -> Batch:
+def _batch(chain: LegoNN, inputs: Mapping[str, str | np.ndarray], uids: Sequence[str]) -> Batch:
     try:
         return chain.batch([inputs[uid] for uid in uids])
     except DataError as error:
-        of = {inputs[uid]: uid for uid in uids}
 
         def named(fault: str) -> str:
             place, _, rest = fault.partition(": ")
-            uid = uids[int(place[6:])] if place.startswith("input ") and place[6:].isdigit() else of.get(place)
-            return f"utterance {uid}: {fault if place in of else rest}" if uid else fault
+            known = place.startswith("input ") and place[6:].isdigit()
+            return f"utterance {uids[int(place[6:])]}: {rest}" if known else fault
 
         raise DataError(map(named, error.faults)) from None
 
 
+def _waves(
+    chain: LegoNN, inputs: dict[str, str], uids: Sequence[str], channel: str | None, bad: dict[str, str] | None
+) -> dict[str, np.ndarray]:
+    """Sound of the utterances that can be read, as the chain needs it; faults of the others go to `bad`.
+
+    Another rate, or several channels without a choice, are no fault of one file but of the set.
+
+    Raises:
+        DataError: these, and without `bad` every fault.
+    """
+    assert isinstance(chain.first.input, SpeechInput)
+    fs = int(chain.first.input.features.mel.sample_rate)
+    waves, faults = {}, []
+    for uid in uids:
+        try:
+            samples, rate = audio.read_audio(inputs[uid])
+        except DataError as error:
+            faults += [f"utterance {uid}: {fault}" for fault in error.faults] if bad is None else []
+            if bad is not None:
+                bad[uid] = str(error)
+            continue
+        try:
+            waves[uid] = audio.to_mono(samples, channel)
+        except DataError as error:
+            faults.append(f"utterance {uid}: '{inputs[uid]}' {error}")
+        if rate != fs:
+            faults.append(
+                f"utterance {uid}: '{inputs[uid]}' is sampled at {rate} Hz, this model was trained at {fs} Hz; "
+                "resample it first (stage 3, `format --fs`)"
+            )
+    if faults:
+        raise DataError(faults)
+    return waves
+
+
 def each_batch(
-    chain: LegoNN, inputs: dict[str, str], batch_size: int, title: str
+    chain: LegoNN,
+    inputs: dict[str, str],
+    batch_size: int,
+    title: str,
+    channel: str | None = None,
+    bad: dict[str, str] | None = None,
 ) -> Iterator[tuple[list[str], torch.Tensor, torch.Tensor]]:
     """Utterance ids, padded inputs and lengths, those of similar length together; shows progress.
 
     Texts without words are left out: there is nothing to decode.
 
+    Args:
+        channel: of audio with several, `mean` or a number from 0.
+        bad: what is wrong with audio that cannot be read goes there, by utterance, and it is left out.
+
     Raises:
         DataError: inputs that cannot be read, by utterance.
     """
-    lengths = _lengths(chain, inputs)
+    lengths = _lengths(chain, inputs, bad)
     order = sorted(lengths, key=lengths.__getitem__)
     with tqdm(total=len(order), unit="utt", desc=title, file=sys.stderr, mininterval=5.0) as progress:
         for begin in range(0, len(order), batch_size):
             uids = order[begin : begin + batch_size]
-            yield uids, *_batch(chain, inputs, uids)
             progress.update(len(uids))
+            if chain.input_kind == "speech":
+                waves = _waves(chain, inputs, uids, channel, bad)
+                if waves:
+                    yield list(waves), *_batch(chain, waves, list(waves))
+            else:
+                yield uids, *_batch(chain, inputs, uids)
 
 
 def decode_table(
@@ -156,6 +211,7 @@ def decode_table(
     options: BeamOptions,
     batch_size: int = 32,
     more: Sequence[ScorerMaker] = (),
+    channel: str | None = None,
 ) -> Decoded:
     """Decode all inputs, those of similar length together.
 
@@ -165,15 +221,19 @@ def decode_table(
         options: of the search.
         batch_size: utterances at once; it does not change the answers.
         more: other scorers, see ``search.chain_search``.
+        channel: of audio with several, `mean` or a number from 0.
+
+    The answer to audio that cannot be read is empty, too, and each is named: one file never loses a set.
 
     Raises:
-        DataError: inputs that cannot be read, by utterance.
+        DataError: none of the audio can be read, it has another rate than the chain's, or several channels.
     """
+    bad: dict[str, str] = {}
     vocab = chain.last.ports[1].vocab
     interfaces = {n: Tables() for n, m in zip(chain.names, chain) if not isinstance(m, DecoderModule) and produced(m)}
     result = Decoded([Tables() for _ in range(options.nbest)], interfaces)
     start, done = time.perf_counter(), set[str]()
-    for uids, x, lengths in each_batch(chain, inputs, batch_size, "decode"):
+    for uids, x, lengths in each_batch(chain, inputs, batch_size, "decode", channel, bad):
         answers, found = chain.decode_batch(x, lengths, options, more)
         assert vocab is not None
         for uid, hypotheses in zip(uids, answers):
@@ -182,16 +242,21 @@ def decode_table(
         for module, marginals in found.items():
             _add_greedy(result.interfaces[module], uids, marginals)
         done.update(uids)
-    _add_empty(result, [uid for uid in inputs if uid not in done])
+    if bad and len(bad) == len(inputs):
+        raise DataError(f"utterance {uid}: {fault}" for uid, fault in bad.items())
+    for uid, fault in bad.items():
+        logging.warning("utterance %s: %s", uid, fault)
+    _add_empty(result, list(bad), "cannot be read")
+    _add_empty(result, [uid for uid in inputs if uid not in done and uid not in bad], "have no words")
     result.seconds = time.perf_counter() - start
     return result
 
 
-def _add_empty(result: Decoded, uids: Sequence[str]) -> None:
+def _add_empty(result: Decoded, uids: Sequence[str], why: str) -> None:
     if not uids:
         return
     more = " ..." if len(uids) > 5 else ""
-    logging.warning("%d inputs have no words; their answer is empty: %s%s", len(uids), " ".join(uids[:5]), more)
+    logging.warning("%d inputs %s; their answer is empty: %s%s", len(uids), why, " ".join(uids[:5]), more)
     for tables in (*result.nbest, *result.interfaces.values()):
         for uid in uids:
             tables.text[uid] = tables.token[uid] = tables.token_int[uid] = ""

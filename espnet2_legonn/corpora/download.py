@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tarfile
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ class Archive:
         licence: what using it means.
         folder: what a tar file unpacks to; empty for a file that is read as it is.
         bare: the tar file has no folder of its own, so one of that name is made.
-        sha256: digest, where one is published.
+        sha256, md5: digests, where they are published.
     """
 
     url: str
@@ -31,6 +32,7 @@ class Archive:
     folder: str
     sha256: str | None = None
     bare: bool = False
+    md5: str | None = None
 
     @property
     def name(self) -> str:
@@ -67,7 +69,18 @@ def fetch(archive: Archive, into: Path) -> Path:
     print(f"{whole}: {whole.stat().st_size} bytes, sha256 {digest}")
     if archive.sha256 not in (None, digest):
         raise DataError(f"{whole}: sha256 should be {archive.sha256}; remove the file and try again")
+    if archive.md5 is not None and _md5_of(whole) != archive.md5:
+        raise DataError(f"{whole}: md5 should be {archive.md5}; remove the file and try again")
     return _unpack(whole, archive, target) if archive.folder else whole
+
+
+def _md5_of(path: Path) -> str:
+    # It tells a damaged download, not a forged one; nobody published more of these files.
+    digest = hashlib.md5(usedforsecurity=False)
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _unpack(whole: Path, archive: Archive, target: Path) -> Path:

@@ -1,7 +1,7 @@
 """Europarl-ST v1.1 as speech recognition: `python -m espnet2_legonn.corpora.europarl_st --corpus v1.1 --out data`.
 
 The corpus has a list of segments for each pair of languages and none for recognition alone: `--pairs` says whose source
-side is taken. m4a is decoded once, into `<out>/local/europarl_st_<src>`.
+side is taken. m4a (or the wav or flac that it was converted to) is decoded once, into `<out>/local/europarl_st_<src>`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from pathlib import Path
 
 from espnet2_legonn.corpora.download import Archive, fetch
 from espnet2_legonn.corpora.m4a import DECODERS, convert_all
-from espnet2_legonn.corpora.speech import Tally, check_counts, parse_expected, read_lines, run, write_set
+from espnet2_legonn.corpora.options import Parser
+from espnet2_legonn.corpora.speech import Tally, check_counts, parse_expected, read_lines, run, settle, write_set
 from espnet2_legonn.data.audio import MAX_OVERSHOOT, seconds
 from espnet2_legonn.data.text import normalize
 from espnet2_legonn.errors import DataError, command
 
 SPLITS = ("train", "dev", "test")
+AUDIO = ("audios", "audios/wav", "audios/flac", "audios_wav", "audios_flac", "wav", "flac")
+SUFFIXES = (".m4a", ".wav", ".flac")
 TREATMENTS = ("lc.rm", "tc")
 FS = 16000
 # A segment of another pair is the same speech again when they share more than this, in seconds.
@@ -49,8 +52,8 @@ class Part:
     segments: list[Segment]
 
 
-def read_part(folder: Path, src: str, tgt: str, faults: list[str]) -> Part:
-    """One split of one pair; faults of its files go to `faults`."""
+def read_part(folder: Path, src: str, tgt: str, faults: list[str], bad: list[str], tally: Tally) -> Part:
+    """One split of one pair; faults of its files go to `faults`, those of single segments to `bad`."""
     speeches = read_lines(folder / "speeches.lst", faults)
     names = read_lines(folder / "speakers.lst", faults)
     times = read_lines(folder / "segments.lst", faults)
@@ -70,13 +73,18 @@ def read_part(folder: Path, src: str, tgt: str, faults: list[str]) -> Part:
     for number, line in enumerate(times, start=1):
         place, fields = f"{folder / 'segments.lst'}:{number}", line.split(" ")
         if fault := _segment_fault(fields, speakers):
-            faults.append(f"{place}: {fault}")
+            bad.append(f"{place}: {fault}")
             continue
         key = fields[0], float(fields[1]), float(fields[2])
-        if key in seen:
-            faults.append(f"{place}: '{line}' repeats line {seen[key]}")
-        seen.setdefault(key, number)
         text = texts[src][number - 1] if number <= len(texts[src]) else ""
+        if key in seen:
+            first = seen[key]
+            if text == texts[src][first - 1]:
+                tally.add("dropped, the same line again")
+            else:
+                bad.append(f"{place}: '{line}' repeats line {first} with another text")
+            continue
+        seen[key] = number
         segments.append(Segment(*key, text, place))
     return Part(speakers, segments)
 
@@ -162,16 +170,21 @@ def check_disjoint(parts: dict[str, Part], on_overlap: str, tallies: Mapping[str
 
 
 def tables_of(
-    part: Part, audio: Mapping[str, Path], treatment: str, tally: Tally, faults: list[str]
+    part: Part, audio: Mapping[str, Path], treatment: str, tally: Tally, bad: list[str]
 ) -> dict[str, dict[str, str]]:
-    """Tables of one split; segments beyond their audio go to `faults`."""
+    """Tables of one split; segments beyond their audio go to `bad`, those of speeches without audio are left out."""
     tables: dict[str, dict[str, str]] = {"wav.scp": {}, "segments": {}, "text": {}, "utt2spk": {}}
     lengths: dict[str, float] = {}
     for segment in part.segments:
-        path = audio[segment.speech]
-        length = lengths.setdefault(segment.speech, seconds(str(path)) or 0.0)
+        path = audio.get(segment.speech)
+        if path is None:
+            tally.add("left out, no audio")
+            continue
+        if segment.speech not in lengths:
+            lengths[segment.speech] = seconds(str(path)) or 0.0
+        length = lengths[segment.speech]
         if segment.end > length + MAX_OVERSHOOT or segment.start >= length:
-            faults.append(f"{segment.place}: {segment.start:g} to {segment.end:g} s, {path} lasts {length:.3f} s")
+            bad.append(f"{segment.place}: {segment.start:g} to {segment.end:g} s, {path} lasts {length:.3f} s")
             continue
         tally.add("ends clipped to the audio", segment.end > length)
         text = normalize(segment.text, treatment)
@@ -181,7 +194,8 @@ def tables_of(
         speaker = part.speakers[segment.speech]
         utt = f"{speaker}-{segment.speech}_{round(1000 * segment.start):08d}-{round(1000 * segment.end):08d}"
         if utt in tables["text"]:
-            faults.append(f"{segment.place}: '{utt}' again, times differ by less than a millisecond")
+            bad.append(f"{segment.place}: '{utt}' again, times differ by less than a millisecond")
+            continue
         end = min(segment.end, math.floor(1000 * length) / 1000)
         tables["wav.scp"][segment.speech] = str(path.absolute())
         tables["segments"][utt] = f"{segment.speech} {segment.start:.3f} {end:.3f}"
@@ -201,12 +215,19 @@ class Options:
     on_overlap: str = "error"
     decoder: str = "auto"
     nj: int = 1
+    skip_bad: bool = False
+
+
+def audio_of(folder: Path, speech: str) -> Path | None:
+    """The audio of a speech below `folder` (`v1.1/en`): as shipped, or where people leave what they convert once."""
+    ways = (folder / place / f"{speech}{suffix}" for suffix in SUFFIXES for place in AUDIO)
+    return next((path for path in ways if path.is_file()), None)
 
 
 def find_root(corpus: Path, src: str) -> Path:
     """The folder v1.1 with `src` in it: `corpus` or below it. DataError when there is none."""
     for root in (corpus, corpus / ARCHIVE.folder):
-        if (root / src / "audios").is_dir():
+        if any((root / src / place).is_dir() for place in AUDIO):
             return root
     raise DataError(f"{corpus}: no {ARCHIVE.folder}/{src}/audios; is Europarl-ST v1.1 unpacked there?")
 
@@ -226,21 +247,29 @@ def targets(root: Path, options: Options) -> list[str]:
     return wanted
 
 
-def read_corpus(root: Path, options: Options) -> tuple[dict[str, Part], dict[str, Tally]]:
-    """All splits over the chosen pairs, disjoint. DataError lists every fault of every file."""
+def read_corpus(root: Path, options: Options, bad: list[str] | None = None) -> tuple[dict[str, Part], dict[str, Tally]]:
+    """All splits over the chosen pairs, disjoint; faults of single segments go to `bad`.
+
+    Raises:
+        DataError: every fault of every file; those in `bad`, too, unless they are to be skipped.
+    """
     faults: list[str] = []
+    bad = [] if bad is None else bad
     parts: dict[str, Part] = {}
     tallies = {split: Tally(split) for split in SPLITS}
     for split in SPLITS:
-        read = [read_part(root / options.src / tgt / split, options.src, tgt, faults) for tgt in targets(root, options)]
+        read = [
+            read_part(root / options.src / tgt / split, options.src, tgt, faults, bad, tallies[split])
+            for tgt in targets(root, options)
+        ]
         tallies[split].add("segments", sum(len(part.segments) for part in read))
         parts[split] = unite(read, tallies[split], faults)
         for speech in sorted({s.speech for s in parts[split].segments}):
-            path = root / options.src / "audios" / f"{speech}.m4a"
-            if not path.is_file():
-                faults.append(f"{path}: no such file; {split} has segments of it")
-    if faults:
-        raise DataError(faults)
+            if audio_of(root / options.src, speech) is None:
+                path = root / options.src / "audios" / f"{speech}.m4a"
+                bad.append(f"{path}: no such file; {split} has segments of it (.wav or .flac would do, too)")
+    if faults or (bad and not options.skip_bad):
+        raise DataError(faults + bad)
     check_disjoint(parts, options.on_overlap, tallies)
     return parts, tallies
 
@@ -252,27 +281,29 @@ def prepare(corpus: Path, out: Path, suffix: str, options: Options, expect: Sequ
         DataError: every fault of the corpus; then no data directory is written.
     """
     root = find_root(corpus, options.src)
-    parts, tallies = read_corpus(root, options)
+    wanted = parse_expected(expect, SPLITS)
+    bad: list[str] = []
+    parts, tallies = read_corpus(root, options, bad)
     speeches = sorted({s.speech for part in parts.values() for s in part.segments})
     folder = out / "local" / f"europarl_st_{options.src}"
     audio = {speech: folder / f"{speech}.flac" for speech in speeches}
-    sources = {root / options.src / "audios" / f"{speech}.m4a": path for speech, path in audio.items()}
-    made = convert_all(sources, FS, options.decoder, options.nj)
+    found = {speech: audio_of(root / options.src, speech) for speech in speeches}
+    sources = {path: audio[speech] for speech, path in found.items() if path is not None}
+    made = convert_all(sources, FS, options.decoder, options.nj, bad)
+    audio = {speech: path for speech, path in audio.items() if found[speech] is not None and path.is_file()}
     lines = [f"audio: {made} speeches decoded, {len(audio) - made} kept from before, {folder}"]
-    faults: list[str] = []
-    sets = {split: tables_of(part, audio, options.treatment, tallies[split], faults) for split, part in parts.items()}
-    if faults:
-        raise DataError(faults)
+    sets = {split: tables_of(part, audio, options.treatment, tallies[split], bad) for split, part in parts.items()}
+    lines += settle(bad, options.skip_bad, out / f"left_out_europarl_st{suffix}.txt")
     lines += [f"pairs: {options.src} to {', '.join(targets(root, options))}", *map(str, tallies.values())]
     counts = {split: len(part.segments) for split, part in parts.items()}
-    lines += check_counts(counts, {}, parse_expected(expect), "segments")
+    lines += check_counts(counts, {}, wanted, "segments")
     lines += [write_set(out / f"{split}{suffix}", tables) for split, tables in sets.items()]
     return "\n".join(lines)
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True, help="v1.1, or the folder it is in")
     parser.add_argument("--src", default="en", help="language of the speech")
     parser.add_argument("--pairs", default="de", metavar="all|LANG[,LANG...]", help="target languages (default: de)")
@@ -283,6 +314,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--decoder", choices=DECODERS, default="auto", help="of m4a")
     parser.add_argument("--nj", type=int, default=1, help="processes that decode")
     parser.add_argument("--expect", nargs="+", default=[], metavar="SET=SEGMENTS", help="counts that must be met")
+    parser.add_argument("--skip_bad", action="store_true", help="leave out, count and list what is faulty")
     parser.add_argument("--download", action="store_true", help="get the corpus if it is not below --corpus")
     return parser
 
@@ -291,7 +323,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare the corpus; 0 when it succeeded."""
     args = get_parser().parse_args(argv)
-    options = Options(args.src, args.pairs, args.treatment, args.on_overlap, args.decoder, args.nj)
+    options = Options(args.src, args.pairs, args.treatment, args.on_overlap, args.decoder, args.nj, args.skip_bad)
 
     def work() -> str:
         if args.download and not any((r / args.src).is_dir() for r in (args.corpus, args.corpus / ARCHIVE.folder)):

@@ -1,4 +1,7 @@
-"""AAC and whatever else libsndfile cannot read, once, to FLAC: with PyAV (`av`) or, without it, with ffmpeg."""
+"""AAC and whatever else libsndfile cannot read, once, to FLAC: with PyAV (`av`) or, without it, with ffmpeg.
+
+wav and flac need neither.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,12 @@ from pathlib import Path
 import soundfile as sf
 from tqdm import tqdm
 
+from espnet2_legonn.data.audio import change_rate, read_audio, to_int16
 from espnet2_legonn.data.tables import atomic_path
 from espnet2_legonn.errors import DataError
 
 DECODERS = ("auto", "av", "ffmpeg")
+NATIVE = (".wav", ".flac")  # libsndfile reads them
 
 
 def choose_decoder(name: str) -> str:
@@ -41,12 +46,20 @@ def convert(source: Path, dest: Path, fs: int, decoder: str) -> None:
         DataError: it cannot be decoded, or has no sound.
     """
     with atomic_path(dest) as temporary:
-        if decoder == "av":
+        if source.suffix.lower() in NATIVE:
+            _with_soundfile(source, temporary, fs)
+        elif decoder == "av":
             _with_av(source, temporary, fs)
         else:
             _with_ffmpeg(source, temporary, fs)
         if not sf.info(str(temporary)).frames:
             raise DataError(f"{source}: no sound in it")
+
+
+def _with_soundfile(source: Path, dest: Path, fs: int) -> None:
+    samples, rate = read_audio(str(source))
+    pcm, _ = to_int16(change_rate(samples.mean(axis=1), rate, fs))
+    sf.write(dest, pcm, fs, format="FLAC", subtype="PCM_16")
 
 
 def _with_av(source: Path, dest: Path, fs: int) -> None:
@@ -95,8 +108,13 @@ def _each(files: Mapping[Path, Path], fs: int, decoder: str, nj: int) -> Iterato
         yield from (job.result() for job in concurrent.futures.as_completed(jobs))
 
 
-def convert_all(files: Mapping[Path, Path], fs: int, decoder: str = "auto", nj: int = 1) -> int:
+def convert_all(
+    files: Mapping[Path, Path], fs: int, decoder: str = "auto", nj: int = 1, bad: list[str] | None = None
+) -> int:
     """Convert each file that has no result newer than itself; how many that were.
+
+    Args:
+        bad: faults go there; what could not be converted has no result.
 
     Raises:
         DataError: all that could not be converted; the others are kept for the next run.
@@ -104,12 +122,15 @@ def convert_all(files: Mapping[Path, Path], fs: int, decoder: str = "auto", nj: 
     todo = {s: d for s, d in files.items() if not d.is_file() or d.stat().st_mtime < s.stat().st_mtime}
     if not todo:
         return 0
-    decoder = choose_decoder(decoder)
+    if any(source.suffix.lower() not in NATIVE for source in todo):
+        decoder = choose_decoder(decoder)
     with tqdm(total=len(todo), desc="decode", unit="file", delay=1) as bar:
         faults = []
         for fault in _each(todo, fs, decoder, nj):
             faults += [fault] if fault else []
             bar.update()
-    if faults:
+    if faults and bad is None:
         raise DataError(sorted(faults))
-    return len(todo)
+    if bad is not None:
+        bad += sorted(faults)
+    return len(todo) - len(faults)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
+from espnet2_legonn.data.walk import files_below
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.lines import scan
 
@@ -69,7 +70,7 @@ def catalogue(folder: Path) -> dict[str, File]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; the recipe's README says what belongs there")
     found: dict[str, File] = {}
-    for path in sorted((p for p in folder.rglob("*") if p.is_file()), key=lambda p: (len(p.parts), str(p))):
+    for path in sorted(files_below(folder), key=lambda p: (len(p.parts), str(p))):
         found.setdefault(path.name.removesuffix(".gz"), File(path))
         if path.suffix == ".zip":
             try:

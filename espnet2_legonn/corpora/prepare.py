@@ -17,10 +17,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TextIO
 
+from espnet2_legonn.corpora.options import Parser
 from espnet2_legonn.corpora.parallel import Corpus, EvalSet, Pair, check, read
 from espnet2_legonn.corpora.treatment import Treatment
 from espnet2_legonn.data.tables import atomic_text, format_row
 from espnet2_legonn.errors import DataError, LegoNNError, complain
+from espnet2_legonn.schema import nearest
 
 CHUNK = 2000  # pairs given to a process at a time
 SHOWN = 1000  # faults printed
@@ -246,31 +248,39 @@ def write_test(
     print(digests(folder, ("src_text", "text", *extra)))
 
 
-def expected(entries: Sequence[str], published: Mapping[str, Published]) -> dict[str, Published]:
+def expected(
+    entries: Sequence[str], published: Mapping[str, Published], names: Iterable[str] = ()
+) -> dict[str, Published]:
     """Published numbers with those of the command line (``NAME=N``) in their place.
 
+    Args:
+        names: what may be expected beside what is published: every corpus and set of the recipe.
+
     Raises:
-        DataError: an entry is not NAME=N.
+        DataError: an entry is not NAME=N, or nothing of this name is counted.
     """
     known = dict(published)
+    counted = {*published, *names}
     for entry in entries:
         name, equals, number = entry.partition("=")
         if not equals or not number.isdigit():
             raise DataError(f"--expect {entry}: NAME=N is expected, for instance newstest2014=3003")
+        if name not in counted:
+            raise DataError(f"--expect {entry}: nothing is called {name}{nearest(name, sorted(counted))}")
         known[name] = Published(int(number))
     return known
 
 
 def parser(description: str | None, ratio: float, tokens: int) -> argparse.ArgumentParser:
     """Options that all parallel corpora have."""
-    made = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    made = Parser(description=description, allow_abbrev=False)
     add = made.add_argument
     add("corpus", type=Path, help="folder with the files named in the recipe's README")
     add("--out", type=Path, default=Path("data"), help="where data directories go (default: data)")
     add("--max_ratio", type=float, default=ratio, help=f"longer / shorter side (default: {ratio:g}, the paper's)")
     add("--max_tokens", type=int, default=tokens, help=f"of each side (default: {tokens}, the paper's)")
     add("--nj", type=int, default=1, help="processes that tokenise")
-    add("--skip_malformed", action="store_true", help="list malformed lines in malformed.txt instead of stopping")
+    add("--skip_malformed", "--skip_bad", action="store_true", help="list malformed lines in malformed.txt, go on")
     add("--expect", nargs="+", default=[], metavar="NAME=N", help="numbers of pairs, instead of the published ones")
     return made
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from espnet2_legonn.data.datadir import DataDir, validate, write_datadir
+from espnet2_legonn.data.tables import atomic_text
 from espnet2_legonn.errors import DataError, LegoNNError, complain
 from espnet2_legonn.lines import scan
+from espnet2_legonn.schema import nearest
 from espnet2_legonn.zoo.files import sha256_of
 
 SHOWN = 1000  # faults printed
@@ -71,12 +73,41 @@ def write_set(folder: Path, tables: Mapping[str, Mapping[str, str]]) -> str:
     return "\n".join([size, *(f"{folder / name}: sha256 {sha256_of(folder / name)}" for name in names)])
 
 
-def parse_expected(given: Sequence[str] | None) -> dict[str, int]:
-    """`train=92973 dev=507` to numbers by name. DataError names what is not of this form."""
+def settle(bad: Sequence[str], skip_bad: bool, listed: Path) -> list[str]:
+    """Faults that concern single segments: they stop a reader, or are left out, counted and listed.
+
+    Args:
+        skip_bad: leave them out.
+        listed: file for the list; one of an earlier run goes.
+
+    Returns:
+        a line for the report, if there were any.
+
+    Raises:
+        DataError: there are some and they are not to be skipped.
+    """
+    if bad and not skip_bad:
+        raise DataError([*bad, "--skip_bad leaves out and lists what is named above"])
+    listed.unlink(missing_ok=True)
+    if not bad:
+        return []
+    with atomic_text(listed) as stream:
+        stream.writelines(fault.replace("\n", " ") + "\n" for fault in bad)
+    return [f"left out as faulty: {len(bad)}, listed in {listed}; the first: {bad[0]}"]
+
+
+def parse_expected(given: Sequence[str] | None, names: Collection[str]) -> dict[str, int]:
+    """`train=92973 dev=507` to numbers by name.
+
+    Raises:
+        DataError: what is not of this form, and names that are not counted (none of `names`).
+    """
     expected, faults = {}, []
     for item in given or ():
         name, _, number = item.partition("=")
-        if name and number.isdecimal():
+        if name and name not in names:
+            faults.append(f"--expect {item}: nothing is called {name}{nearest(name, names)}; {', '.join(names)}")
+        elif name and number.isdecimal():
             expected[name] = int(number)
         else:
             faults.append(f"--expect {item}: write NAME=NUMBER, for instance train=92973")
@@ -92,7 +123,8 @@ def check_counts(
 
     Args:
         found: counts by data set.
-        published: accepted counts by data set. They bind only counts of their scale (at least half), so that
+        published: accepted counts by data set, a `range` where a faithful copy may differ.
+            They bind only counts of their scale (at least half), so that
             excerpts and fixtures pass.
         expected: of the user, binding at any scale; they win over the published ones.
         what: is counted, for the message.
@@ -111,7 +143,9 @@ def check_counts(
         if number in wanted:
             agreed.append(f"{name}: {number} {what}, as {'expected' if name in expected else 'published'}")
         else:
-            choice = " or ".join(str(n) for n in wanted)
+            span = published.get(name) if name not in expected else None
+            many = f"{wanted[0]} to {wanted[-1]}" if isinstance(span, range) else ""
+            choice = many or " or ".join(str(n) for n in wanted)
             faults.append(
                 f"{name}: {number} {what}, {choice} {'expected' if name in expected else 'published'}; "
                 f"is the corpus complete? --expect {name}={number} accepts it"

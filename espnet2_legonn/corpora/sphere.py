@@ -11,12 +11,13 @@ import io
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import soundfile as sf
 
+from espnet2_legonn.data.walk import files_below
 from espnet2_legonn.errors import DataError, command
 
 SIDES = ("A", "B")
@@ -73,16 +74,16 @@ def read_header(path: Path | str) -> Header:
 
 
 def find(folder: Path) -> dict[str, Path]:
-    """SPHERE files anywhere below a folder by their name without suffix, in lower case.
+    """SPHERE files anywhere below a folder, links entered, by their name without suffix, in lower case.
 
     Raises:
         DataError: no file at all, or two of one name.
     """
     found: dict[str, Path] = {}
     faults: list[str] = []
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() == ".sph" and p.is_file()):
+    for path in (p for p in files_below(folder) if p.suffix.lower() == ".sph"):
         name = path.stem.lower()
-        if name in found:
+        if name in found and not path.samefile(found[name]):
             faults.append(f"{path}: a second {name}; the first is {found[name]}")
         found.setdefault(name, path)
     if not found:
@@ -92,8 +93,11 @@ def find(folder: Path) -> dict[str, Path]:
     return found
 
 
-def sides(files: dict[str, Path]) -> tuple[dict[str, str], dict[str, float]]:
+def sides(files: Mapping[str, Path], bad: list[str] | None = None) -> tuple[dict[str, str], dict[str, float]]:
     """wav.scp and duration of both sides (`<name>-A`, `<name>-B`) of every file.
+
+    Args:
+        bad: faults go there, and the files that have them are left out.
 
     Raises:
         DataError: files that are not SPHERE, have not two channels, or are compressed while sph2pipe is not installed.
@@ -107,16 +111,26 @@ def sides(files: dict[str, Path]) -> tuple[dict[str, str], dict[str, float]]:
         except DataError as error:
             faults += error.faults
             continue
+        before = len(faults)
         if header.channels != len(SIDES):
             faults.append(f"{path}: {header.channels} channels, {len(SIDES)} expected (a side each)")
         if header.compressed and shutil.which("sph2pipe") is None:
             faults.append(f"{path}: shorten-compressed; install sph2pipe (LDC) and put it on PATH")
+        if len(faults) > before:
+            continue
         for channel, side in enumerate(SIDES, start=1):
             specs[f"{name}-{side}"] = _command(path, header, channel)
             seconds[f"{name}-{side}"] = header.seconds
-    if faults:
+    if faults and bad is None:
         raise DataError(faults)
+    if bad is not None:
+        bad += faults
     return specs, seconds
+
+
+def side_tables(specs: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """wav.scp and reco2file_and_channel of call sides `<file>-<A|B>`."""
+    return {"wav.scp": dict(specs), "reco2file_and_channel": {s: f"{s[:-2]} {s[-1]}" for s in specs}}
 
 
 def _command(path: Path, header: Header, channel: int) -> str:

@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from espnet2_legonn.corpora.speech import read_lines
 from espnet2_legonn.errors import DataError
 
 _ASIDE = re.compile(r"<[be]_aside>", re.IGNORECASE)
@@ -64,13 +63,14 @@ def read_acronyms(dictionary: Path) -> dict[str, str]:
 
     The 26 letters themselves are among them.
 
+    A byte that is not UTF-8 spoils its word alone: no acronym has one.
+
     Raises:
-        DataError: a missing file, or lines not in UTF-8.
+        DataError: a missing file.
     """
-    faults: list[str] = []
-    lines = read_lines(dictionary, faults)
-    if faults:
-        raise DataError(faults)
+    if not dictionary.is_file():
+        raise DataError(f"{dictionary}: no such file")
+    lines = dictionary.read_text(encoding="utf-8", errors="replace").split("\n")
     found = {letter: letters(letter) for letter in _LETTERS}
     for line in lines[1:]:  # the first line is a title
         fields = line.split()

@@ -20,12 +20,23 @@ from espnet2_legonn.interface import JOINT
 # kept       given text as it is, `@@ ` and all
 TREATMENTS = ("tc.tok", "lc.tok", "lc.rm", "undone", "kept")
 
-_ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&apos;", "'"), ("&amp;", "&"))
+# As Moses escapes them; the ampersand comes last, so that nothing is undone twice.
+_ENTITIES = (
+    ("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&apos;", "'"), ("&#39;", "'"), ("&#124;", "|"), ("&#91;", "["),
+    ("&#93;", "]"), ("&amp;", "&"),
+)  # fmt: skip
 
 
 def undo_bpe(text: str) -> str:
     """Words of subword-nmt's pieces: ``ap@@ proved`` -> ``approved``."""
     return JOINT.sub("", text)
+
+
+def undo_entities(text: str) -> str:
+    """Characters of Moses' and SGML's entities: ``it&apos;s`` -> ``it's``; some corpora and test sets are escaped."""
+    for entity, character in _ENTITIES:
+        text = text.replace(entity, character)
+    return text
 
 
 @functools.cache
@@ -44,10 +55,8 @@ def moses(text: str, language: str, split_hyphens: bool) -> str:
     Args:
         split_hyphens: ``-a``: ``public-transport`` -> ``public @-@ transport``.
     """
-    for entity, character in _ENTITIES:  # some test sets are escaped already
-        text = text.replace(entity, character)
     normalizer, tokenizer = _moses(language)
-    clean = normalizer.normalize(normalize(text, "tc"))
+    clean = normalizer.normalize(normalize(undo_entities(text), "tc"))
     return str(tokenizer.tokenize(clean, aggressive_dash_splits=split_hyphens, return_str=True, escape=True))
 
 
@@ -72,7 +81,7 @@ class Treatment:
     def __call__(self, text: str) -> str:
         """Treated text, its tokens separated by one blank."""
         if self.name == "lc.rm":
-            return normalize(text, "lc.rm")
+            return normalize(undo_entities(text), "lc.rm")
         if self.name in ("undone", "kept"):
             return " ".join((undo_bpe(text) if self.name == "undone" else text).split())
         tokens = moses(text, self.language, self.split_hyphens)

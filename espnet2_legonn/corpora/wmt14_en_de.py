@@ -117,7 +117,7 @@ def copy_vocabulary(files: Mapping[str, File], corpus: Path, folder: Path) -> No
 def prepare(args: argparse.Namespace) -> None:
     """Write ``train_en_de``, ``newstest2013`` and the test sets."""
     files = catalogue(args.corpus)
-    published = expected(args.expect, PUBLISHED)
+    published = expected(args.expect, PUBLISHED, ("wmt14", *RAW, *args.tests))
     given = args.preparation == "given"
     corpora = pick(files, {"wmt14": [(f"{GIVEN}.en", f"{GIVEN}.de")]} if given else RAW, args.corpus)
     tests = tests_of(files, (VALID, *args.tests), args.corpus, given and args.bpe == "kept")

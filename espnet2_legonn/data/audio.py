@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ INT16 = 32768
 MAX_OVERSHOOT = 0.5
 # Decoders differ by a frame in what they take for the silence that an mp3 encoder adds.
 MP3_SLACK = 1152
+_ARK = re.compile(r"(.+):(\d+)")
 _REMEDY = "for a format libsndfile lacks, let wav.scp run a decoder: `ffmpeg -v error -i FILE -f wav - |`"
 
 
@@ -29,8 +31,14 @@ def is_pipe(spec: str) -> bool:
     return spec.rstrip().endswith("|")
 
 
+def archive_of(spec: str) -> Path | None:
+    """The file of `file.ark:offset`; None for other values of wav.scp, and for a file that is called like that."""
+    match = _ARK.fullmatch(spec)
+    return None if match is None or Path(spec).is_file() or not Path(match[1]).is_file() else Path(match[1])
+
+
 def read_audio(spec: str) -> tuple[np.ndarray, int]:
-    """Decode a whole recording: wav, flac, ogg, opus, mp3, sph (PCM), ... or the output of a command.
+    """Decode a whole recording: wav, flac, ogg, opus, mp3, sph (PCM), ..., `file.ark:offset`, or a command's output.
 
     Args:
         spec: a value of wav.scp. A trailing `|` makes it a shell command, as in Kaldi: run only wav.scp
@@ -78,7 +86,7 @@ def seconds(spec: str, fs: int | None = None) -> float | None:
     if fs is not None and rate != fs:
         raise DataError(f"'{spec}' is sampled at {rate} Hz, {fs} Hz expected; format it with --fs {fs}")
     if fs is not None and channels != 1:
-        raise DataError(f"'{spec}' has {channels} channels, 1 expected; format it with --mono")
+        raise DataError(f"'{spec}' has {channels} channels, 1 expected; format it with --channel")
     return frames / rate
 
 
@@ -89,7 +97,7 @@ def _opened(spec: str) -> Iterator[sf.SoundFile]:
     Raises:
         DataError: it is not, or libsndfile cannot open or (inside the block) decode it.
     """
-    with contextlib.closing(io.BytesIO(_run(spec)) if is_pipe(spec) else _file(spec)) as stream:
+    with contextlib.closing(io.BytesIO(_run(spec)) if is_pipe(spec) else _stored(spec) or _file(spec)) as stream:
         lost = missing(stream)
         stream.seek(0)
         try:
@@ -112,6 +120,38 @@ def _cut_short(spec: str, promised: float | None, there: float | None) -> str:
     told = "more" if promised is None else f"{promised:.2f} s"
     have = "less" if there is None else f"{there:.2f} s"
     return f"'{spec}' is cut short: its header promises {told}, {have} can be read; get it again"
+
+
+def _stored(spec: str) -> BinaryIO | None:
+    """One recording of a kaldiio archive, `file.ark:offset`; None if the value is no such place.
+
+    ESPnet's `flac.ark` and `wav.ark` hold whole sound files: behind the word AUDIO and their length, or as they are.
+    kaldiio itself would also unpickle what it meets there, so the bytes are handed to libsndfile here.
+
+    Raises:
+        DataError: something else is stored there.
+    """
+    archive = archive_of(spec)
+    if archive is None:
+        return None
+    with _file(str(archive)) as stream:
+        stream.seek(int(spec.rpartition(":")[2]))
+        kind = stream.read(5)
+        if kind == b"AUDIO":
+            size = stream.read(1)
+            length = int.from_bytes(stream.read(size[0] if size else 0), "little")
+            data = stream.read(length)
+            if len(data) < length:
+                raise DataError(f"'{spec}' is cut short: {len(data)} of {length} bytes are there; get it again")
+            return io.BytesIO(data)
+        if kind[:4] == b"RIFF":
+            return io.BytesIO(kind + (rest := stream.read(3)) + stream.read(int.from_bytes(kind[4:] + rest, "little")))
+        if kind[:4] == b"fLaC":
+            return io.BytesIO(kind + stream.read())
+    what = "a matrix: features or alignments" if kind[:2] == b"\0B" else f"{kind!r}"
+    raise DataError(
+        f"'{spec}': no sound is stored there, but {what}; modules read sound, give wav.scp of feats_type raw"
+    )
 
 
 def _file(spec: str) -> BinaryIO:
@@ -152,11 +192,11 @@ def to_mono(samples: np.ndarray, mono: str | None) -> np.ndarray:
     if channels == 1:
         return samples[:, 0]
     if mono is None:
-        raise DataError(f"has {channels} channels, 1 expected; choose with --mono mean or --mono 0")
+        raise DataError(f"has {channels} channels, 1 expected; choose with --channel mean or --channel 0")
     if mono == "mean":
         return samples.mean(axis=1)
     if not mono.isdecimal() or int(mono) >= channels:
-        raise DataError(f"has {channels} channels, --mono {mono} asked; use mean or 0..{channels - 1}")
+        raise DataError(f"has {channels} channels, --channel {mono} asked; use mean or 0..{channels - 1}")
     return samples[:, int(mono)]
 
 

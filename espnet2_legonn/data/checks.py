@@ -111,6 +111,7 @@ class Wanted:
         files: tables by name.
         spk_sort: the order of speakers agrees with the order of utterances.
         allow_empty_text: an utterance may have no words, but in the tables ``filled``.
+        sorted: keys go up; if not, tables in another order are named in ``Checker.unsorted`` alone.
         durations: value of wav.scp -> seconds (None: unknown); called per recording, errors it raises are
             collected.
     """
@@ -122,6 +123,7 @@ class Wanted:
     allow_empty_text: bool = False
     durations: Callable[[str], float | None] | None = None
     filled: tuple[str, ...] = ()
+    sorted: bool = True
 
 
 class Checker:
@@ -131,6 +133,7 @@ class Checker:
         self.path, self.wanted = path, wanted
         self.rows: dict[str, list[Row]] = {}
         self.faults: list[str] = []
+        self.unsorted: list[str] = []
         for name in names:
             self.rows[name], faults = scan_table(path / name)
             self.faults += faults
@@ -187,6 +190,9 @@ class Checker:
                     row.line,
                     f"{shown(row.key)} occurs twice: it repeats line {seen[row.key]}; ids must be unique",
                 )
+            elif row.key < last and not self.wanted.sorted:
+                if name not in self.unsorted:
+                    self.unsorted.append(name)
             elif row.key < last:
                 self._fault(
                     name,

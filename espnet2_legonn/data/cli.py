@@ -59,7 +59,8 @@ def _subset(args: argparse.Namespace) -> str:
 
 
 def _copy(args: argparse.Namespace) -> str:
-    count = dirops.copy(args.source, args.dest, utt_prefix=args.utt_prefix, spk_prefix=args.spk_prefix)
+    prefixes = {"utt_prefix": args.utt_prefix, "spk_prefix": args.spk_prefix}
+    count = dirops.copy(args.source, args.dest, **prefixes, pair=args.pair)
     return f"{count} utterances in {args.dest}"
 
 
@@ -167,6 +168,9 @@ def _add_directories(subs: argparse._SubParsersAction) -> None:
     p.add_argument("dest", type=Path)
     p.add_argument("--utt_prefix", default="", help="for utterances and recordings")
     p.add_argument("--spk_prefix", default="", help="for speakers")
+    p.add_argument(
+        "--pair", nargs=2, metavar=("SRC", "TGT"), help="texts that become src_text and text: text.tc.de text.tc.en"
+    )
 
 
 def _add_audio(subs: argparse._SubParsersAction) -> None:
@@ -179,7 +183,12 @@ def _add_audio(subs: argparse._SubParsersAction) -> None:
     p.add_argument("dest", type=Path)
     p.add_argument("--fs", help="resample to this rate, e.g. 16000 or 16k (default: all must have one rate)")
     p.add_argument("--audio_format", default="flac", choices=list(format_wav.FORMATS))
-    p.add_argument("--mono", help="of several channels: mean, or a channel number (default: an error)")
+    p.add_argument(
+        "--mono",
+        "--channel",
+        metavar="mean|N",
+        help="of several channels: mean, or a channel number (default: an error)",
+    )
     p.add_argument("--nj", type=int, default=1, help="processes (default: 1)")
     p.add_argument(
         "--skip_bad",

@@ -6,6 +6,7 @@ applied after cutting.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -67,7 +68,8 @@ class DataDir:
     def tables(self, *files: str, without: Collection[str] = ()) -> dict[str, dict[str, str]]:
         """All tables by name, as a step needs them: checked as `validate` checks them.
 
-        An utterance may have no words: `filter` drops and counts it. The order of speakers does not matter.
+        An utterance may have no words: `filter` drops and counts it. The order of speakers and of lines does not
+        matter; tables in another order are sorted, which is said once.
 
         Args:
             files: tables that the step cannot do without.
@@ -76,8 +78,12 @@ class DataDir:
         Raises:
             DataError: every fault of the directory.
         """
-        wanted = Wanted(text=False, wav=False, files=files, spk_sort=False, allow_empty_text=True)
-        return self.check(wanted, without).tables()
+        wanted = Wanted(text=False, wav=False, files=files, spk_sort=False, allow_empty_text=True, sorted=False)
+        checker = self.check(wanted, without)
+        tables = checker.tables()
+        if checker.unsorted:
+            logging.warning("%s: %s not in byte order; what is written is", self.path, ", ".join(checker.unsorted))
+        return {name: dict(sorted(table.items())) for name, table in tables.items()}
 
 
 def write_datadir(path: Path | str, tables: Mapping[str, Mapping[str, str]]) -> DataDir:

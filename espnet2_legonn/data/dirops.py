@@ -142,13 +142,27 @@ def _whole_speakers(utt2spk: Mapping[str, str], number: int) -> list[str]:
     return kept
 
 
-def copy(source: Path | str, dest: Path | str, *, utt_prefix: str = "", spk_prefix: str = "") -> int:
+def copy(
+    source: Path | str,
+    dest: Path | str,
+    *,
+    utt_prefix: str = "",
+    spk_prefix: str = "",
+    pair: Sequence[str] | None = None,
+) -> int:
     """Copy a data directory, renaming ids in all tables; returns its number of utterances.
 
+    Args:
+        pair: texts as ESPnet's translation recipes name them (`text.tc.de`, `text.tc.en`): they become src_text, text.
+
     Raises:
-        DataError: the directory has faults, or a prefix makes what is no id.
+        DataError: the directory has faults or not both texts, or a prefix makes what is no id.
     """
-    tables = rename(DataDir(source).tables(), utt_prefix, spk_prefix)
+    found = DataDir(source).tables(*(pair or ()))
+    if pair:
+        both = found.pop(pair[0]), found.pop(pair[1])
+        found["src_text"], found["text"] = both
+    tables = rename(found, utt_prefix, spk_prefix)
     if utt_prefix and "utt2uniq" not in tables:
         tables["utt2uniq"] = {utt: utt.removeprefix(utt_prefix) for utt in tables["utt2spk"]}
     write_datadir(dest, tables)

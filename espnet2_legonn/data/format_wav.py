@@ -24,7 +24,7 @@ from tqdm import tqdm
 from espnet2_legonn.data import audio
 from espnet2_legonn.data.checks import ROUNDING
 from espnet2_legonn.data.datadir import DataDir, restrict, write_datadir
-from espnet2_legonn.data.tables import atomic_path, atomic_text, split_fields, table_kind
+from espnet2_legonn.data.tables import atomic_path, atomic_text, scan_table, split_fields, table_kind
 from espnet2_legonn.errors import DataError
 
 FORMATS = {"flac": "FLAC", "wav": "WAV"}
@@ -155,8 +155,8 @@ def _plan(source: Path, dest: Path, tables: dict[str, dict[str, str]], options: 
     speeds = tables.get("utt2speed", {})
     groups: dict[str, list[Cut]] = {}
     stamps: dict[str, str] = {}
-    # The tables are valid: every line is an utterance, so its place in the table is its line.
-    for line, (utt, value) in enumerate(segments.items(), start=1):
+    lines = {row.key: row.line for row in scan_table(source / name)[0]}
+    for utt, value in segments.items():
         fields = split_fields(value)
         spec = wavs[fields[0]]
         stamp = stamps.setdefault(spec, _stamp(spec))
@@ -166,13 +166,13 @@ def _plan(source: Path, dest: Path, tables: dict[str, dict[str, str]], options: 
         # 256 folders: one folder with a million files is slow on network file systems.
         folder = hashlib.sha256(utt.encode()).hexdigest()[:2]
         out = str(dest / "data" / folder / f"{utt}.{options.audio_format}")
-        groups.setdefault(spec, []).append(Cut(utt, f"{source / name}:{line}", start, end, speed, out, digest))
+        groups.setdefault(spec, []).append(Cut(utt, f"{source / name}:{lines[utt]}", start, end, speed, out, digest))
     return [Job(spec, tuple(cuts)) for spec, cuts in groups.items()]
 
 
 def _stamp(spec: str) -> str:
     """A source's identity: its name and, for a file, size and time of change."""
-    path = Path(spec)
+    path = audio.archive_of(spec) or Path(spec)
     if audio.is_pipe(spec) or not path.is_file():
         return spec
     stat = path.stat()

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet2_legonn.errors import DataError, LegoNNError
+from espnet2_legonn.errors import DataError, command
 from espnet2_legonn.recipe.paper_tables import LOSS
 from espnet2_legonn.schema import nearest
 from espnet2_legonn.scoring.tables import write_report
@@ -40,6 +40,7 @@ def valid_loss(exp: Path, module: str, out: Path) -> float:
     return value
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the loss."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -47,11 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="folder for result.json")
     parser.add_argument("--module", default="encoder")
     args = parser.parse_args(argv)
-    try:
-        print(f"{args.exp}: CTC loss of {args.module}: {valid_loss(args.exp, args.module, args.out):.3f}")
-    except LegoNNError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    print(f"{args.exp}: CTC loss of {args.module}: {valid_loss(args.exp, args.module, args.out):.3f}")
     return 0
 
 

@@ -78,9 +78,9 @@ def test_mono_is_a_choice():
     assert audio.to_mono(stereo, "mean").tolist() == [0.5, 0.5]
     assert audio.to_mono(stereo, "1").tolist() == [0.0, 0.5]
     assert audio.to_mono(stereo[:, :1], None).tolist() == [1.0, 0.5]
-    with pytest.raises(DataError, match="has 2 channels, 1 expected; choose with --mono"):
+    with pytest.raises(DataError, match="has 2 channels, 1 expected; choose with --channel"):
         audio.to_mono(stereo, None)
-    with pytest.raises(DataError, match="--mono 2 asked; use mean or 0..1"):
+    with pytest.raises(DataError, match="--channel 2 asked; use mean or 0..1"):
         audio.to_mono(stereo, "2")
 
 

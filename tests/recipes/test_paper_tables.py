@@ -62,20 +62,20 @@ def test_a_loss_beside_scores_and_a_note(tmp_path: Path, capsys: pytest.CaptureF
     tests = [f"tok_{year}" for year in (11, 12, 14, 15, 16)]
     means = [round(sum(row.values[c] for c in tests) / 5, 2) for row in TABLES["VIII"].rows.values()]
     assert means == [28.56, 28.78, 18.32, 27.06, 27.68]
-    assert main(["IX", "--found", f"IX.asr_wemb.loss={wer}"]) == 1
+    assert main(["IX", "--found", f"IX.asr_wemb.loss={wer}"]) == 2
     assert "is wer, the paper measured ctc_loss" in capsys.readouterr().err
 
 
 def test_the_loss_of_a_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     exp = tmp_path / "exp"
     exp.mkdir()
-    assert valid_loss.main([str(exp), str(tmp_path / "out")]) == 1
+    assert valid_loss.main([str(exp), str(tmp_path / "out")]) == 2
     assert "checkpoint.pth: no such file; stage 11 writes it" in capsys.readouterr().err
     stats = {1: {"valid": {"ctc_encoder": 2.0}}, 2: {"valid": {"ctc_encoder": 0.75, "acc": 0.5}}}
     torch.save({"reporter": {"stats": stats, "epoch": 2}}, exp / "checkpoint.pth")
     assert valid_loss.main([str(exp), str(tmp_path / "out")]) == 0
     assert read_score(tmp_path / "out") == Score("ctc_loss", 0.75)
-    assert valid_loss.main([str(exp), str(tmp_path / "out"), "--module", "encodr"]) == 1
+    assert valid_loss.main([str(exp), str(tmp_path / "out"), "--module", "encodr"]) == 2
     assert "no CTC loss of 'encodr' (did you mean 'encoder'?)" in capsys.readouterr().err
 
 

@@ -139,18 +139,45 @@ def test_a_text_without_words_has_an_empty_answer(caplog: pytest.LogCaptureFixtu
     assert nothing.nbest[0].text == nothing.interfaces["encoder"].text == {"u": ""}
 
 
-def test_all_faulty_sound_is_named_before_decoding(tmp_path: Path) -> None:
+def test_one_unreadable_file_never_loses_a_set(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its answer is empty, it is counted and named; all of them, another rate and channels are still errors."""
     sf.write(tmp_path / "good.wav", np.zeros(FS), FS)
     sf.write(tmp_path / "fast.wav", np.zeros(FS), 2 * FS)
     (tmp_path / "bad.wav").write_bytes(b"no sound")
     chain = build(SPEECH)
     inputs = {f"u{i}": str(tmp_path / f"{name}.wav") for i, name in enumerate(("good", "bad", "none"))}
+    inputs |= {"u3": "exit 3 |", "u4": f"cat {tmp_path / 'good.wav'} |"}
+    decoded = decode_table(chain, inputs, BeamOptions())
+    for tables in (*decoded.nbest, *decoded.interfaces.values()):
+        assert tables.text.keys() == tables.score.keys() == inputs.keys()
+        assert tables.text["u1"] == tables.text["u2"] == tables.text["u3"] == ""
+    assert decoded.nbest[0].text["u4"] == decoded.nbest[0].text["u0"]  # a command is run when its turn has come
+    assert "3 inputs cannot be read; their answer is empty: u1 u2 u3" in caplog.text
+    assert "utterance u1: cannot decode" in caplog.text and "no such file" in caplog.text
     with pytest.raises(DataError) as caught:
-        decode_table(chain, inputs, BeamOptions())
-    told = "\n".join(caught.value.faults)
-    assert "utterance u1: cannot decode" in told and "utterance u2: " in told and "no such file" in told
-    with pytest.raises(DataError, match=rf"^utterance b: .*fast.wav: sampled at {2 * FS} Hz"):
+        decode_table(chain, {"u1": inputs["u1"], "u2": inputs["u2"]}, BeamOptions())
+    assert len(caught.value.faults) == 2
+    with pytest.raises(DataError, match=rf"^utterance b: .*fast.wav' is sampled at {2 * FS} Hz"):
         decode_table(chain, {"a": inputs["u0"], "b": str(tmp_path / "fast.wav")}, BeamOptions())
+
+
+def test_channel_and_archive_in_decoding(tmp_path: Path) -> None:
+    kaldiio = pytest.importorskip("kaldiio")
+    rng = np.random.default_rng(0)
+    two = (3000 * rng.standard_normal((FS, 2))).astype(np.int16)
+    sf.write(tmp_path / "two.wav", two, FS)
+    kaldiio.save_ark(
+        str(tmp_path / "a.ark"), {"u": (FS, two[:, 1])}, scp=str(tmp_path / "a.scp"), write_function="soundfile",
+        write_kwargs={"format": "flac"},
+    )  # fmt: skip
+    chain = build(SPEECH)
+    stored = (tmp_path / "a.scp").read_text().split()[1]
+    one = decode_table(chain, {"u": stored}, BeamOptions()).nbest[0].score
+    assert decode_table(chain, {"u": str(tmp_path / "two.wav")}, BeamOptions(), channel="1").nbest[0].score == one
+    with pytest.raises(DataError, match="has 2 channels, 1 expected; choose with --channel"):
+        decode_table(chain, {"u": str(tmp_path / "two.wav")}, BeamOptions())
+    with pytest.raises(DataError, match="--channel 7 asked"):
+        decode_table(chain, {"u": str(tmp_path / "two.wav")}, BeamOptions(), channel="7")
 
 
 def test_answers_are_one_line_whatever_a_token_holds(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ input=speech         # speech | text
 speed_perturb_factors=   # for speech: "0.9 1.0 1.1"
 fs=16k
 audio_format=flac
+channel=             # of audio with several channels: mean, or a number from 0
 min_wav_duration=0.1
 max_wav_duration=20
 max_tokens=250       # words of a text, stage 4
@@ -32,6 +33,8 @@ max_ratio=           # longer / shorter side of a translation, stage 4; 1.5 in t
 # Vocabularies (stage 5)
 lang=en              # of the target
 src_lang=
+src_case=            # text: data/<set> has text.<case>.<lang> as in ESPnet, and not src_text and text; tc, lc.rm, ...
+tgt_case=            # of the target; default: src_case
 token_type=bpe       # bpe | char | word
 nbpe=1000
 bpemode=unigram
@@ -150,9 +153,11 @@ if active 3; then
         if [ "${set}" = "${train_set}" ] || [ "${set}" = "${valid_set}" ]; then target=${raw}/org/${set}; fi
         log "Stage 3: data/${set} -> ${target}"
         if [ "${input}" = speech ]; then
-            data_cli format "data/${set}" "${target}" --fs "${fs}" --audio_format "${audio_format}" --nj "${nj}"
+            data_cli format "data/${set}" "${target}" --fs "${fs}" --audio_format "${audio_format}" --nj "${nj}" \
+                ${channel:+--channel "${channel}"}
         else
-            data_cli copy "data/${set}" "${target}"
+            data_cli copy "data/${set}" "${target}" \
+                ${src_case:+--pair "text.${src_case}.${src_lang}" "text.${tgt_case:-${src_case}}.${lang}"}
         fi
     done
 fi

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import sys
 from collections import defaultdict
 from pathlib import Path
 
+from espnet2_legonn.corpora.options import Parser
 from espnet2_legonn.data.datadir import validate
 from espnet2_legonn.data.tables import write_table
 from espnet2_legonn.data.text import normalize, plain_lines
@@ -61,7 +61,7 @@ def write_lexicon(source: Path, target: Path) -> None:
 @command
 def main() -> None:
     """Write data/train, data/valid, data/test and the corpus's pronunciation lexicon."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--corpus", type=Path, required=True, help="folder with utts.tsv")
     parser.add_argument("--index", default="utts.tsv", help="mini_utts.tsv: the small lossless part")
     parser.add_argument("--out", type=Path, default=Path("data"))

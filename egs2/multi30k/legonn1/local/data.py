@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import sys
 from pathlib import Path
 
+from espnet2_legonn.corpora.options import Parser
 from espnet2_legonn.data.tables import write_table
 from espnet2_legonn.data.text import normalize
 from espnet2_legonn.errors import DataError, command
@@ -38,7 +38,7 @@ def read(corpus: Path, split: str, lang: str) -> list[str] | None:
 @command
 def main() -> None:
     """Write data/<split>_<src>_en with src_text, text, utt2spk, spk2utt."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--src", default="de", choices=("de", "fr", "cs"))
     parser.add_argument("--case", default="lc.rm", help="text treatment of both sides")
