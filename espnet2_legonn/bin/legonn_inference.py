@@ -103,6 +103,7 @@ def inference(args: argparse.Namespace) -> Path:
     from espnet2_legonn.api import LegoNN
     from espnet2_legonn.data.tables import read_table
     from espnet2_legonn.decode import KINDS, decode_table, read_inputs
+    from espnet2_legonn.recipe.speed import write_speed
     from espnet2_legonn.search.beam import BeamOptions
 
     device = "cuda" if args.ngpu > 0 else "cpu"
@@ -120,7 +121,7 @@ def inference(args: argparse.Namespace) -> Path:
     inputs = read_inputs(Path(paths[wanted]), keys)
     decoded = decode_table(chain, inputs, options, args.batch_size)
     decoded.write(args.output_dir)
-    logging.info("%d utterances in %.1f s (%.1f a second)", len(inputs), decoded.seconds, len(inputs) / decoded.seconds)
+    logging.info("%s", write_speed(args.output_dir, inputs.values(), decoded.seconds, chain.input_kind))
     return args.output_dir
 
 
