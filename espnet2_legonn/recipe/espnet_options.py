@@ -69,7 +69,7 @@ class Absent:
 
 
 _LM = Absent(
-    "stages 6 to 9 are reserved for language models; `legonn ngram` makes an n-gram, plans (legonn_plan) search with it",
+    "stages 6 to 9 are reserved for language models; `legonn ngram` makes an n-gram, plans (legonn_plan) use it",
     ("inference_args",),
     ("",),
 )
@@ -80,7 +80,7 @@ _FOLD = Absent(
 _K2 = Absent("the search is our own, not k2's", ("inference_config", "inference_args"), ("",))
 _PROMPT = Absent("no chain reads prompts", ("legonn_config",), **_OFF)
 _CASE = Absent(
-    "local/data.sh writes texts as they are to be (`data.cli normalize --case`), or --cleaner lc.rm for all of them",
+    "local/data.sh writes texts as they are to be (`data.cli normalize --case`), or --cleaner lc.rm for all",
     ("cleaner", "local_data_opts"),
 )
 _COLUMNS = Absent("a recording has one column; one channel is taken of it", ("local_data_opts",), **_OFF)
@@ -146,7 +146,7 @@ NOTES: dict[str, str] = {
     "num_splits": "num_splits_asr and the like: the training set is read in so many parts",
     "batch_size": "32 by default or that of the config: answers do not depend on it",
     "inference_legonn_model": "inference_asr_model and the like; by default the averaged weights",
-    "inference_tag": "by default the config's name and inference_args; _untuned where the search was not tuned but could",
+    "inference_tag": "by default the config's name and inference_args; _untuned where the search could be tuned",
     "download_model": "a folder, zip, URL, name of an inventory or tag of the Hub; stages 10 and 11 are left out",
     "score_opts": "of sclite, run beside our own scores where SCTK is installed: score_wer/sclite.txt",
     "legonn_tag": "asr_tag and the like; the folder is exp/legonn_<tag>",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet2_legonn.errors import ConfigError
-from espnet2_legonn.recipe.espnet_options import ABSENT, ALIASES, ESPNET, NOTES
+from espnet2_legonn.recipe.espnet_options import ABSENT, ALIASES, ESPNET, NOTES, Absent
 from espnet2_legonn.schema import nearest
 
 _VARIABLE = re.compile(r"""^([A-Za-z_]\w*)=("(?:[^"\\]|\\.)*"|[^\s#]*)[ \t]*(?:#\s*(.*))?$""")
@@ -149,26 +149,47 @@ def classify(name: str, known: Iterable[str]) -> str:
 
 
 def table(script: Path) -> str:
-    """Every option of asr.sh, mt.sh and st.sh in Markdown: whose it is, what it is here, what differs."""
+    """Every option of asr.sh, mt.sh and st.sh in Markdown: whose it is, what it is here, what differs or why not."""
     known = read_options(script)
-    rows = ["|option|of|here|what differs, or why|", "|---|---|---|---|"]
-    for name in dict.fromkeys(name for names in ESPNET.values() for name in names):
-        of = " ".join(title.removesuffix(".sh") for title, names in ESPNET.items() if name in names)
-        kind = classify(name, known)
-        if kind == "refused":
-            absent = ABSENT[name]
-            note = absent.reason
-            if absent.instead:
-                note += f"; nearest: {', '.join(f'`{other}`' for other in absent.instead)}"
-            if absent.harmless:
-                shown = " or ".join(f"`{value}`" if value else "an empty value" for value in absent.harmless)
-                note += f"; accepted with {shown}"
-            here = "no"
-        else:
-            here = f"`{name}`" if kind == "known" else f"`{ALIASES[name]}`"
-            note = NOTES.get(name, NOTES.get(ALIASES.get(name, name), "the same"))
-        rows.append(f"|`{name}`|{of}|{here}|{note.replace('|', ',')}|")
-    return "\n".join(rows) + "\n"
+    names = list(dict.fromkeys(name for names in ESPNET.values() for name in names))
+    kinds = {name: classify(name, known) for name in names}
+    same = [f"|`{name}`|{_of(name)}|{_cell(NOTES.get(name, ''))}|" for name in names if kinds[name] == "known"]
+    other = [
+        f"|`{name}`|{_of(name)}|`{ALIASES[name]}`|{_cell(NOTES.get(ALIASES[name], ''))}|"
+        for name in names
+        if kinds[name] == "alias"
+    ]
+    groups: dict[Absent, list[str]] = {}
+    for name in names:
+        if kinds[name] == "refused":
+            groups.setdefault(ABSENT[name], []).append(name)
+    absent = []
+    for why, members in groups.items():
+        options = " ".join(f"`{name}`" for name in members)
+        nearest_ones = " ".join(f"`{name}`" for name in why.instead)
+        accepted = " ".join(f"`{value}`" if value else "(empty)" for value in why.harmless)
+        absent.append(f"|{options}|{_cell(why.reason)}|{nearest_ones}|{accepted}|")
+    own = [f"|`{o.name}`|{_cell(o.meaning)}|" for o in known.values() if o.name not in kinds]
+    parts = [
+        (f"There, under the same name: {len(same)}", "|option|of|what differs|\n|---|---|---|", same),
+        (f"There, under another name too: {len(other)}", "|option|of|here|what differs|\n|---|---|---|---|", other),
+        (
+            f"Not there: {sum(map(len, groups.values()))}",
+            "|option|why|nearest|accepted with|\n|---|---|---|---|",
+            absent,
+        ),
+        (f"Here alone: {len(own)}", "|option|what it is|\n|---|---|", own),
+    ]
+    return "\n".join(f"### {title}\n\n{head}\n" + "\n".join(rows) + "\n" for title, head, rows in parts)
+
+
+def _of(name: str) -> str:
+    """Scripts that have an option."""
+    return " ".join(title.removesuffix(".sh") for title, names in ESPNET.items() if name in names)
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"\s*\|\s*", ", ", text)
 
 
 def fixed_faults(values: Mapping[str, str]) -> list[str]:

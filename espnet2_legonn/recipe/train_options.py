@@ -34,8 +34,8 @@ def pretrained(config: ChainConfig, model: str, ignore_mismatch: bool = False) -
     shared = [name for name in ours if name in theirs]
     if not shared:
         raise ConfigError(
-            f"pretrained_model: {model} has the modules {', '.join(theirs)}, the chain has {', '.join(ours)}; name them "
-            f"in the config: init: {model}#{theirs[0]}"
+            f"pretrained_model: {model} has the modules {', '.join(theirs)}, the chain has {', '.join(ours)}; "
+            f"name them in the config: init: {model}#{theirs[0]}"
         )
     return [word for name in shared for word in ("--modules_conf", f"{name}.init={model}#{name}")]
 
