@@ -119,7 +119,7 @@ def run_sclite(folder: Path, options: str = "") -> Path | None:
         if options:
             raise DataError(f"score_opts: {options}: sclite is not on PATH; install SCTK, or leave the option out")
         return None
-    command = [sclite, *options.split(), "-r", folder / "ref.trn", "trn", "-h", folder / "hyp.trn", "trn"]
+    command = [sclite, *options.split(), "-r", str(folder / "ref.trn"), "trn", "-h", str(folder / "hyp.trn"), "trn"]
     command += ["-i", "rm", "-o", "all", "stdout"]
     done = subprocess.run(command, capture_output=True, errors="replace", text=True)
     if done.returncode:
