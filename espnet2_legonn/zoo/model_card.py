@@ -134,8 +134,7 @@ def _usage(card: Card, repository: str) -> str:
     if last.writes.kind in ("marginals", "states"):
         shell.append(f"legonn check {repository}#{last.name} ANOTHER_PACK")
     if first.reads.kind in ("speech", "tokens"):
-        shell.append("# in the folder of a recipe: make ready its test sets, decode and score them")
-        shell.append(f"./run.sh --skip_train true --download_model {repository}")
+        shell.append(f"./run.sh --skip_train true --download_model {repository}  # in a recipe: its test sets, scored")
     return _fenced("\n".join(code), "python") + "\n\n" + _fenced("\n".join(shell), "sh")
 
 
@@ -175,7 +174,7 @@ def _environment(card: Card) -> str:
         "pytorch version": known.torch,
         "Git hash": known.commit,
     }
-    return "\n".join(f"- {name}: `{value}`" for name, value in rows.items() if value) or "not known"
+    return "\n".join(f"- {name}: {escape(value)}" for name, value in rows.items() if value) or "not known"
 
 
 def _provenance(card: Card) -> str:

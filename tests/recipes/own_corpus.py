@@ -13,8 +13,9 @@ FS = 16000
 
 
 def _sentences(name: str) -> list[list[str]]:
+    """No word twice: 3 to 6 of them."""
     rng = random.Random(name)
-    return [[rng.choice(list(WORDS)) for _ in range(rng.randint(2, 5))] for _ in range(SIZES[name])]
+    return [rng.sample(list(WORDS), rng.randint(3, 6)) for _ in range(SIZES[name])]
 
 
 def write_text(folder: Path) -> Path:
