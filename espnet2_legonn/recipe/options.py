@@ -189,7 +189,7 @@ def _of(name: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return re.sub(r"\s*\|\s*", ", ", text)
+    return re.sub(r"\s*\|\s*", ", ", text).replace("<", "\\<")
 
 
 def fixed_faults(values: Mapping[str, str]) -> list[str]:

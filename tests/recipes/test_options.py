@@ -160,7 +160,7 @@ def call(recipe: Path, *words: str, fails: bool = False, **variables: object) ->
 
 def stages_of(calls: list[str]) -> list[str]:
     """The command of each call: format, filter, stats, ..."""
-    return [re.sub(r"^(data\.cli|bin\.legonn_stage|bin\.legonn|bin\.)\s*", "", line).split()[0] for line in calls]
+    return [re.sub(r"^(data\.cli |bin\.legonn_stage |bin\.legonn |bin\.)", "", line).split()[0] for line in calls]
 
 
 def test_all_stages_in_order(recipe: Path) -> None:

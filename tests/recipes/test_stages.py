@@ -182,7 +182,7 @@ def tables(folder: Path) -> dict[str, str]:
 def test_folders_are_espnets(exp: Path, data: Path, tmp_path: Path) -> None:
     out = infer(exp, data / "valid", tmp_path, "--nbest", "2", "--beam_size", "3")
     folders = ["1best_recog", "2best_recog", "interfaces/encoder"]
-    parts = [f"{folder}/scores" for folder in folders[:2]]
+    parts = ["speed.json", *(f"{folder}/scores" for folder in folders[:2])]
     assert sorted(tables(out)) == sorted([*parts, *(f"{folder}/{file}" for folder in folders for file in FILES)])
     keys = read_keys(data / "valid" / "src_text")
     for folder in folders:
