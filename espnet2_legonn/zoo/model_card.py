@@ -134,7 +134,8 @@ def _usage(card: Card, repository: str) -> str:
     if last.writes.kind in ("marginals", "states"):
         shell.append(f"legonn check {repository}#{last.name} ANOTHER_PACK")
     if first.reads.kind in ("speech", "tokens"):
-        shell.append(f"./run.sh --skip_train true --download_model {repository}  # in a recipe: its test sets, scored")
+        options = f"--skip_train true --stop_stage 13 --download_model {repository}"
+        shell.append(f"./run.sh {options}  # in a recipe: its test sets, scored")
     return _fenced("\n".join(code), "python") + "\n\n" + _fenced("\n".join(shell), "sh")
 
 

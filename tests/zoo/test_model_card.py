@@ -80,7 +80,7 @@ def test_body(card: Card) -> None:
     assert "| dev | encoder | WER | 20 |" in body and "asr#encoder + mt#decoder" in body
     assert f"| parent | donor (encoder; content SHA-256 {'ab' * 32}) |" in body
     assert "- toys 1.0 (CC0)" in body and "| seed | 7 |" in body
-    assert "\n./run.sh --skip_train true --download_model org/asr@v1  # in a recipe" in body
+    assert "\n./run.sh --skip_train true --stop_stage 13 --download_model org/asr@v1  # in a recipe" in body
     known = {"python": "3.11.7", "espnet": "202511", "package": "0.1", "torch": "2.8", "commit": "ab" * 20}
     card.provenance = dataclasses.replace(card.provenance, **known)
     assert model_card(card, "org/asr").split("## Environments\n\n")[1].split("\n\n")[0].splitlines() == [
