@@ -15,6 +15,7 @@ setup:
 check: setup
 	$(BIN)/ruff check .
 	tools/shellcheck.sh
+	$(BIN)/mypy
 
 types: setup
 	$(BIN)/mypy

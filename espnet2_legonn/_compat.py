@@ -19,16 +19,37 @@ from espnet2_legonn.scratch import whole
 from espnet2_legonn.store import read_checkpoint
 
 
+class _Muted(io.TextIOBase):
+    """Silent until closed, then whatever stdout is."""
+
+    muted = True
+
+    def __exit__(self, *_: object) -> None:
+        self.muted = False
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        return len(text) if self.muted else sys.stdout.write(text)
+
+    def flush(self) -> None:
+        if not self.muted:
+            sys.stdout.flush()
+
+
 def load(name: str) -> ModuleType:
     """Import a module of ESPnet's by its name of release 202511.
 
     Releases after 202511 keep ``espnet.*`` as ``espnet2.legacy.*``. What ESPnet prints to stdout while importing
-    (a notice about flash attention) is swallowed: it would end up in configurations printed by --print_config.
+    (a notice about flash attention) is swallowed: it would end up in configurations printed by --print_config. Those
+    go to what ESPnet takes for stdout while importing, so that stream passes on whatever comes later.
 
     Raises:
         ImportError: ESPnet is not installed; the message says how to install it.
     """
-    with contextlib.redirect_stdout(io.StringIO()):
+    stream = _Muted()
+    with contextlib.redirect_stdout(stream), stream:
         try:
             return importlib.import_module(name)
         except ModuleNotFoundError as error:

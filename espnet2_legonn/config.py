@@ -198,12 +198,13 @@ class ModuleConfig:
     @property
     def vocabs(self) -> set[str]:
         """Names of the vocabularies it reads, writes or is taught with."""
-        return {side.vocab for side in (self.input, self.target) if getattr(side, "vocab", None) is not None}
+        named = (getattr(side, "vocab", None) for side in (self.input, self.target))
+        return {name for name in named if name is not None}
 
     def rename(self, names: dict[str, str]) -> None:
         """Other names for its vocabularies."""
         for side in (self.input, self.target):
-            if getattr(side, "vocab", None) in names:
+            if side is not None and getattr(side, "vocab", None) in names:
                 side.vocab = names[side.vocab]
 
 
@@ -254,7 +255,7 @@ def parse(data: Any) -> ChainConfig:
         raise ConfigError([*reader.faults, "modules: must be a list with at least one module, in order"])
     if max(len(raw), len(data["modules"])) > MAX_PARTS:  # checks grow with their product
         raise ConfigError(f"{len(raw)} vocabs and {len(data['modules'])} modules; at most {MAX_PARTS} of each are read")
-    modules = [_module(reader, entry, i) for i, entry in enumerate(data["modules"])]
+    modules = [read_module(reader, entry, f"modules[{i}]") for i, entry in enumerate(data["modules"])]
     if reader.faults:
         raise ConfigError(reader.faults)
     config = ChainConfig(vocabs, modules)
@@ -264,8 +265,8 @@ def parse(data: Any) -> ChainConfig:
     return config
 
 
-def _module(reader: Reader, entry: Any, index: int) -> Any:
-    where = f"modules[{index}]"
+def read_module(reader: Reader, entry: Any, where: str) -> Any:
+    """One module's description; its name, if it has one, is the place of its faults."""
     if isinstance(entry, dict) and isinstance(entry.get("name"), str):
         where = entry["name"]
     module = reader.build(ModuleConfig, entry, where)

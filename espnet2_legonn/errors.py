@@ -1,14 +1,21 @@
-"""Errors that list every fault at once and say what to do about each."""
+"""Errors that list every fault at once and say what to do about each, and how every command ends on one."""
 
 from __future__ import annotations
 
+import functools
+import os
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
+from typing import ParamSpec
 
 # What moves a terminal's cursor, turns the order of what it shows, or is no text at all; line ends and tabs are none.
 _UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 # Faults, and characters of each, that are printed; some quote what a stranger wrote.
 SHOWN, LONGEST = 20, 2000
+BAD_INPUT = 2  # exit status of every command, for wrong options (argparse) as for wrong files
+
+_P = ParamSpec("_P")
 
 
 def harmless(text: str) -> str:
@@ -46,3 +53,37 @@ class InterfaceMismatch(LegoNNError):
 
 class CheckpointError(LegoNNError):
     """Weights do not belong to this model, or the file is damaged."""
+
+
+def complain(error: BaseException, shown: int = SHOWN) -> int:
+    """Print bad input on stderr, as every command does: the kind, then a line or more for each fault.
+
+    Args:
+        shown: faults that are printed.
+
+    Returns:
+        The exit status of bad input.
+    """
+    text = str(error)
+    if isinstance(error, LegoNNError) and shown > SHOWN:
+        text = "\n".join(error.faults[:shown])
+    print(f"{type(error).__name__}:\n{harmless(text)}", file=sys.stderr)
+    return BAD_INPUT
+
+
+def command(main: Callable[_P, int | None]) -> Callable[_P, int]:
+    """Decorator of every ``main``: its exit status, ``BAD_INPUT`` with the faults on stderr when there are some."""
+
+    @functools.wraps(main)
+    def run(*args: _P.args, **options: _P.kwargs) -> int:
+        try:
+            return int(main(*args, **options) or 0)
+        except BrokenPipeError:  # the reader of a pipe has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except (LegoNNError, OSError) as error:
+            return complain(error)
+        except KeyboardInterrupt:
+            return 130
+
+    return run

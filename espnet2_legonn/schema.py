@@ -161,7 +161,7 @@ def _inspect(text: str, loader: Any) -> str | None:
     """
     stack, anchors = [_Open()], dict[str, int | None]()
     for event in yaml.parse(text, Loader=loader):
-        above, line = stack[-1], f"line {event.start_mark.line + 1}"
+        above, line = stack[-1], f"line {event.start_mark.line + 1 if event.start_mark else 0}"
         if isinstance(event, yaml.CollectionEndEvent):
             done = stack.pop()
             stack[-1].values += done.values
@@ -170,11 +170,12 @@ def _inspect(text: str, loader: Any) -> str | None:
         elif isinstance(event, yaml.NodeEvent):
             above.children += 1
             if isinstance(event, yaml.AliasEvent):
-                size = anchors.get(event.anchor, 0)
+                size = anchors.get(str(event.anchor), 0)
                 if size is None:
                     return f"{line}: *{event.anchor} stands inside itself"
                 above.values += size
                 continue
+            assert isinstance(event, (yaml.ScalarEvent, yaml.CollectionStartEvent))
             if event.tag not in _TAGS:
                 return f"{line}: tag {event.tag} is not plain data"
             if isinstance(event, yaml.CollectionStartEvent):

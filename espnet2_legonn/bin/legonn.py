@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
-from espnet2_legonn.errors import LegoNNError, harmless
+from espnet2_legonn.errors import command
 
 # Subcommand: the module of this room that has it (add(parser) and run(args)), and what it is for.
 COMMANDS = {
@@ -45,21 +44,13 @@ def get_parser(chosen: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
+@command
 def main(cmd: Sequence[str] | None = None) -> int:
     """Run one command; the exit status. Faults of the user are printed without a traceback."""
     arguments = list(sys.argv[1:] if cmd is None else cmd)
     chosen = next((word for word in arguments if not word.startswith("-")), None)
     args = get_parser(chosen).parse_args(arguments)
-    try:
-        return int(args.run(args) or 0)
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (LegoNNError, OSError) as error:
-        print(f"{type(error).__name__}:\n{harmless(str(error))}", file=sys.stderr)
-        return 3
-    except KeyboardInterrupt:
-        return 130
+    return int(args.run(args) or 0)
 
 
 if __name__ == "__main__":

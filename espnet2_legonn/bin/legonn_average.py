@@ -11,10 +11,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet2_legonn.errors import LegoNNError
+from espnet2_legonn.errors import command
 from espnet2_legonn.scoring.metrics import METRICS
 
 
+@command
 def main(cmd: Sequence[str] | None = None) -> None:
     """Write ``valid.decoded.ave.pth`` and print the windows tried."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -27,20 +28,19 @@ def main(cmd: Sequence[str] | None = None) -> None:
     add("--stride", type=int, default=1, help="epochs between windows")
     add("--limit", type=int, default=0, help="decode the first N utterances only (0: all)")
     add("--beam_size", type=int, default=1)
+    add("--ngpu", type=int, default=0, help="1: decode on a GPU, where there is one")
+    add("--num_threads", type=int, default=0, help="of decoding on CPUs (0: as OMP_NUM_THREADS says)")
     args = parser.parse_args(cmd)
     logging.basicConfig(level="INFO", format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
-    from espnet2_legonn.recipe.validation import choose_window
+    from espnet2_legonn.recipe.validation import choose_window, place
 
-    try:
-        path, tried = choose_window(
-            args.exp, args.data, args.metric, args.window, args.candidates, args.stride, args.limit, args.beam_size
-        )
-    except LegoNNError as error:
-        sys.exit(f"{type(error).__name__}:\n{error}")
+    device = place(args.ngpu, args.num_threads)
+    sizes = (args.window, args.candidates, args.stride, args.limit, args.beam_size)
+    path, tried = choose_window(args.exp, args.data, args.metric, *sizes, device)
     for label, value in tried:
         print(f"epochs {label}: {args.metric} {abs(value):.2f}")
     print(path)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espnet2_legonn.errors import ConfigError, LegoNNError
+from espnet2_legonn.errors import ConfigError, command
 
 if TYPE_CHECKING:
     from espnet2_legonn.inference import Speech2Text, Text2Text
@@ -125,17 +125,13 @@ def inference(args: argparse.Namespace) -> Path:
     return args.output_dir
 
 
+@command
 def main(cmd: Sequence[str] | None = None) -> None:
     """Parse, decode; faults of the user are printed without a traceback."""
-    try:
-        args = parse_args(cmd)
-        logging.basicConfig(
-            level=args.log_level, format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s"
-        )
-        inference(args)
-    except LegoNNError as error:
-        sys.exit(f"{type(error).__name__}:\n{error}")
+    args = parse_args(cmd)
+    logging.basicConfig(level=args.log_level, format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
+    inference(args)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -11,9 +11,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet2_legonn.errors import LegoNNError
+from espnet2_legonn.errors import command
 
 
+@command
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run, then write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -27,10 +28,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     add("--seeds", type=int, nargs="+", help="repeat all with each seed, in <expdir>/seed<N>")
     add("--report", type=Path, help="Markdown file for the tables; default <expdir>/RESULTS.md, STUDY.md with --seeds")
     args = parser.parse_args(cmd)
-    try:
-        _study(args) if args.seeds else _once(args)
-    except LegoNNError as error:
-        sys.exit(f"{type(error).__name__}:\n{error}")
+    _study(args) if args.seeds else _once(args)
 
 
 def _once(args: argparse.Namespace) -> None:
@@ -62,4 +60,4 @@ def _study(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

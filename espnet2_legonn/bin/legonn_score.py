@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet2_legonn.errors import LegoNNError
+from espnet2_legonn.errors import command
 from espnet2_legonn.scoring.bleu import BleuReport, score_bleu
 from espnet2_legonn.scoring.metrics import METRICS
 from espnet2_legonn.scoring.results import render_results, write_results
@@ -77,26 +77,23 @@ def _score(args: argparse.Namespace, hyp: str) -> ErrorReport | BleuReport:
     return report
 
 
+@command
 def main(cmd: Sequence[str] | None = None) -> int:
-    """Runs the command; 0 on success, 1 with the faults on stderr, 2 on wrong usage."""
+    """Runs the command; 0 on success, 2 with the faults on stderr."""
     parser = get_parser()
     args = parser.parse_args(cmd)
     if args.command != "results" and not METRICS[args.metric].higher and len(args.ref) > 1:
         parser.error(f"--metric {args.metric} takes one --ref, got {len(args.ref)}")
-    try:
-        if args.command == "results":
-            _write_results(args)
-        elif args.command == "score":
-            report = _score(args, args.hyp)
-            report.write(args.outdir)
-            print(f"{args.metric.upper()} = {report.value:.2f}, {report.interval.as_text()}")
-        else:
-            result = compare(_score(args, args.hyp).segments, _score(args, args.hyp_b).segments, args.margin)
-            write_report(args.outdir, result.as_text() + "\n", result.as_json())
-            print(result.as_text())
-    except LegoNNError as error:
-        print(f"legonn_score: {error}", file=sys.stderr)
-        return 1
+    if args.command == "results":
+        _write_results(args)
+    elif args.command == "score":
+        report = _score(args, args.hyp)
+        report.write(args.outdir)
+        print(f"{args.metric.upper()} = {report.value:.2f}, {report.interval.as_text()}")
+    else:
+        result = compare(_score(args, args.hyp).segments, _score(args, args.hyp_b).segments, args.margin)
+        write_report(args.outdir, result.as_text() + "\n", result.as_json())
+        print(result.as_text())
     return 0
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from espnet2_legonn.errors import LegoNNError
+from espnet2_legonn.errors import LegoNNError, command
 
 
 def _stats(args: argparse.Namespace, extra: list[str]) -> None:
@@ -102,14 +102,12 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run one stage; faults of the user are printed without a traceback."""
     args, extra = get_parser().parse_known_args(cmd)
-    try:
-        args.run(args, extra)
-    except LegoNNError as error:
-        sys.exit(f"{type(error).__name__}:\n{error}")
+    args.run(args, extra)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

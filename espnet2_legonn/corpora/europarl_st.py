@@ -18,7 +18,7 @@ from espnet2_legonn.corpora.m4a import DECODERS, convert_all
 from espnet2_legonn.corpora.speech import Tally, check_counts, parse_expected, read_lines, run, write_set
 from espnet2_legonn.data.audio import MAX_OVERSHOOT, seconds
 from espnet2_legonn.data.text import normalize
-from espnet2_legonn.errors import DataError
+from espnet2_legonn.errors import DataError, command
 
 SPLITS = ("train", "dev", "test")
 TREATMENTS = ("lc.rm", "tc")
@@ -287,6 +287,7 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare the corpus; 0 when it succeeded."""
     args = get_parser().parse_args(argv)

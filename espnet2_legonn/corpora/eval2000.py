@@ -21,7 +21,7 @@ from espnet2_legonn.data.audio import MAX_OVERSHOOT
 from espnet2_legonn.data.datadir import restrict
 from espnet2_legonn.data.tables import atomic_text
 from espnet2_legonn.data.text import plain_lines
-from espnet2_legonn.errors import DataError, LegoNNError
+from espnet2_legonn.errors import DataError, command
 from espnet2_legonn.scoring.glm import read_glm
 from espnet2_legonn.scoring.hub5 import parse_stm
 from espnet2_legonn.zoo.files import sha256_of
@@ -194,8 +194,9 @@ def _tables(pem: Sequence[Span], texts: Mapping[str, str], specs: Mapping[str, s
     return restrict(tables, tables["text"])
 
 
+@command
 def main(cmd: Sequence[str] | None = None) -> int:
-    """Write data/eval2000; 0 on success, 1 with the faults on stderr."""
+    """Write data/eval2000; 0 on success, 2 with the faults on stderr."""
     parser = argparse.ArgumentParser(
         prog="python -m espnet2_legonn.corpora.eval2000", description=__doc__.split("\n")[0]
     )
@@ -203,11 +204,7 @@ def main(cmd: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("data/eval2000"))
     parser.add_argument("--expect", nargs="+", metavar="NAME=NUMBER", help="recordings, segments, swb, ch")
     args = parser.parse_args(cmd)
-    try:
-        print("\n".join(prepare(args.corpus, args.out, args.expect)))
-    except LegoNNError as error:
-        print(f"{type(error).__name__}:\n{error}", file=sys.stderr)
-        return 1
+    print("\n".join(prepare(args.corpus, args.out, args.expect)))
     return 0
 
 

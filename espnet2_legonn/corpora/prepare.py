@@ -20,7 +20,7 @@ from typing import TextIO
 from espnet2_legonn.corpora.parallel import Corpus, EvalSet, Pair, check, read
 from espnet2_legonn.corpora.treatment import Treatment
 from espnet2_legonn.data.tables import atomic_text, format_row
-from espnet2_legonn.errors import DataError, LegoNNError
+from espnet2_legonn.errors import DataError, LegoNNError, complain
 
 CHUNK = 2000  # pairs given to a process at a time
 SHOWN = 1000  # faults printed
@@ -276,12 +276,11 @@ def parser(description: str | None, ratio: float, tokens: int) -> argparse.Argum
 
 
 def run(prepare: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
-    """Prepare a corpus; 1 with every fault on stderr when the data are at fault."""
+    """Prepare a corpus; 2 with every fault on stderr when the data are at fault."""
     try:
         prepare(args)
     except LegoNNError as error:
-        for fault in error.faults[:SHOWN]:
-            print(f"error: {fault}", file=sys.stderr)
+        status = complain(error, SHOWN)
         print(f"{len(error.faults)} faults; nothing was written", file=sys.stderr)
-        return 1
+        return status
     return 0

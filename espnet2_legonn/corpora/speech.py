@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from espnet2_legonn.data.datadir import DataDir, validate, write_datadir
-from espnet2_legonn.errors import DataError, LegoNNError
+from espnet2_legonn.errors import DataError, LegoNNError, complain
 from espnet2_legonn.lines import scan
 from espnet2_legonn.zoo.files import sha256_of
 
@@ -15,14 +15,13 @@ SHOWN = 1000  # faults printed
 
 
 def run(prepare: Callable[[], str]) -> int:
-    """Print the report of a preparation; 1 with every fault on stderr when the data are at fault."""
+    """Print the report of a preparation; 2 with every fault on stderr when the data are at fault."""
     try:
         print(prepare())
     except LegoNNError as error:
-        for fault in error.faults[:SHOWN]:
-            print(f"error: {fault}", file=sys.stderr)
+        status = complain(error, SHOWN)
         print(f"{len(error.faults)} faults; no data directory was written", file=sys.stderr)
-        return 1
+        return status
     return 0
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import soundfile as sf
 
-from espnet2_legonn.errors import DataError, LegoNNError
+from espnet2_legonn.errors import DataError, command
 
 SIDES = ("A", "B")
 _MAGIC = b"NIST_1A\n"
@@ -153,17 +153,14 @@ def read_side(path: Path | str, channel: int) -> tuple[bytes, int]:
     return out.getvalue(), header.rate
 
 
+@command
 def main(cmd: Sequence[str] | None = None) -> int:
     """Write one side of a call as wav to standard output."""
     parser = argparse.ArgumentParser(prog="python -m espnet2_legonn.corpora.sphere", description=main.__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("channel", type=int, help="1: side A, 2: side B")
     args = parser.parse_args(cmd)
-    try:
-        wav, _ = read_side(args.file, args.channel)
-    except (LegoNNError, OSError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+    wav, _ = read_side(args.file, args.channel)
     sys.stdout.buffer.write(wav)
     return 0
 

@@ -20,7 +20,7 @@ from espnet2_legonn.corpora.speech import Tally, check_counts, parse_expected, r
 from espnet2_legonn.corpora.swbd_text import clean, final, map_acronyms, read_acronyms
 from espnet2_legonn.data.audio import MAX_OVERSHOOT
 from espnet2_legonn.data.datadir import restrict
-from espnet2_legonn.errors import DataError, LegoNNError
+from espnet2_legonn.errors import DataError, command
 
 TRANSCRIPTS = Archive(
     "https://www.openslr.org/resources/5/switchboard_word_alignments.tar.gz",
@@ -236,8 +236,9 @@ def _seconds(segment: str) -> float:
     return float(end) - float(start)
 
 
+@command
 def main(cmd: Sequence[str] | None = None) -> int:
-    """Write data/train_nodup and data/train_dev; 0 on success, 1 with the faults on stderr."""
+    """Write data/train_nodup and data/train_dev; 0 on success, 2 with the faults on stderr."""
     parser = argparse.ArgumentParser(prog="python -m espnet2_legonn.corpora.swbd", description=__doc__.split("\n")[0])
     parser.add_argument("--corpus", type=Path, required=True, help="folder that holds LDC97S62/")
     parser.add_argument("--transcripts", type=Path, help="swb_ms98_transcriptions, when it lies elsewhere")
@@ -248,11 +249,7 @@ def main(cmd: Sequence[str] | None = None) -> int:
     parser.add_argument("--skip_bad", action="store_true", help="drop and count utterances without audio")
     parser.add_argument("--expect", nargs="+", metavar="NAME=NUMBER", help="audio, nodup_hours, train_dev, train_nodup")
     args = parser.parse_args(cmd)
-    try:
-        print("\n".join(prepare(args)))
-    except LegoNNError as error:
-        print(f"{type(error).__name__}:\n{error}", file=sys.stderr)
-        return 1
+    print("\n".join(prepare(args)))
     return 0
 
 

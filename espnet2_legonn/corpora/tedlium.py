@@ -17,7 +17,7 @@ from espnet2_legonn.corpora.download import Archive, fetch
 from espnet2_legonn.corpora.speech import Tally, check_counts, parse_expected, read_lines, run, write_set
 from espnet2_legonn.data.audio import MAX_OVERSHOOT, seconds
 from espnet2_legonn.data.text import normalize
-from espnet2_legonn.errors import DataError
+from espnet2_legonn.errors import DataError, command
 
 SPLITS = ("train", "dev", "test")
 TREATMENTS = ("paper", "espnet")
@@ -354,6 +354,7 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare a release; 0 when it succeeded."""
     args = get_parser().parse_args(argv)

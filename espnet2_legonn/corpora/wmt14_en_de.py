@@ -21,7 +21,7 @@ from espnet2_legonn.corpora.parallel import EvalSet, File, Pair, catalogue, pick
 from espnet2_legonn.corpora.prepare import Published, Recipe, expected, parser, run, write_test, write_training
 from espnet2_legonn.corpora.treatment import Treatment
 from espnet2_legonn.data.tables import atomic_path
-from espnet2_legonn.errors import DataError
+from espnet2_legonn.errors import DataError, command
 
 GIVEN = "train.tok.clean.bpe.32000"
 VOCABULARY = ("vocab.bpe.32000", "bpe.32000")  # units and merges
@@ -135,6 +135,7 @@ def prepare(args: argparse.Namespace) -> None:
     write_training(corpora, recipe, args.out / "train_en_de", published, args.skip_malformed)
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
     made = parser(__doc__, 1.5, 250)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from espnet2_legonn.corpora.parallel import catalogue, pick, read_test
 from espnet2_legonn.corpora.prepare import Published, Recipe, expected, parser, run, write_test, write_training
 from espnet2_legonn.corpora.treatment import Treatment
-from espnet2_legonn.errors import DataError
+from espnet2_legonn.errors import DataError, command
 
 SETS = {"dev": "newsdev2016", "test": "newstest2016"}
 PUBLISHED = {
@@ -46,6 +46,7 @@ def prepare(args: argparse.Namespace) -> None:
     write_training(corpora, recipe, args.out / "train_ro_en", published, args.skip_malformed)
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
     return run(prepare, parser(__doc__, 1.5, 80).parse_args(argv))

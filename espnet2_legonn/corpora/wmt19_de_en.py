@@ -14,7 +14,7 @@ from espnet2_legonn.corpora.download import Archive, fetch
 from espnet2_legonn.corpora.parallel import catalogue, pick, read_test, sgm_names
 from espnet2_legonn.corpora.prepare import Published, Recipe, expected, parser, run, write_test, write_training
 from espnet2_legonn.corpora.treatment import Treatment
-from espnet2_legonn.errors import DataError
+from espnet2_legonn.errors import DataError, command
 
 CORPORA: Mapping[str, Sequence[Sequence[str]]] = {
     "commoncrawl": [("commoncrawl.de-en.de", "commoncrawl.de-en.en")],
@@ -74,6 +74,7 @@ def prepare(args: argparse.Namespace) -> None:
         write_training(corpora, recipe, args.out / f"train_{tag}", published, args.skip_malformed)
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
     made = parser(__doc__, 1.5, 80)

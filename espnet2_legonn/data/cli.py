@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from espnet2_legonn.data import audio, datadir, dirops, filter, format_wav, perturb, phonemes, text, vocab
-from espnet2_legonn.errors import DataError, LegoNNError
+from espnet2_legonn.errors import DataError, command
 
 PROG = "python -m espnet2_legonn.data.cli"
 Command = Callable[[argparse.Namespace], object]
@@ -254,15 +254,12 @@ def _underscores(argument: str) -> str:
     return "--" + name[2:].replace("-", "_") + equals + value
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand; 0 when it succeeded, 1 with the faults on stderr when the data are at fault."""
+    """Run one subcommand; 0 when it succeeded, 2 with the faults on stderr when the data are at fault."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     args = get_parser().parse_args([_underscores(a) for a in (sys.argv[1:] if argv is None else argv)])
-    try:
-        print(args.run(args))
-    except LegoNNError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    print(args.run(args))
     return 0
 
 

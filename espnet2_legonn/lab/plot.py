@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.interface import Marginals
@@ -76,7 +76,7 @@ def _draw(marginals: Marginals, title: str, rows: int) -> Figure:
     figure = Figure(figsize=size, layout="constrained")
     axis = figure.subplots()
     image = axis.imshow(probs[:, order].T, aspect="auto", cmap="magma_r", vmin=0, vmax=1, interpolation="nearest")
-    plain = {"parse_math": False, "usetex": False}  # a token is a token, whatever it looks like to TeX
+    plain: dict[str, Any] = {"parse_math": False, "usetex": False}  # a token is a token, whatever it looks like to TeX
     axis.set_yticks(range(len(order)), [_label(vocab.tokens[i]) for i in order], fontsize=8, **plain)
     labels = [_label(vocab.tokens[i]) if i != vocab.blank_id else "·" for i in best.tolist()]
     axis.set_xticks(range(len(probs)), labels, rotation=90, fontsize=8, **plain)

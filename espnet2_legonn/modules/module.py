@@ -147,9 +147,11 @@ class DecoderModule(nn.Module):
         self.output = nn.Linear(size, vocab_size, bias=False)
         if tie:
             self.output.weight = self.embed.weight
-            table = getattr(getattr(input, "embed", None), "weight", None)
-            if ports[0].vocab == ports[1].vocab and table is not None and table.shape == self.embed.weight.shape:
-                input.embed.weight = self.embed.weight
+            reader = getattr(input, "embed", None)
+            table = getattr(reader, "weight", None)
+            same = ports[0].vocab == ports[1].vocab
+            if same and reader is not None and table is not None and table.shape == self.embed.weight.shape:
+                reader.weight = self.embed.weight
         else:
             nn.init.normal_(self.output.weight, std=size**-0.5)
         self.positions = SinusoidalPositions(size)

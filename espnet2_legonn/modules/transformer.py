@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
@@ -146,14 +148,17 @@ class CrossTransformer(nn.Module):
             y = block(y, self_mask, source, source_mask, causal=lengths is None)
         return self.after_norm(y)
 
+    def _blocks(self) -> Iterable[CrossBlock]:
+        return cast(Iterable[CrossBlock], self.decoders)
+
     def fill(self, source: torch.Tensor) -> list[KVCache]:
         """Keys and values of the source for each block, computed once."""
-        return [KVCache(*block.src_attn.keys_values(source)) for block in self.decoders]
+        return [KVCache(*block.src_attn.keys_values(source)) for block in self._blocks()]
 
     def step(
         self, y: torch.Tensor, own: list[KVCache], source: list[KVCache], source_mask: torch.Tensor
     ) -> torch.Tensor:
         """(N, 1, D) -> (N, 1, D); see CrossBlock.step."""
-        for block, mine, theirs in zip(self.decoders, own, source):
+        for block, mine, theirs in zip(self._blocks(), own, source):
             y = block.step(y, mine, theirs, source_mask)
         return self.after_norm(y)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet2_legonn.errors import DataError, LegoNNError
+from espnet2_legonn.errors import DataError, command
 from espnet2_legonn.scoring.tables import write_report
 
 
@@ -43,6 +43,7 @@ def mean(places: Sequence[Path], out: Path) -> float:
     return value
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the mean, and its share of a reference (Figure 4) if one is given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -50,16 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("places", type=Path, nargs="+", metavar="PLACE", help="folders of stage 13 (score_<metric>)")
     parser.add_argument("--reference", type=Path, metavar="PLACE", help="what counts as 100 %%")
     args = parser.parse_args(argv)
-    try:
-        value = mean(args.places, args.out)
-        line = f"{args.out.name}: {value:.2f}, mean of {len(args.places)}"
-        if args.reference:
-            whole = mean([args.reference], args.out.with_name(f"{args.out.name}_reference"))
-            line += f", {100 * value / whole:.1f} % of {whole:.2f}" if whole else ", no share of 0"
-        print(line)
-    except LegoNNError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    value = mean(args.places, args.out)
+    line = f"{args.out.name}: {value:.2f}, mean of {len(args.places)}"
+    if args.reference:
+        whole = mean([args.reference], args.out.with_name(f"{args.out.name}_reference"))
+        line += f", {100 * value / whole:.1f} % of {whole:.2f}" if whole else ", no share of 0"
+    print(line)
     return 0
 
 

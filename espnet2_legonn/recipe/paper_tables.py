@@ -4,12 +4,13 @@ python -m espnet2_legonn.recipe.paper_tables IV VI \\
     --found IV.baseline=exp/legonn_baseline/decode/test/score_wer VI.IV.tuned=exp/legonn_tuned/decode/test/score_wer
 
 A result is TABLE.ROW.COLUMN=PLACE; .COLUMN may be left out where a table has one. PLACE is a folder of stage 13
-(score_<metric>) or a result.json. conf/paper_tables.yaml holds the names and the published numbers.
+(score_<metric>) or a result.json. espnet2_legonn/recipe/paper_tables.yaml holds the names and the published numbers.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,14 +19,31 @@ from pathlib import Path
 from typing import Any
 
 from espnet2_legonn.data.tables import atomic_text
-from espnet2_legonn.errors import ConfigError, DataError, LegoNNError
-from espnet2_legonn.schema import nearest, read_yaml
+from espnet2_legonn.errors import ConfigError, DataError, command
+from espnet2_legonn.schema import Reader, nearest, read_yaml, shown
 from espnet2_legonn.scoring.metrics import known
 from espnet2_legonn.scoring.results import markdown_table
 
-PUBLISHED = Path(__file__).resolve().parents[2] / "conf" / "paper_tables.yaml"
+PUBLISHED = Path(__file__).resolve().with_name("paper_tables.yaml")
 MEASURED = ("bleu", "wer")  # what the paper's tables hold
 MISSING = "not run"
+
+
+@dataclass
+class _Table:
+    """A table as it is written; what is behind the label of a row depends on the columns."""
+
+    title: str
+    metric: str
+    columns: dict[str, str]
+    rows: dict[str, dict[str, Any]]
+
+
+@dataclass
+class _Row:
+    label: str
+    metric: str | None = None
+    gpu_hours: float | None = None
 
 
 @dataclass(frozen=True)
@@ -68,22 +86,30 @@ def load_tables(path: Path = PUBLISHED) -> dict[str, PaperTable]:
     Raises:
         ConfigError: the file is not there, or has unknown keys or columns.
     """
-    faults: list[str] = []
-    tables = {}
-    for number, entry in read_yaml(path).items():
-        columns, rows = entry["columns"], {}
-        for name, given in entry["rows"].items():
-            row = dict(given)
-            label, metric = row.pop("label"), row.pop("metric", entry["metric"])
-            hours = row.pop("gpu_hours", None)
-            if set(row) != set(columns):
-                faults.append(f"{path}: {number}.{name}: columns {sorted(columns)} expected, found {sorted(row)}")
-            if metric not in MEASURED:
-                faults.append(f"{path}: {number}.{name}: metric {metric!r} is not one of {', '.join(MEASURED)}")
-            rows[name] = PaperRow(label, metric, row, hours)
-        tables[number] = PaperTable(number, entry["title"], columns, rows)
-    if faults:
-        raise ConfigError(faults)
+    reader, tables = Reader(), {}
+    for number, entry in (reader.coerce(dict[str, _Table], read_yaml(path), str(path)) or {}).items():
+        rows = {}
+        for name, given in ((entry.rows or {}) if entry is not None and entry.columns else {}).items():
+            if given is None:
+                continue
+            where, values = f"{path}.{number}.{name}", {}
+            for column in entry.columns:
+                if column in given:
+                    values[column] = reader.coerce(float | None, given[column], f"{where}.{column}")
+                else:
+                    reader.fault(where, f"no value in column {column!r} (null: the paper has none)")
+            own = [f.name for f in dataclasses.fields(_Row)]
+            keys = [*entry.columns, *own]
+            for key in given.keys() - set(keys):
+                reader.fault(where, f"unknown key {shown(key)}{nearest(key, keys)}; known: {', '.join(keys)}")
+            row = reader.build(_Row, {key: given[key] for key in own if key in given}, where)
+            if (metric := row.metric or entry.metric) not in MEASURED:
+                reader.fault(where, f"metric {metric!r} is not one of {', '.join(MEASURED)}{nearest(metric, MEASURED)}")
+            rows[name] = PaperRow(row.label, metric, values, row.gpu_hours)
+        if entry is not None:
+            tables[number] = PaperTable(number, entry.title, entry.columns, rows)
+    if reader.faults:
+        raise ConfigError(reader.faults)
     return tables
 
 
@@ -169,18 +195,15 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Print tables; 0 when all results could be read."""
     args = get_parser().parse_args(argv)
-    try:
-        published = load_tables(args.published)
-        if unknown := [number for number in args.tables if number not in published]:
-            raise ConfigError(f"no table {', '.join(unknown)}; there are {', '.join(published)}")
-        found = read_found(args.found, published)
-        text = "\n".join(render(published[number], found) for number in args.tables)
-    except LegoNNError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    published = load_tables(args.published)
+    if unknown := [number for number in args.tables if number not in published]:
+        raise ConfigError(f"no table {', '.join(unknown)}; there are {', '.join(published)}")
+    found = read_found(args.found, published)
+    text = "\n".join(render(published[number], found) for number in args.tables)
     print(text, end="")
     if args.out:
         with atomic_text(args.out) as stream:

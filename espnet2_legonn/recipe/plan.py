@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from espnet2_legonn.config import VocabConfig, override, parse, read_module
 from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.parts import InitConfig, check_parts, source_of
 from espnet2_legonn.schema import Reader, nearest, read_yaml
@@ -89,11 +90,15 @@ class Experiment:
 
 @dataclass
 class Cell:
-    """A score: of an experiment, decoded by one of its searches; or of one of its interfaces."""
+    """A score: of an experiment, decoded by one of its searches; or of one of its interfaces.
+
+    ``more``: its experiment takes long, so it is run when all tables are asked for; until then the cell says so.
+    """
 
     exp: str
     search: str = PAPER
     interface: str = ""
+    more: bool = False
 
 
 @dataclass
@@ -214,6 +219,7 @@ def load_plan(path: Path, only: list[str] | None = None, tables: str = "first", 
     data = read_yaml(path)
     data = _with_short_forms(data) if isinstance(data, dict) else data
     plan = reader.build(Plan, data, str(path))
+    _read_parts(reader, data, str(path))
     if reader.faults:
         raise ConfigError(reader.faults)
     faults = [f"{path}: {fault}" for fault in _faults(plan)]
@@ -224,19 +230,32 @@ def load_plan(path: Path, only: list[str] | None = None, tables: str = "first", 
     if tables != "all":
         kept = [table for table in plan.tables if (table.study if tables == "study" else not table.more)]
         plan = dataclasses.replace(plan, tables=kept)
-        only = only or [cell.exp for table in kept for _, _, cell in table.cells()]
+        only = only or [cell.exp for table in kept for _, _, cell in table.cells() if not cell.more]
     if only:
         wanted = _with_needs(only, plan.by_name, path)
         plan = dataclasses.replace(plan, experiments=[e for e in plan.experiments if e.name in wanted])
     return plan
 
 
+def _read_parts(reader: Reader, data: Any, path: str) -> None:
+    """Faults of vocabularies and modules, by the schema of training configs: before hours of work, not within."""
+    vocabs, modules = (data.get(key) if isinstance(data, dict) else None for key in ("vocabs", "modules"))
+    for name, vocab in (vocabs.items() if isinstance(vocabs, dict) else ()):
+        reader.build(VocabConfig, vocab, f"{path}.vocabs.{name}")
+    for key, module in (modules.items() if isinstance(modules, dict) else ()):
+        inner = Reader()
+        read_module(inner, module, "")
+        reader.faults += [f"{path}.modules.{key}: {fault.removeprefix(': ')}" for fault in inner.faults]
+
+
 def _with_short_forms(data: dict[str, Any]) -> dict[str, Any]:
     """``search`` of older plans, and tables with one column whose rows are cells themselves."""
     data = dict(data)
-    if "search" in data:
-        data["searches"] = {PAPER: {"ctc_weight": 0.0, **data.pop("search")}, **data.get("searches", {})}
-    data["tables"] = [_long_table(table) for table in data.get("tables") or []]
+    given, named = data.get("search"), data.get("searches") or {}
+    if isinstance(given, dict) and isinstance(named, dict):
+        data["searches"] = {PAPER: {"ctc_weight": 0.0, **data.pop("search")}, **named}
+    tables = data.get("tables") or []
+    data["tables"] = [_long_table(table) for table in tables] if isinstance(tables, list) else tables
     return data
 
 
@@ -247,10 +266,10 @@ def _long_table(table: Any) -> Any:
     unit = (
         f"{metric.upper()} (higher is better)" if metric.startswith("bleu") else f"% {metric.upper()} (lower is better)"
     )
-    rows = []
-    for row in table.get("rows") or []:
+    rows, given = [], table.get("rows") or []
+    for row in given if isinstance(given, list) else [given]:
         if isinstance(row, dict) and "cells" not in row:
-            cell = {key: row[key] for key in ("exp", "search", "interface") if key in row}
+            cell = {key: row[key] for key in ("exp", "search", "interface", "more") if key in row}
             row = {**{k: v for k, v in row.items() if k not in cell}, "cells": [cell]}
         rows.append(row)
     kept = {k: v for k, v in table.items() if k not in ("metric", "set")}
@@ -279,7 +298,10 @@ def _faults(plan: Plan) -> list[str]:
                 faults.append(f"{where}: no search {key!r}{nearest(key, plan.searches)}")
             elif plan.searches[key].tune and not experiment.valid:
                 faults.append(f"{where}: search {key} is tuned, so it needs valid")
-        faults += _init_faults(where, experiment, plan.modules)
+        inits = _init_faults(where, experiment, plan.modules)
+        faults += inits
+        if not inits and experiment.modules and set(experiment.modules) <= set(plan.modules):
+            faults += _chain_faults(where, plan, experiment)
         for need in experiment.needs - set(names) - {""}:
             faults.append(f"{where}: no experiment {need!r}{nearest(need, names)}")
     for name, search in plan.searches.items():
@@ -291,6 +313,16 @@ def _faults(plan: Plan) -> list[str]:
     for table in plan.tables:
         faults += _table_faults(table, names)
     return faults
+
+
+def _chain_faults(where: str, plan: Plan, experiment: Experiment) -> list[str]:
+    """What training would say of the chain: modules that do not follow each other, vocabularies that are not there."""
+    chain = plan.chain(experiment, Path())
+    try:
+        parse(override({key: chain[key] for key in ("vocabs", "modules")}, experiment.change))
+    except ConfigError as error:
+        return [f"{where}: {fault}" for fault in error.faults]
+    return []
 
 
 def _table_faults(table: Table, names: dict[str, Experiment]) -> list[str]:

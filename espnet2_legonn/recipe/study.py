@@ -54,7 +54,7 @@ def _text(values: Sequence[float]) -> str:
 def render_study(table: Table, exp_dir: Path, seeds: Sequence[int]) -> str:
     """A table: mean ± standard deviation over seeds (95 % interval of the mean), and the difference to the first row.
 
-    Differences are paired by seed.
+    Differences are paired by seed. A first row that was not run is passed over.
     """
     first: dict[str, dict[int, float]] = {}
     rows = []
@@ -65,7 +65,7 @@ def render_study(table: Table, exp_dir: Path, seeds: Sequence[int]) -> str:
             if cell is None:
                 cells += ["", ""]
                 continue
-            base = first.setdefault(column.title, scores)
+            base = first.setdefault(column.title, scores) if scores else {}
             both = [scores[s] - base[s] for s in sorted(scores.keys() & base.keys())]
             cells += [_text(list(scores.values())), "" if base is scores else _difference(both)]
         rows.append(cells)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from pathlib import Path
 
@@ -37,9 +38,21 @@ def read_references(metric: str, data: Path, vocab: Vocabulary, keys: Collection
     return [[table[k] for k in keys] for table in tables]
 
 
+def place(ngpu: int, num_threads: int) -> str:
+    """The device to decode on: a GPU if one is asked for and there, else CPUs with so many threads (0: as it is)."""
+    if ngpu > 0 and torch.cuda.is_available():
+        return "cuda"
+    if ngpu > 0:
+        logging.warning("no GPU is available: decoding on CPUs")
+    if num_threads > 0:
+        torch.set_num_threads(num_threads)
+    return "cpu"
+
+
 def choose_window(
-    exp: Path, data: Path, metric: str, window: int, candidates: int, stride: int, limit: int, beam_size: int
-) -> tuple[Path, list[tuple[str, float]]]:
+    exp: Path, data: Path, metric: str, window: int, candidates: int, stride: int, limit: int, beam_size: int,
+    device: str = "cpu",
+) -> tuple[Path, list[tuple[str, float]]]:  # fmt: skip
     """See ``train.averaging.choose``; decodes the validation set ``data`` with each averaged window.
 
     By the paper's search, whatever search decodes the test sets: windows compare as in the paper, and at its cost.
@@ -51,7 +64,7 @@ def choose_window(
     config_data = read_yaml(exp / store.CONFIG)
     config = parse({"vocabs": config_data["vocabs"], "modules": config_data["modules"]})
     modules, vocabs = build_modules(config, exp)
-    chain = LegoNN(modules, config.modules, vocabs).eval()
+    chain = LegoNN(modules, config.modules, vocabs).eval().to(device)
     inputs = read_inputs(data / KINDS[chain.input_kind][0])
     if limit:
         inputs = dict(list(inputs.items())[:limit])

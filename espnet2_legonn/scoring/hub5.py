@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_legonn.data.text import plain_lines
-from espnet2_legonn.errors import DataError, LegoNNError
+from espnet2_legonn.errors import DataError, command
 from espnet2_legonn.scoring.glm import Glm, read_glm
 from espnet2_legonn.scoring.sclite import align, network
 from espnet2_legonn.scoring.tables import read_table, write_atomic, write_report
@@ -290,8 +290,9 @@ def _report(counts: dict[str, Counts], folder: Path, digest: str, scorer: str) -
     return report
 
 
+@command
 def main(cmd: Sequence[str] | None = None) -> int:
-    """Score eval2000; 0 on success, 1 with the faults on stderr."""
+    """Score eval2000; 0 on success, 2 with the faults on stderr."""
     parser = argparse.ArgumentParser(prog="python -m espnet2_legonn.scoring.hub5", description=__doc__.split("\n")[0])
     parser.add_argument("--stm", type=Path, required=True, help="references, as data preparation wrote them")
     parser.add_argument("--glm", type=Path, required=True, help="mapping rules, for instance en20000405_hub5.glm")
@@ -299,11 +300,7 @@ def main(cmd: Sequence[str] | None = None) -> int:
     parser.add_argument("--outdir", type=Path, required=True, help="gets score_wer_{hub5,swb,ch}/")
     parser.add_argument("--scorer", choices=SCORERS, default="auto")
     args = parser.parse_args(cmd)
-    try:
-        reports = score_hub5(args.stm, args.glm, args.hyp, args.outdir, args.scorer)
-    except LegoNNError as error:
-        print(f"{type(error).__name__}:\n{error}", file=sys.stderr)
-        return 1
+    reports = score_hub5(args.stm, args.glm, args.hyp, args.outdir, args.scorer)
     for variant, report in reports.items():
         total = report.total
         print(f"{args.outdir}: {variant}: WER {report.value:.1f} % of {total.ref} words, {total.sentences} segments")

@@ -23,6 +23,7 @@ from espnet2_legonn.interface import Vocabulary
 from espnet2_legonn.modules.speech_input import SpeechInput
 from espnet2_legonn.schema import nearest, read_yaml
 from espnet2_legonn.tasks.description import resolve, stats_folder
+from espnet2_legonn.tasks.options import AMP, freeze_params, settle
 from espnet2_legonn.train.collate import collate
 from espnet2_legonn.train.model import LegoNNModel
 from espnet2_legonn.train.optimizers import parameter_groups
@@ -34,7 +35,6 @@ from espnet2_legonn.zoo.card import CARD
 from espnet2_legonn.zoo.load import init_modules
 
 _abs_task = load("espnet2.tasks.abs_task")
-AMP = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class _Parser(load("espnet2.utils.config_argparse").ArgumentParser):  # type: ignore[misc]
@@ -54,13 +54,26 @@ class _Parser(load("espnet2.utils.config_argparse").ArgumentParser):  # type: ig
             if not isinstance(keys, dict):
                 raise ConfigError(f"{path}: must be a mapping of options")
             known = {action.dest for action in self._actions}
-            unknown = [f"{path}: unknown key {k!r}{nearest(k, known)}" for k in keys if k not in known]
-            if unknown:
-                raise ConfigError(unknown)
+            faults = [f"{path}: unknown key {k!r}{nearest(k, known)}" for k in keys if k not in known]
+            faults += [f"{path}: {fault}" for fault in self._choice_faults(keys)]
+            if faults:
+                raise ConfigError(faults)
         return super().parse_known_args(args, namespace)
 
+    def _choice_faults(self, keys: dict[str, Any]) -> list[str]:
+        """Values that argparse would refuse on the command line, which alone it looks at."""
+        faults = []
+        for action in self._actions:
+            value, choices = keys.get(action.dest), action.choices
+            if isinstance(value, str) and choices is not None:
+                value = action.type(value) if callable(action.type) else value
+                if value not in choices:
+                    listed = ", ".join(map(str, choices))
+                    faults.append(f"{action.dest}: {value!r} is not one of {listed}{nearest(value, choices)}")
+        return faults
 
-class LegoNNTask(_abs_task.AbsTask):  # type: ignore[misc, name-defined]
+
+class LegoNNTask(_abs_task.AbsTask):  # type: ignore[name-defined]
     """``vocabs`` and ``modules`` of the training config make the chain; all else is ESPnet's."""
 
     num_optimizers = 1
@@ -82,6 +95,7 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[misc, name-defined]
         Checkpoints are written beside their names and renamed, so a killed job can always resume; nothing in one runs.
         """
         add_schedulers()
+        settle(args)
         with safe_checkpoints():
             super().main_worker(args)
 
@@ -133,7 +147,7 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[misc, name-defined]
     @classmethod
     def build_preprocess_fn(
         cls, args: argparse.Namespace, train: bool
-    ) -> Callable[[str, dict[str, np.array]], dict[str, np.ndarray]] | None:
+    ) -> Callable[[str, dict[str, np.array]], dict[str, np.ndarray]] | None:  # type: ignore[valid-type]
         """Tokenisation for every interface."""
         config, base = resolve(args)
         vocabs = load_vocabs(config, base)
@@ -197,7 +211,9 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[misc, name-defined]
             for line in freeze_lines(chain):
                 logging.info("freeze: %s", line)
         args.num_parameters = sum(p.numel() for p in chain.parameters())  # for RESULTS.md, by way of config.yaml
-        return LegoNNModel(chain, AMP[getattr(args, "amp_dtype", "none")])
+        model = LegoNNModel(chain, AMP[getattr(args, "amp_dtype", "none")])
+        freeze_params(args, model)
+        return model
 
     @classmethod
     def build_optimizers(cls, args: argparse.Namespace, model: torch.nn.Module) -> list[torch.optim.Optimizer]:
@@ -206,7 +222,12 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[misc, name-defined]
         if optimizer is None:
             raise ConfigError(f"optim: {args.optim!r} is not one of {', '.join(_abs_task.optim_classes)}")
         conf = dict(args.optim_conf)
-        return [optimizer(parameter_groups(model.chain, conf, args.exclude_weight_decay), **conf)]
+        assert isinstance(model, LegoNNModel)
+        groups = parameter_groups(model.chain, conf, args.exclude_weight_decay)
+        try:
+            return [optimizer(groups, **conf)]
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"optim_conf: {error}") from None
 
     @classmethod
     def build_model_from_file(

@@ -67,13 +67,15 @@ def choose(
     Raises:
         CheckpointError: the experiment has no epoch checkpoints, or none of them is asked for.
     """
-    for name, value in (("window", size), ("candidates", candidates), ("stride", stride)):
-        if value < 1:
-            raise CheckpointError(f"{exp}: {name} is {value}, but at least 1 is needed; nothing was averaged")
+    for name, number in (("window", size), ("candidates", candidates), ("stride", stride)):
+        if number < 1:
+            raise CheckpointError(f"{exp}: {name} is {number}, but at least 1 is needed; nothing was averaged")
     paths = epochs_in(exp)
     if not paths:
         raise CheckpointError(f"{exp}: no <n>epoch.pth; train first (stage 11)")
-    tried, best, best_score = [], None, float("-inf")
+    tried: list[tuple[str, float]] = []
+    best: dict[str, torch.Tensor] | None = None
+    best_score = float("-inf")
     for window in windows(paths, size, stride)[:candidates]:
         state = average(window)
         value = score(state)
@@ -103,6 +105,8 @@ def average_nbest_models(
     suffix = f"{suffix}." if suffix else ""
     for phase, criterion, mode in best_model_criterion:
         if not reporter.has(phase, criterion):
+            if criterion != "acc":  # by default asked for, but encoders alone have none
+                logging.warning("best_model_criterion: no %s in %s, so nothing is averaged by it", criterion, phase)
             continue
         ranked = [e for e, _ in reporter.sort_epochs_and_values(phase, criterion, mode)[: max(sizes)]]
         ranked = [e for e in ranked if (output_dir / f"{e}epoch.pth").exists()]

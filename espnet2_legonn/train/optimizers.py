@@ -25,7 +25,7 @@ def parameter_groups(chain: Chain, conf: dict[str, Any], exclude_weight_decay: b
     groups: list[dict[str, Any]] = []
     for config, module in zip(chain.configs, chain):
         trained = [p for p in module.parameters() if p.requires_grad]
-        parts = [(trained, {})]
+        parts: list[tuple[list[Any], dict[str, float]]] = [(trained, {})]
         if exclude_weight_decay:
             parts = [
                 ([p for p in trained if p.dim() > 1], {}),

@@ -27,7 +27,7 @@ class InverseSquareRootLR(LRScheduler, load("espnet2.schedulers.abs_scheduler").
         self.warmup_steps, self.init_lr = warmup_steps, init_lr
         super().__init__(optimizer, last_epoch)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | torch.Tensor]:
         """Rates of all groups at this step."""
         step, top = self.last_epoch, max(self.base_lrs)
         if step < self.warmup_steps:

@@ -30,7 +30,7 @@ class _Counted:
         return len(self.iterable)  # type: ignore[arg-type]
 
 
-class LegoNNTrainer(_stock.Trainer):  # type: ignore[misc, name-defined]
+class LegoNNTrainer(_stock.Trainer):  # type: ignore[name-defined]
     """Differences to ESPnet's trainer, each measured there:
 
     - batches left over from gradient accumulation at the end of an epoch make an update of their own, instead of
@@ -67,21 +67,28 @@ class LegoNNTrainer(_stock.Trainer):  # type: ignore[misc, name-defined]
         counted = _Counted(kwargs.pop("iterator"))
         options = kwargs["options"]
         invalid = super().train_one_epoch(iterator=counted, **kwargs)
-        if counted.count % options.accum_grad and kwargs.get("scaler") is None:
-            invalid = (
-                not _leftover_step(kwargs["model"], kwargs["optimizers"], kwargs["schedulers"], options) and invalid
-            )
+        if counted.count % options.accum_grad:
+            rest = (kwargs["optimizers"], kwargs["schedulers"], options, kwargs.get("scaler"))
+            invalid = not _leftover_step(kwargs["model"], *rest) and invalid
         return invalid
 
 
-def _leftover_step(model: torch.nn.Module, optimizers: Any, schedulers: Any, options: Any) -> bool:
-    """One update with the gradients at hand; False if they are not finite."""
+def _leftover_step(
+    model: torch.nn.Module, optimizers: Any, schedulers: Any, options: Any, scaler: Any = None
+) -> bool:
+    """One update with the gradients at hand, scaled ones with a scaler; False if they are not finite."""
+    if scaler is not None:
+        for optimizer in optimizers:
+            scaler.unscale_(optimizer)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), options.grad_clip, options.grad_clip_type)
     finite = bool(torch.isfinite(torch.as_tensor(norm)))
     for optimizer, scheduler in zip(optimizers, schedulers):
-        if finite:
+        if scaler is not None:
+            scaler.step(optimizer)  # none, if they are not finite
+            scaler.update()
+        elif finite:
             optimizer.step()
-            if isinstance(scheduler, _stock.AbsBatchStepScheduler):
-                scheduler.step()
+        if finite and isinstance(scheduler, _stock.AbsBatchStepScheduler):
+            scheduler.step()
         optimizer.zero_grad()
     return finite

@@ -235,8 +235,8 @@ def _normal(place: str) -> str:
     if remote and scheme in ("file", "local"):  # a folder, which can be locked
         place = urllib.parse.unquote(path.removeprefix("localhost"))
     if not is_url(place):
-        path = Path(place).expanduser()
-        return str(path.parent if path.name == INDEX else path)
+        here = Path(place).expanduser()
+        return str(here.parent if here.name == INDEX else here)
     shorter = place.removesuffix(f"/{INDEX}").rstrip("/")
     return place if shorter.endswith(":") else shorter
 

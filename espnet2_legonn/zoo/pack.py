@@ -15,7 +15,7 @@ from espnet2_legonn import store
 from espnet2_legonn.chain import Chain
 from espnet2_legonn.config import ModuleConfig, SpeechConfig
 from espnet2_legonn.errors import CheckpointError
-from espnet2_legonn.interface import SearchChoice, Vocabulary
+from espnet2_legonn.interface import SearchChoice
 from espnet2_legonn.modules.module import Module, consumed, produced
 from espnet2_legonn.scoring.tables import write_atomic
 from espnet2_legonn.zoo.card import (
@@ -85,7 +85,7 @@ def describe(chain: Chain, about: Mapping[str, Any], files: dict[str, FileEntry]
     parents = about.get("module_parents", {})
     modules = []
     for config, module in zip(chain.configs, chain):
-        reads, writes = _ports(config, module, chain.vocabs)
+        reads, writes = _ports(config, module)
         body = f"{config.body.type} {config.body.num_blocks} x {config.body.size}"
         parameters = sum(p.numel() for p in module.parameters())
         modules.append(ModuleCard(config.name, reads, writes, parameters, body, parents.get(config.name)))
@@ -117,11 +117,12 @@ def describe(chain: Chain, about: Mapping[str, Any], files: dict[str, FileEntry]
     )
 
 
-def _ports(config: ModuleConfig, module: Module, vocabs: Mapping[str, Vocabulary]) -> tuple[PortCard, PortCard]:
-    names = {v: n for n, v in vocabs.items()}
+def _ports(config: ModuleConfig, module: Module) -> tuple[PortCard, PortCard]:
+    # By the description: of two vocabularies that fit without being equal, a composition keeps the writer's alone.
+    names = (getattr(config.input, "vocab", None), getattr(config.target, "vocab", None))
     sides = []
-    for port, contract in zip(module.ports, (consumed(module), produced(module))):
-        card = PortCard(port.kind, names[port.vocab] if port.vocab else None, port.size)
+    for port, name, contract in zip(module.ports, names, (consumed(module), produced(module))):
+        card = PortCard(port.kind, name if port.vocab else None, port.size)
         if contract is not None:
             ratio = contract.slots_per_token
             card.slots_per_token = None if ratio is None else round(ratio, 4)

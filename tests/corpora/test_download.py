@@ -56,7 +56,7 @@ def test_on_request_of_a_reader(
     local = tedlium.Release(2, release.part, {}, {}, archive(served[0]))
     monkeypatch.setitem(tedlium.RELEASES, 2, local)
     options = ["--corpus", str(tmp_path / "corpora"), "--out", str(tmp_path / "data")]
-    assert tedlium.main(options) == 1  # not without being asked
+    assert tedlium.main(options) == 2  # not without being asked
     assert not (tmp_path / "corpora").exists()
     assert tedlium.main([*options, "--download"]) == 0
     assert "train: 6 utterances" in capsys.readouterr().out
@@ -75,7 +75,7 @@ def test_a_file_that_is_read_as_it_is_and_a_tar_without_a_folder(
         Archive(f"{url}/bare.tgz", 0.001, "free", "commoncrawl", bare=True),
     )
     monkeypatch.setattr(wmt19_de_en, "SOURCES", sources)
-    assert wmt19_de_en.main([str(tmp_path / "wmt"), "--out", str(tmp_path / "data"), "--download"]) == 1
+    assert wmt19_de_en.main([str(tmp_path / "wmt"), "--out", str(tmp_path / "data"), "--download"]) == 2
     assert (tmp_path / "wmt/europarl-v9.de-en.tsv.gz").read_bytes() == b"x"
     assert (tmp_path / "wmt/commoncrawl/commoncrawl.de-en.de").is_file()
     told = capsys.readouterr()

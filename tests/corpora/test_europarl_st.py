@@ -66,7 +66,7 @@ def test_all_pairs(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     )
     table = DataDir(tmp_path / "train_ep").table("segments")
     assert len(table) == 12 + 7 and sum(ONLY_FRENCH in utt for utt in table) == 7
-    assert main(["--corpus", str(corpus), "--out", str(tmp_path), "--pairs", "xx"]) == 1
+    assert main(["--corpus", str(corpus), "--out", str(tmp_path), "--pairs", "xx"]) == 2
     assert "no pair with xx; there are de, fr" in capsys.readouterr().err
     assert main(["--corpus", str(corpus), "--out", str(tmp_path / "tc"), "--treatment", "tc"]) == 0
     first = next(iter(DataDir(tmp_path / "tc/train").table("text").values()))
@@ -101,7 +101,7 @@ def test_splits_are_disjoint(copy: Path, tmp_path: Path, share: str, capsys: pyt
             (test / name).write_text("".join(lines))
         wanted = "speech 'en.20090101.31.3-243' is in train and in test"
     out = tmp_path / "out"
-    assert main(["--corpus", str(copy), "--out", str(out)]) == 1
+    assert main(["--corpus", str(copy), "--out", str(out)]) == 2
     told = capsys.readouterr().err
     assert wanted in told and "--on_overlap drop takes them out of train" in told and not out.exists()
     assert main(["--corpus", str(copy), "--out", str(out), "--on_overlap", "drop"]) == 0
@@ -126,7 +126,7 @@ def test_ends_beyond_the_audio(copy: Path, tmp_path: Path, capsys: pytest.Captur
     for lang in ("en", "de"):
         with (copy / f"en/de/test/segments.{lang}").open("a") as stream:
             stream.write("more\n")
-    assert main(["--corpus", str(copy), "--out", str(tmp_path / "bad")]) == 1
+    assert main(["--corpus", str(copy), "--out", str(tmp_path / "bad")]) == 2
     told = capsys.readouterr().err
     assert f"{path}:6: {last[1]} to " in told and f"{path}:7: 90 to 91 s, " in told
     assert not (tmp_path / "bad/train").exists()
@@ -248,9 +248,9 @@ def test_all_faults_at_once(copy: Path, capsys: pytest.CaptureFixture[str], tmp_
     append("segments.lst", b"en.99 1 2\n")(copy / "en/de/train")
     (copy / "en/audios/en.20110405.17-101.m4a").unlink()
     (copy / "en/de/dev/speakers.lst").write_text("MEP_\n")
-    assert main(["--corpus", str(copy), "--out", str(tmp_path / "out")]) == 1
+    assert main(["--corpus", str(copy), "--out", str(tmp_path / "out")]) == 2
     told = capsys.readouterr().err
     assert "train/segments.lst:13: " in told and "en.20110405.17-101.m4a: no such file; test has" in told
     assert "dev/speakers.lst:1: 'MEP_' has no speaker id" in told and not (tmp_path / "out").exists()
-    assert main(["--corpus", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    assert main(["--corpus", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert "no v1.1/en/audios; is Europarl-ST v1.1 unpacked there?" in capsys.readouterr().err

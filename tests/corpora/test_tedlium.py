@@ -164,7 +164,7 @@ def test_release_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (root / "legacy/train" / side).symlink_to(f"../../data/{side}")
     assert main(["--corpus", str(root), "--out", str(tmp_path / "data"), "--release", "3"]) == 0
     assert validate(tmp_path / "data/train") == 6
-    assert main(["--corpus", str(root), "--out", str(tmp_path / "data"), "--release", "2"]) == 1
+    assert main(["--corpus", str(root), "--out", str(tmp_path / "data"), "--release", "2"]) == 2
     assert "looks like release 3: --release 3" in capsys.readouterr().err
 
 
@@ -173,7 +173,7 @@ def test_release_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def refused(corpus: Path, capsys: pytest.CaptureFixture[str], *options: str) -> str:
     out = corpus / "out"
-    assert main(["--corpus", str(corpus), "--out", str(out), *options]) == 1
+    assert main(["--corpus", str(corpus), "--out", str(out), *options]) == 2
     assert not out.exists()
     return capsys.readouterr().err
 
@@ -229,11 +229,11 @@ def test_counts_that_are_not_the_expected_ones(
     release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--corpus", str(release), "--out", str(tmp_path / "out"), "--expect"]
-    assert main([*options, "train=18", "dev=7"]) == 1
+    assert main([*options, "train=18", "dev=7"]) == 2
     assert "dev: 6 segments, 7 expected; is the corpus complete? --expect dev=6" in capsys.readouterr().err
     assert main([*options, "train=18", "dev=6"]) == 0
     assert "train: 18 segments, as expected" in capsys.readouterr().out
-    assert main([*options, "train"]) == 1
+    assert main([*options, "train"]) == 2
     assert "--expect train: write NAME=NUMBER" in capsys.readouterr().err
 
 
@@ -247,5 +247,5 @@ def test_published_counts_bind_at_their_scale() -> None:
 
 
 def test_nothing_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--corpus", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    assert main(["--corpus", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert "no TEDLIUM_release2/train of TED-LIUM release 2; is the corpus unpacked there?" in capsys.readouterr().err

@@ -62,11 +62,11 @@ def test_raw_preparation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_everything_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "train.tok.clean.bpe.32000.en").write_text("a\n")
-    assert wmt14_en_de.main([str(tmp_path), "--out", str(tmp_path / "data")]) == 1
+    assert wmt14_en_de.main([str(tmp_path), "--out", str(tmp_path / "data")]) == 2
     said = capsys.readouterr().err
     assert "wmt14 needs train.tok.clean.bpe.32000.en and train.tok.clean.bpe.32000.de" in said
     (tmp_path / "train.tok.clean.bpe.32000.de").write_text("a\n")
-    assert wmt14_en_de.main([str(tmp_path), "--out", str(tmp_path / "data")]) == 1
+    assert wmt14_en_de.main([str(tmp_path), "--out", str(tmp_path / "data")]) == 2
     said = capsys.readouterr().err
     assert all(f"test set {name} needs {name}.tok.bpe.32000.en and" in said for name in SETS) and "6 faults" in said
 
@@ -76,7 +76,7 @@ def test_malformed_corpus(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFi
     shutil.copytree(corpus, bad)
     with open(bad / "train.tok.clean.bpe.32000.en", "ab") as stream:
         stream.write(b"\xe4 broken\nand one more\n")
-    assert wmt14_en_de.main([str(bad), "--out", str(tmp_path / "data")]) == 1
+    assert wmt14_en_de.main([str(bad), "--out", str(tmp_path / "data")]) == 2
     said = capsys.readouterr().err
     assert "train.tok.clean.bpe.32000.en:241: not UTF-8" in said
     assert "train.tok.clean.bpe.32000.de: 240 lines, the other side has 242" in said and "2 faults" in said

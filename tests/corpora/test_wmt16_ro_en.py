@@ -35,7 +35,7 @@ def test_malformed(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     bad = fixture.write(tmp_path / "bad")
     (bad / "dev" / "dev.bpe.ro").unlink()
     (bad / "train" / "corpus.bpe.en").unlink()
-    assert wmt16_ro_en.main([str(bad), "--out", str(tmp_path / "data")]) == 1
+    assert wmt16_ro_en.main([str(bad), "--out", str(tmp_path / "data")]) == 2
     said = capsys.readouterr().err
     assert "test set newsdev2016 needs dev.bpe.ro and dev.bpe.en" in said
     assert "wmt16 needs corpus.bpe.ro and corpus.bpe.en (or .gz); only corpus.bpe.ro is there" in said

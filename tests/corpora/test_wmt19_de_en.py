@@ -36,13 +36,13 @@ def test_faults_of_all_corpora_at_once(tmp_path: Path, capsys: pytest.CaptureFix
     corpus = fixture.write(tmp_path / "c")
     (corpus / "wikititles-v1.de-en.tsv.gz").unlink()
     (corpus / "newstest2019-deen-ref.en.sgm").unlink()
-    assert wmt19_de_en.main([str(corpus), "--out", str(tmp_path / "data")]) == 1
+    assert wmt19_de_en.main([str(corpus), "--out", str(tmp_path / "data")]) == 2
     said = capsys.readouterr().err
     assert "wikititles-v1 needs wikititles-v1.de-en.tsv (or .gz)" in said and "test set newstest2019 needs" in said
     corpus = fixture.write(tmp_path / "c")
     write_lines(corpus / "europarl-v9.de-en.tsv.gz", ["a\tb", "only one side", "a\tb\tc"])
     write_lines(corpus / "commoncrawl.de-en.en", ["short"])
-    assert wmt19_de_en.main([str(corpus), "--out", str(tmp_path / "data")]) == 1
+    assert wmt19_de_en.main([str(corpus), "--out", str(tmp_path / "data")]) == 2
     said = capsys.readouterr().err
     assert "europarl-v9.de-en.tsv.gz:2: no TAB" in said and "europarl-v9.de-en.tsv.gz:3: 3 columns" in said
     assert "commoncrawl.de-en.en: 1 lines, the other side has 60" in said and "3 faults" in said

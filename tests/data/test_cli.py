@@ -74,13 +74,13 @@ def test_translation_data(tmp_path, write, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["validate", "nowhere"], "error: nowhere: no such data directory"),
+        (["validate", "nowhere"], "DataError:\nnowhere: no such data directory"),
         (["vocab", "out", "text", "--unit", "bpe"], "unit bpe needs --vocab_size"),
         (["format", "a", "b", "--fs", "quick"], "sampling rate 'quick': write Hz or kHz"),
     ],
 )
-def test_faults_of_data_end_with_1_and_no_traceback(argv, message, capsys):
-    assert cli.main(argv) == 1
+def test_faults_of_data_end_with_2_and_no_traceback(argv, message, capsys):
+    assert cli.main(argv) == 2
     told = capsys.readouterr().err
     assert message in told and "Traceback" not in told
 
@@ -96,7 +96,7 @@ def test_validate_looks_at_sound(tmp_path, write, tone, good, capsys):
     good["wav.scp"] = f"r1 {tone('r1.wav')}\nr2 {tone('r2.wav', fs=8000)}\n"
     folder = write("d", good)
     assert cli.main(["validate", f"{folder}", "--audio"]) == 0
-    assert cli.main(["validate", f"{folder}", "--audio", "--fs", "16k"]) == 1
+    assert cli.main(["validate", f"{folder}", "--audio", "--fs", "16k"]) == 2
     told = capsys.readouterr().err
     assert "wav.scp:2: 'r2': " in told and "is sampled at 8000 Hz, 16000 Hz expected" in told and "r1" not in told
 
@@ -105,7 +105,7 @@ def test_seconds_are_counted_at_the_rate_of_the_audio(tmp_path, write, tone, cap
     """Limits at twice the rate would take every utterance for half as long."""
     files = {"wav.scp": f"u {tone('u.wav', fs=8000)}\n", "utt2num_samples": "u 8000\n", "utt2spk": "u u\n"}
     limits = ["--max_wav_duration", "20", "--fs"]
-    assert cli.main(["filter", f"{write('d', files)}", f"{tmp_path / 'out'}", *limits, "16k"]) == 1
+    assert cli.main(["filter", f"{write('d', files)}", f"{tmp_path / 'out'}", *limits, "16k"]) == 2
     assert "is sampled at 8000 Hz, 16000 Hz expected" in capsys.readouterr().err
     assert cli.main(["filter", f"{tmp_path / 'd'}", f"{tmp_path / 'out'}", *limits, "8k"]) == 0
 
@@ -113,7 +113,7 @@ def test_seconds_are_counted_at_the_rate_of_the_audio(tmp_path, write, tone, cap
 def test_phonemes_are_made_of_a_valid_directory_only(tmp_path, write, good, capsys):
     (tmp_path / "lexicon").write_text("the DH AH0\n")
     folder = write("d", good | {"text": "a-1 the\na-2 the\n", "text_phn": "of an earlier state\n"})
-    assert cli.main(["phonemes", f"{folder}", "--backend", "lexicon", "--lexicon", f"{tmp_path / 'lexicon'}"]) == 1
+    assert cli.main(["phonemes", f"{folder}", "--backend", "lexicon", "--lexicon", f"{tmp_path / 'lexicon'}"]) == 2
     told = capsys.readouterr().err
     assert "utt2spk:3: 'b-1' is not in text" in told and "text_phn" not in told
 

@@ -44,4 +44,4 @@ def test_share_of_a_reference(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     zero = result(tmp_path / "zero", 0.0)
     assert main([str(tmp_path / "swap"), str(plug), "--reference", str(zero)]) == 0
     assert "no share of 0" in capsys.readouterr().out
-    assert main([str(tmp_path / "swap"), str(tmp_path / "nowhere")]) == 1
+    assert main([str(tmp_path / "swap"), str(tmp_path / "nowhere")]) == 2

@@ -55,7 +55,7 @@ def test_every_mistake_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (tmp_path / "bad.json").write_text("{}")
     found = [f"XX.a={good}", f"IV.wembb={good}", f"XI.wemb={good}", f"VI.IV.test={good}", f"IV.wemb={bleu}"]
     found += [f"IV.encoder={tmp_path}/none", f"IV.baseline={tmp_path}/bad.json", "IV"]
-    assert main(["IV", "--found", *found]) == 1
+    assert main(["IV", "--found", *found]) == 2
     told = capsys.readouterr().err
     for part in (
         "no table 'XX'",
@@ -68,7 +68,7 @@ def test_every_mistake_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str
         "Table IV has no row ''",
     ):
         assert part in told, part
-    assert main(["IV", "XIX"]) == 1
+    assert main(["IV", "XIX"]) == 2
     assert "no table XIX; there are I, II" in capsys.readouterr().err
 
 
@@ -77,7 +77,19 @@ def test_a_damaged_file_of_published_numbers(tmp_path: Path) -> None:
     data["IV"]["rows"]["wemb"]["tset"] = data["IV"]["rows"]["wemb"].pop("test")
     data["V"]["metric"] = "per"
     (tmp_path / "x.yaml").write_text(yaml.safe_dump(data))
-    with pytest.raises(
-        ConfigError, match=r"(?s)IV.wemb: columns \['test'\] expected, found \['tset'\].*'per' is not one"
+    data["I"]["colums"] = data["I"].pop("columns")
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(data))
+    with pytest.raises(ConfigError) as caught:
+        load_tables(tmp_path / "x.yaml")
+    told = str(caught.value)
+    for part in (
+        "I: unknown key 'colums' (did you mean 'columns'?)",
+        "I: key 'columns' is missing",
+        "IV.wemb: no value in column 'test'",
+        "IV.wemb: unknown key 'tset' (did you mean 'test'?)",
+        "'per' is not one of",
     ):
+        assert part in told, part
+    (tmp_path / "x.yaml").write_text("- IV\n")
+    with pytest.raises(ConfigError, match="must be dict"):
         load_tables(tmp_path / "x.yaml")

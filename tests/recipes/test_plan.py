@@ -13,12 +13,13 @@ import yaml
 
 from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.recipe.plan import Plan, load_plan
-from espnet2_legonn.recipe.report import learned, render_table
+from espnet2_legonn.recipe.report import learned, render_table, write_report
 from espnet2_legonn.recipe.study import half_width, render_study, write_study
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULE = {"name": "encoder", "input": {"type": "tokens", "vocab": "v"}, "body": {}, "output": {"vocab": "v"}}
-READER = {"name": "decoder", "input": {"type": "wemb", "vocab": "v"}, "body": {"type": "transformer_decoder"}}
+SIZES = {"num_blocks": 1, "size": 8, "heads": 2, "linear_units": 8}
+MODULE = {"name": "encoder", "input": {"type": "tokens", "vocab": "v"}, "body": SIZES, "output": {"vocab": "v"}}
+READER = {"name": "decoder", "input": {"type": "wemb", "vocab": "v"}, "body": {"type": "transformer_decoder", **SIZES}}
 PLAN: dict[str, Any] = {
     "vocabs": {"v": {"tokens": "tokens.txt", "unit": "word"}},
     "modules": {"enc": MODULE, "dec": {**READER, "output": {"vocab": "v"}}},
@@ -110,6 +111,33 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
     assert len(caught.value.faults) == 2
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("searches", ["decode"], r"searches: must be .*, found \['decode'\]"),
+        ("tables", 3, "tables: must be list.*, found 3"),
+        ("tables.1.rows", "donor", "found 'donor'"),
+        ("search", 5, "unknown key 'search'"),
+        ("vocabs", {"v": {"tokens": "t", "unti": "word"}}, r"vocabs.v: unknown key 'unti' \(did you mean 'unit'\?\)"),
+    ],
+)
+def test_what_is_no_plan_at_all_is_named(tmp_path: Path, place: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"plan.yaml.*{message}"):
+        load(tmp_path, changed(place, value), tables="all")
+
+
+def test_modules_are_read_by_the_schema_of_training(tmp_path: Path) -> None:
+    """A plan with a mistyped module ran for hours until that module's turn, or ended in a KeyError."""
+    data = copy.deepcopy(PLAN)
+    first, *_ = data["modules"]
+    data["modules"] = {first: {"nam": "x"}, "broken": 3}
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, data)
+    told = str(caught.value)
+    assert f"modules.{first}: unknown key 'nam' (did you mean 'name'?)" in told, told
+    assert f"modules.{first}: key 'name' is missing" in told and "modules.broken: must be a mapping, found 3" in told
+
+
 def test_what_was_made_outlives_another_search(tmp_path: Path) -> None:
     """Another search decodes again; another donor trains again what stands on it, and nothing else."""
     plans = {
@@ -146,6 +174,23 @@ def test_a_table(tmp_path: Path) -> None:
         "### First\n\n||BLEU|updates, time|\n|---|---|---|\n"
         "|base|20.0 (19.0 to 21.0)|trained, 12 s|\n|joint|30.0 (29.0 to 31.0)|0|\n"
     )
+
+
+def test_a_cell_that_takes_long_waits_for_all_tables(tmp_path: Path) -> None:
+    data = changed("tables.0.rows.0.cells", [{"exp": "poor", "more": True}])
+    data["experiments"][2]["plug"] = ["donor"]
+    first = load(tmp_path, data)
+    assert [e.name for e in first.experiments] == ["donor", "plug"]
+    assert [e.name for e in load(tmp_path, data, tables="all").experiments] == ["donor", "poor", "plug"]
+    write_score(tmp_path, "plug", "joint", 30.0)
+    told = write_report(first, tmp_path, tmp_path / "RESULTS.md")
+    assert "|base|with --tables all||" in told and "|joint|30.0 (29.0 to 31.0)|0|" in told
+    write_score(tmp_path / "seed1", "plug", "joint", 31.0)
+    write_score(tmp_path / "seed2", "plug", "joint", 33.0)
+    study = render_study(first.tables[0], tmp_path, [1, 2])
+    assert "|base|not run||" in study and "|joint|32.0 ± 1.4" in study
+    write_score(tmp_path, "poor", "decode", 20.0)
+    assert "|base|20.0 (19.0 to 21.0)|0|" in render_table(first.tables[0], tmp_path)
 
 
 def test_a_baseline_that_did_not_learn_is_no_baseline(tmp_path: Path) -> None:

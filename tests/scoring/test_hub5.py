@@ -222,7 +222,7 @@ def test_files_and_subsets(files, tmp_path: Path, capsys: pytest.CaptureFixture[
     words = ["--stm", str(files[0]), "--glm", str(files[1]), "--hyp", str(tmp_path / "text")]
     assert hub5.main([*words, "--outdir", str(tmp_path / "again"), "--scorer", "python"]) == 0
     assert f"swb: WER {reports['swb'].value:.1f} %" in capsys.readouterr().out
-    assert hub5.main([*words[:-1], "nowhere", "--outdir", str(tmp_path / "again")]) == 1
+    assert hub5.main([*words[:-1], "nowhere", "--outdir", str(tmp_path / "again")]) == 2
     assert "nowhere: no such file" in capsys.readouterr().err
 
 

@@ -115,7 +115,7 @@ def test_command(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert legonn_score.main(["score", "--metric", "bleu_detok", "--language", "de", *inputs]) == 0
     signature = json.loads((data / "out" / "result.json").read_text())["signature"]
     assert signature.endswith("|detok:moses-de")
-    assert legonn_score.main(["score", "--metric", "bleu_detok", *inputs]) == 1
+    assert legonn_score.main(["score", "--metric", "bleu_detok", *inputs]) == 2
     assert "names no language" in capsys.readouterr().err
 
 

@@ -131,7 +131,7 @@ def test_command_line_status(pack: Pack, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["check", f"{path}#encoder", f"{path}#decoder"]) == 0
     assert "verdict: fits" in capsys.readouterr().out
     assert main(["check", f"{path}#decoder", f"{path}#decoder"]) == 2
-    assert main(["check", f"{path}/none"]) == 3
+    assert main(["check", f"{path}/none"]) == 2
     assert "no such folder or zip" in capsys.readouterr().err
 
 

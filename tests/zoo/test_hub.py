@@ -133,7 +133,7 @@ def test_a_full_disk(pack: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> 
 
 def test_a_wrong_token(hub: Hub, run: Run, pack: Path) -> None:
     done = run(*LEGONN, "push", pack, "--hub", "org/asr", HF_TOKEN="hf_wrong")
-    assert done.returncode == 3 and done.stderr.startswith("CheckpointError:\norg/asr: "), done.stderr
+    assert done.returncode == 2 and done.stderr.startswith("CheckpointError:\norg/asr: "), done.stderr
     assert "token" in done.stderr or "401" in done.stderr
     assert "Traceback" not in done.stderr and hub.repos == {}
 

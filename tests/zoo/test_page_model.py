@@ -213,7 +213,7 @@ def test_no_packs(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatc
     monkeypatch.setenv("LEGONN_PACKS", str(tmp_path / "none"))
     with pytest.raises(ConfigError, match="no such folder of packs; name some: `legonn demo"):
         open_shelf()
-    assert main(["demo", str(tmp_path)]) == 3
+    assert main(["demo", str(tmp_path)]) == 2
     assert "no pack in it" in capsys.readouterr().err
 
 
@@ -221,5 +221,5 @@ def test_without_gradio(tmp_path: Path, capsys: pytest.CaptureFixture[str], monk
     build(pair()).save(tmp_path / "mt")
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "espnet2_legonn.page.app", raising=False)
-    assert main(["demo", str(tmp_path / "mt")]) == 3
+    assert main(["demo", str(tmp_path / "mt")]) == 2
     assert "pip install 'espnet2_legonn[page]'" in capsys.readouterr().err

@@ -39,7 +39,7 @@ def test_an_experiment_that_is_not_there(
     """Whether its folder is there or not, nobody is asked for it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("socket.getaddrinfo", lambda *args, **options: pytest.fail("reached for the network"))
-    assert main(["info", f"{first}/nope"]) == 3
+    assert main(["info", f"{first}/nope"]) == 2
     assert f"{first}/nope: no such folder or zip in {first}/; for the Hugging Face Hub: hf" in capsys.readouterr().err
 
 

@@ -139,11 +139,14 @@ if [ "${g2p}" != none ]; then use_phonemes=true; phoneme_opts+=" --backend ${g2p
 py() { ${python} "$@"; }
 active() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ] && [[ " ${skip_stages} " != *" $1 "* ]]; }
 # One process, or one that is parallel inside (--nj): here, or on a cluster as one job of so many cores.
-one_job() { # CORES LOG COMMAND...
+one_job() { # CORES|gpu LOG COMMAND...
     case "${cmd_backend}" in
         local | stdout) "${@:3}" ;;
         *)
-            ${train_cmd} --num_threads "$1" "${@:2}" || return
+            local job="${train_cmd} --num_threads $1"
+            if [ "$1" = gpu ]; then job="${cuda_cmd} --gpu 1"; fi
+            # shellcheck disable=SC2086
+            ${job} "${@:2}" || return
             { grep -v '^#' "$2" || true; } ;;
     esac
 }
@@ -290,10 +293,12 @@ if active 11; then
         --ignore_init_mismatch "${ignore_init_mismatch}" ${legonn_args}
     if [ "${average_window}" -gt 0 ]; then
         read -r first_metric _ <<< "${metrics}"
-        one_job 1 "${legonn_exp}/average.log" \
+        average_on=${nj}
+        if [ "${ngpu}" -gt 0 ]; then average_on=gpu; fi
+        one_job "${average_on}" "${legonn_exp}/average.log" \
             ${python} -m espnet2_legonn.bin.legonn_average "${legonn_exp}" --data "${raw}/${valid_set}" \
             --metric "${first_metric}" --window "${average_window}" --candidates "${average_candidates}" \
-            --stride "${average_stride}" --limit "${average_limit}"
+            --stride "${average_stride}" --limit "${average_limit}" --ngpu "${ngpu}" --num_threads "${nj}"
     fi
 fi
 

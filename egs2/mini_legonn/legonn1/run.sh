@@ -47,6 +47,8 @@ if active 5; then # after all others: the English vocabulary sees all texts
     for src in de ro; do translation "${src}" 5 5; done
     python3 -m espnet2_legonn.data.cli vocab data/en_token_list/phn dump/raw/train_asr/text_phn \
         dump/raw/train_ted/text_phn --unit phn
+    # shellcheck disable=SC2086
+    python3 -m espnet2_legonn.data.cli vocab data/en_token_list/char ${english} --unit char
 fi
 if [ "${stage}" -le 13 ] && [ "${stop_stage}" -ge 10 ]; then
     # shellcheck disable=SC2086

@@ -6,7 +6,8 @@ import argparse
 
 from espnet2_legonn.zoo.check import check
 
-EPILOG = """exit status: 0 fits, 1 fits but differs from training, 2 will not fit, 3 a pack cannot be read
+EPILOG = """exit status: 0 fits, 1 fits but differs from training, 2 will not fit
+(or a pack cannot be read: stderr says why)
 example: legonn check packs/asr_encoder packs/mt_de_en#decoder"""
 
 

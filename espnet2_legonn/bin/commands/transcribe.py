@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".au", ".sph")
 # What one input may raise without an end of the others.
 _LOST = (LegoNNError, RuntimeError, MemoryError, OSError)
-STATUS = "exit status: 0 all done, 1 some inputs failed (they are named on stderr), 3 nothing could be done"
+STATUS = "exit status: 0 all done, 1 some inputs failed (they are named on stderr), 2 nothing could be done"
 NBEST = """--nbest 2 or more: in text, a line for each answer in Moses's format, inputs numbered from 0:
 NUMBER ||| TEXT ||| decoder= -3.2 ctc= -4.1 ||| SCORE"""
 EPILOGS = {

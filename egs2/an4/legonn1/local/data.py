@@ -11,7 +11,7 @@ from pathlib import Path
 from espnet2_legonn.data.datadir import validate
 from espnet2_legonn.data.tables import write_table
 from espnet2_legonn.data.text import normalize, plain_lines
-from espnet2_legonn.errors import DataError, LegoNNError
+from espnet2_legonn.errors import DataError, command
 
 COLUMNS = {"utt_id", "path", "speaker", "split", "text"}
 # an4.dic gives "a" first as the article; in this corpus it is always the letter.
@@ -58,6 +58,7 @@ def write_lexicon(source: Path, target: Path) -> None:
     target.write_text("".join(f"{line}\n" for line in lines if tuple(line.split()) != ARTICLE), encoding="utf-8")
 
 
+@command
 def main() -> None:
     """Write data/train, data/valid, data/test and the corpus's pronunciation lexicon."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -65,27 +66,24 @@ def main() -> None:
     parser.add_argument("--index", default="utts.tsv", help="mini_utts.tsv: the small lossless part")
     parser.add_argument("--out", type=Path, default=Path("data"))
     args = parser.parse_args()
-    try:
-        splits = read(args.corpus, args.index)
-        write_lexicon(args.corpus / "an4.dic", args.out / "local" / "lexicon.txt")
-        for name in ("train", "valid", "test"):
-            rows = splits.get(name, [])
-            if not rows:
-                raise DataError(f"{args.corpus / args.index}: no utterances of split {name}")
-            # The speaker leads the utterance id, so both sort alike.
-            ids = {f"{row['speaker']}-{row['utt_id']}": row for row in rows}
-            folder = args.out / name
-            write_table(folder / "wav.scp", {k: str((args.corpus / r["path"]).resolve()) for k, r in ids.items()})
-            write_table(folder / "text", {k: normalize(r["text"], "lc.rm") for k, r in ids.items()})
-            write_table(folder / "utt2spk", {k: r["speaker"] for k, r in ids.items()})
-            speakers = defaultdict(list)
-            for key in sorted(ids):
-                speakers[ids[key]["speaker"]].append(key)
-            write_table(folder / "spk2utt", {s: " ".join(u) for s, u in speakers.items()})
-            print(f"{folder}: {validate(folder)} utterances of {len(speakers)} speakers")
-    except LegoNNError as error:
-        sys.exit(f"{type(error).__name__}:\n{error}")
+    splits = read(args.corpus, args.index)
+    write_lexicon(args.corpus / "an4.dic", args.out / "local" / "lexicon.txt")
+    for name in ("train", "valid", "test"):
+        rows = splits.get(name, [])
+        if not rows:
+            raise DataError(f"{args.corpus / args.index}: no utterances of split {name}")
+        # The speaker leads the utterance id, so both sort alike.
+        ids = {f"{row['speaker']}-{row['utt_id']}": row for row in rows}
+        folder = args.out / name
+        write_table(folder / "wav.scp", {k: str((args.corpus / r["path"]).resolve()) for k, r in ids.items()})
+        write_table(folder / "text", {k: normalize(r["text"], "lc.rm") for k, r in ids.items()})
+        write_table(folder / "utt2spk", {k: r["speaker"] for k, r in ids.items()})
+        speakers = defaultdict(list)
+        for key in sorted(ids):
+            speakers[ids[key]["speaker"]].append(key)
+        write_table(folder / "spk2utt", {s: " ".join(u) for s, u in speakers.items()})
+        print(f"{folder}: {validate(folder)} utterances of {len(speakers)} speakers")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -16,7 +16,7 @@ from pathlib import Path
 from espnet2_legonn.data.datadir import validate
 from espnet2_legonn.data.phonemes import Lexicon
 from espnet2_legonn.data.tables import read_table, write_table
-from espnet2_legonn.errors import LegoNNError
+from espnet2_legonn.errors import command
 
 END = ""
 
@@ -71,6 +71,7 @@ def misheard(phonemes: Sequence[str], inventory: Sequence[str], rate: float, dra
     return heard or list(phonemes)
 
 
+@command
 def main() -> None:
     """Write a data directory with src_text (phonemes) and text (words)."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -83,27 +84,24 @@ def main() -> None:
     parser.add_argument("--error_rate", type=float, default=0.1, help="of phonemes")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    try:
-        lexicon = Lexicon(args.lexicon).entries
-        texts = list(read_table(args.data / "text").values())
-        bigrams = Bigrams(texts, sorted(lexicon), args.random_share, args.repeat_share)
-        inventory = sorted({phoneme for phonemes in lexicon.values() for phoneme in phonemes})
-        draw = random.Random(args.seed)
-        text, heard = {}, {}
-        for index in range(args.sentences):
-            words = bigrams.sample(draw)
-            phonemes = [phoneme for word in words for phoneme in lexicon[word]]
-            key = f"{args.out.name}-{index:06d}"
-            text[key] = " ".join(words)
-            heard[key] = " ".join(misheard(phonemes, inventory, args.error_rate, draw))
-        write_table(args.out / "text", text)
-        write_table(args.out / "src_text", heard)
-        write_table(args.out / "utt2spk", {key: key for key in text})
-        write_table(args.out / "spk2utt", {key: key for key in text})
-        print(f"{args.out}: {validate(args.out)} sentences")
-    except LegoNNError as error:
-        sys.exit(f"{type(error).__name__}:\n{error}")
+    lexicon = Lexicon(args.lexicon).entries
+    texts = list(read_table(args.data / "text").values())
+    bigrams = Bigrams(texts, sorted(lexicon), args.random_share, args.repeat_share)
+    inventory = sorted({phoneme for phonemes in lexicon.values() for phoneme in phonemes})
+    draw = random.Random(args.seed)
+    text, heard = {}, {}
+    for index in range(args.sentences):
+        words = bigrams.sample(draw)
+        phonemes = [phoneme for word in words for phoneme in lexicon[word]]
+        key = f"{args.out.name}-{index:06d}"
+        text[key] = " ".join(words)
+        heard[key] = " ".join(misheard(phonemes, inventory, args.error_rate, draw))
+    write_table(args.out / "text", text)
+    write_table(args.out / "src_text", heard)
+    write_table(args.out / "utt2spk", {key: key for key in text})
+    write_table(args.out / "spk2utt", {key: key for key in text})
+    print(f"{args.out}: {validate(args.out)} sentences")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

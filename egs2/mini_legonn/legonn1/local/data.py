@@ -40,7 +40,7 @@ def _positive(text: str) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write all sets; 0, or 1 with the reason on stderr."""
+    """Write all sets; 0, or 2 with the reason on stderr."""
     args = parser().parse_args(argv)
     sizes = {name: getattr(args, name) for name in DEFAULTS}
     try:
@@ -57,8 +57,8 @@ def main(argv: list[str] | None = None) -> int:
                 what = "utterances" if spoken else "utterances (already there)"
             print(f"{folder}: {len(triples)} {what}, {time.perf_counter() - start:.1f} s", flush=True)
     except (ValueError, RuntimeError, OSError) as error:
-        print(f"local/data.py: {error}", file=sys.stderr)
-        return 1
+        print(f"{type(error).__name__}:\n{error}", file=sys.stderr)
+        return 2
     return 0
 
 

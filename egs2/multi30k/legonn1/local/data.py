@@ -9,7 +9,7 @@ from pathlib import Path
 
 from espnet2_legonn.data.tables import write_table
 from espnet2_legonn.data.text import normalize
-from espnet2_legonn.errors import DataError, LegoNNError
+from espnet2_legonn.errors import DataError, command
 from espnet2_legonn.lines import scan
 
 SPLITS = {"train": "train", "val": "valid", "test_2016_flickr": "test2016", "test_2017_flickr": "test2017"}
@@ -35,6 +35,7 @@ def read(corpus: Path, split: str, lang: str) -> list[str] | None:
     return None
 
 
+@command
 def main() -> None:
     """Write data/<split>_<src>_en with src_text, text, utt2spk, spk2utt."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -43,24 +44,21 @@ def main() -> None:
     parser.add_argument("--case", default="lc.rm", help="text treatment of both sides")
     parser.add_argument("--out", type=Path, default=Path("data"))
     args = parser.parse_args()
-    try:
-        for split, name in SPLITS.items():
-            source, target = read(args.corpus, split, args.src), read(args.corpus, split, "en")
-            if source is None or target is None:
-                if split.startswith("test"):
-                    print(f"{name}_{args.src}_en: not in Multi30K")
-                    continue
-                raise DataError(f"{args.corpus}: no {split}.{args.src} or {split}.en; MULTI30K=DIR holds raw texts")
-            keys = [f"{name}-{i:05d}" for i in range(len(source))]
-            folder = args.out / f"{name}_{args.src}_en"
-            write_table(folder / "src_text", {k: normalize(s, args.case) for k, s in zip(keys, source)})
-            write_table(folder / "text", {k: normalize(t, args.case) for k, t in zip(keys, target)})
-            for table in ("utt2spk", "spk2utt"):
-                write_table(folder / table, {k: k for k in keys})
-            print(f"{folder}: {len(keys)} pairs")
-    except LegoNNError as error:
-        sys.exit(f"{type(error).__name__}:\n{error}")
+    for split, name in SPLITS.items():
+        source, target = read(args.corpus, split, args.src), read(args.corpus, split, "en")
+        if source is None or target is None:
+            if split.startswith("test"):
+                print(f"{name}_{args.src}_en: not in Multi30K")
+                continue
+            raise DataError(f"{args.corpus}: no {split}.{args.src} or {split}.en; MULTI30K=DIR holds raw texts")
+        keys = [f"{name}-{i:05d}" for i in range(len(source))]
+        folder = args.out / f"{name}_{args.src}_en"
+        write_table(folder / "src_text", {k: normalize(s, args.case) for k, s in zip(keys, source)})
+        write_table(folder / "text", {k: normalize(t, args.case) for k, t in zip(keys, target)})
+        for table in ("utt2spk", "spk2utt"):
+            write_table(folder / table, {k: k for k in keys})
+        print(f"{folder}: {len(keys)} pairs")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""Every command ends alike on bad input: one format on stderr, exit status 2, no traceback."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from espnet2_legonn.errors import BAD_INPUT, SHOWN, ConfigError, DataError, command
+
+ROOT = Path(__file__).resolve().parents[2]
+# Launchers keep the words and statuses of Kaldi's run.pl, the demo's data needs no package.
+OWN = {"egs2/mini_legonn/legonn1/local/data.py"}
+
+
+def commands() -> list[str]:
+    """Every Python file of the package and the recipes that is run by itself."""
+    places = [*(ROOT / "espnet2_legonn").rglob("*.py"), *ROOT.glob("egs2/*/*/local/*.py")]
+    mains = [p for p in places if "\nif __name__ ==" in p.read_text(encoding="utf-8")]
+    return sorted(str(p.relative_to(ROOT)) for p in mains if not p.is_symlink())
+
+
+@pytest.mark.parametrize("path", commands())
+def test_every_main_is_a_command(path: str) -> None:
+    text = (ROOT / path).read_text(encoding="utf-8")
+    assert text.rstrip().endswith(("sys.exit(main())", "sys.exit(main(sys.argv[1:]))")), "its status is main's"
+    main = next(n for n in ast.parse(text).body if isinstance(n, ast.FunctionDef) and n.name == "main")
+    names = {d.id for d in main.decorator_list if isinstance(d, ast.Name)}
+    assert path in OWN or "command" in names, "errors.py::command is what prints faults"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("bin.legonn", ["info", "nowhere.zip"]),
+        ("bin.legonn", ["pack", "nowhere"]),
+        ("bin.legonn_average", ["nowhere", "--data", "nowhere"]),
+        ("bin.legonn_inference", []),
+        ("bin.legonn_plan", ["nowhere.yaml"]),
+        ("bin.legonn_score", ["results", "nowhere"]),
+        ("bin.legonn_stage", ["score", "--exp", "nowhere", "--data", "nowhere", "--decoded", "nowhere"]),
+        ("corpora.eval2000", ["--corpus", "nowhere"]),
+        ("corpora.europarl_st", ["--corpus", "nowhere"]),
+        ("corpora.sphere", ["nowhere", "1"]),
+        ("corpora.swbd", ["--corpus", "nowhere"]),
+        ("corpora.tedlium", ["--corpus", "nowhere"]),
+        ("corpora.wmt14_en_de", ["nowhere"]),
+        ("corpora.wmt16_ro_en", ["nowhere"]),
+        ("corpora.wmt19_de_en", ["nowhere"]),
+        ("data.cli", ["validate", "nowhere"]),
+        ("recipe.mean_scores", ["out", "nowhere"]),
+        ("recipe.paper_tables", ["XIX"]),
+        ("scoring.hub5", ["--stm", "nowhere", "--glm", "nowhere", "--hyp", "nowhere", "--outdir", "out"]),
+    ],
+)
+def test_bad_input_has_one_format_and_one_status(
+    name: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert importlib.import_module(f"espnet2_legonn.{name}").main(words) == BAD_INPUT == 2
+    said = capsys.readouterr().err.splitlines()
+    kinds = [n for n, line in enumerate(said) if line.endswith("Error:") and " " not in line]
+    assert len(kinds) == 1 and len(said) > kinds[0] + 1, said
+
+
+@pytest.mark.parametrize("name", ["legonn_train", "asr_train", "mt_train"])
+def test_trainings_end_alike(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ConfigError("a: cured by b")
+
+    task = SimpleNamespace(LegoNNTask=SimpleNamespace(main=refuse), register_classes=refuse)
+    for place in ("register", "legonn"):
+        monkeypatch.setitem(sys.modules, f"espnet2_legonn.tasks.{place}", task)
+    assert importlib.import_module(f"espnet2_legonn.bin.{name}").main([]) == 2
+    assert capsys.readouterr().err == "ConfigError:\na: cured by b\n"
+
+
+def test_a_command_prints_what_is_harmless_and_ends_quietly(capsys: pytest.CaptureFixture[str]) -> None:
+    def ends(error: BaseException) -> int:
+        @command
+        def main() -> None:
+            raise error
+
+        return main()
+
+    assert ends(DataError(f"a:{n}: bad \x1b[2J" for n in range(SHOWN + 2))) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("DataError:\na:0: bad \ufffd[2J\n") and said.endswith("... and 2 more\n")
+    assert ends(FileNotFoundError(2, "No such file or directory", "x")) == 2
+    assert capsys.readouterr().err == "FileNotFoundError:\n[Errno 2] No such file or directory: 'x'\n"
+    assert ends(KeyboardInterrupt()) == 130
+    with pytest.raises(ZeroDivisionError):
+        ends(ZeroDivisionError())  # a fault of ours keeps its traceback
