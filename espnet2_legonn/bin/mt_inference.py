@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from espnet2_legonn.errors import LegoNNError
+from espnet2_legonn.errors import command
 
 
+@command
 def main(cmd: Sequence[str] | None = None) -> None:
     """Register, then run ESPnet's mt_inference."""
     from espnet2_legonn._compat import load
@@ -18,7 +19,4 @@ def main(cmd: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except LegoNNError as error:
-        sys.exit(f"{type(error).__name__}:\n{error}")
+    sys.exit(main())

@@ -14,7 +14,7 @@ from pathlib import Path
 from espnet2_legonn.data.datadir import write_datadir
 from espnet2_legonn.data.tables import id_fault
 from espnet2_legonn.data.text import plain_lines
-from espnet2_legonn.errors import DataError, LegoNNError
+from espnet2_legonn.errors import DataError, command
 
 INPUTS = {"speech": "wav.scp", "text": "src_text"}
 
@@ -67,19 +67,16 @@ def _second(kind: str) -> str:
     return "audio file" if kind == "speech" else "source text"
 
 
+@command
 def main(cmd: Sequence[str] | None = None) -> int:
-    """Write a data directory; 1 with every fault on stderr."""
+    """Write a data directory; 2 with every fault on stderr."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--input", choices=list(INPUTS), default="speech")
     args = parser.parse_args(cmd)
-    try:
-        tables = read_manifest(args.table, args.input)
-        write_datadir(args.out, tables)
-    except LegoNNError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    tables = read_manifest(args.table, args.input)
+    write_datadir(args.out, tables)
     print(f"{args.out}: {len(tables['text'])} utterances")
     return 0
 

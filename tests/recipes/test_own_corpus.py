@@ -159,7 +159,7 @@ def test_faults_of_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(DataError, match=r"train.tsv:2: a was there before"):
         manifest.read_manifest(table, "text")
     table.write_text("\n")
-    assert manifest.main([str(table), str(tmp_path / "data"), "--input", "text"]) == 1
+    assert manifest.main([str(table), str(tmp_path / "data"), "--input", "text"]) == 2
     assert "train.tsv: no lines" in capsys.readouterr().err
 
 
