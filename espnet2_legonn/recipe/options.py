@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from espnet2_legonn.errors import ConfigError
+from espnet2_legonn.errors import ConfigError, command
 from espnet2_legonn.recipe.espnet_options import ABSENT, ALIASES, ESPNET, NOTES, Absent
 from espnet2_legonn.schema import nearest
 
@@ -202,8 +202,9 @@ def fixed_faults(values: Mapping[str, str]) -> list[str]:
     ]
 
 
+@command
 def main(cmd: Sequence[str] | None = None) -> int:
-    """Run one of the commands above; 1 with the reason on stdout where an option is none."""
+    """Run one of the commands above; 1 with the reason on stdout, for parse_options.sh, where an option is none."""
     words = list(sys.argv[1:] if cmd is None else cmd)
     try:
         if words[:1] == ["help"] and len(words) == 2:
