@@ -105,6 +105,7 @@ def inference(args: argparse.Namespace) -> Path:
     from espnet2_legonn.data.tables import read_table
     from espnet2_legonn.decode import KINDS, decode_table, read_inputs
     from espnet2_legonn.recipe.origin import keep_origin, origin
+    from espnet2_legonn.recipe.speed import write_speed
     from espnet2_legonn.search.beam import BeamOptions
 
     device = "cuda" if args.ngpu > 0 else "cpu"
@@ -124,7 +125,7 @@ def inference(args: argparse.Namespace) -> Path:
     decoded = decode_table(chain, inputs, options, args.batch_size, channel=args.channel)
     decoded.write(args.output_dir)
     keep_origin(args.output_dir, origin(args.legonn_train_config.parent, args.legonn_model_file, path, [repr(options)]))
-    logging.info("%d utterances in %.1f s (%.1f a second)", len(inputs), decoded.seconds, len(inputs) / decoded.seconds)
+    logging.info("%s", write_speed(args.output_dir, inputs.values(), decoded.seconds, chain.input_kind))
     return args.output_dir
 
 

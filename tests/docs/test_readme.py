@@ -18,6 +18,7 @@ import torch
 
 from espnet2_legonn import LegoNN
 from espnet2_legonn.bin.legonn import COMMANDS, get_parser
+from espnet2_legonn.recipe.espnet_options import ABSENT, ALIASES
 from tests.docs.pages import ROOT, all_pages, blocks, read
 
 TEMPLATE = ROOT / "egs2/TEMPLATE/legonn1/legonn.sh"
@@ -132,7 +133,9 @@ def wrong(page: str, words: list[str]) -> list[str]:
         return [f"no script {words[1]}"] if script is None else _script(script, words)
     if name == "./run.sh":
         own = (ROOT / page).parent / "run.sh"
-        return _run_sh(own if own.is_file() else ROOT / "egs2/an4/legonn1/run.sh", words)
+        return _run_sh(own if own.is_file() else ROOT / "egs2/TEMPLATE/legonn1/run.sh", words)
+    if name.endswith("/setup.sh"):
+        return [] if (ROOT / name).is_file() else [f"no script {name}"]
     if name.startswith("./run_"):
         own = (ROOT / page).parent / name
         return _run_sh(own, words) if own.is_file() else [f"no script {name}"]
@@ -156,7 +159,7 @@ def _run_sh(run: Path, words: list[str]) -> list[str]:
     source = run.read_text(encoding="utf-8")
     if "parse_options.sh" not in source:  # its options are those of the stage script
         source += TEMPLATE.read_text(encoding="utf-8")
-    known = set(re.findall(r"^(\w+)=", source, re.M))
+    known = set(re.findall(r"^(\w+)=", source, re.M)) | {*ALIASES, *ABSENT}
     return [f"{run}: no option {o}" for o in options(words) if o[2:].replace("-", "_") not in known]
 
 

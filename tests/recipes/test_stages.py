@@ -186,7 +186,7 @@ def test_folders_are_espnets(exp: Path, data: Path, tmp_path: Path) -> None:
     folders = ["1best_recog", "2best_recog", "interfaces/encoder"]
     parts = [f"{folder}/scores" for folder in folders[:2]]
     files = [f"{folder}/{file}" for folder in folders for file in FILES]
-    assert sorted(tables(out)) == sorted(["made_by.json", *parts, *files])
+    assert sorted(tables(out)) == sorted(["made_by.json", "speed.json", *parts, *files])
     keys = read_keys(data / "valid" / "src_text")
     for folder in folders:
         found = {file: read_table(out / folder / file) for file in FILES}

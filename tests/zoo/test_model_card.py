@@ -70,7 +70,7 @@ def test_body(card: Card) -> None:
     body = model_card(card, "org/asr@v1")
     sections = re.findall(r"^## (.*)$", body, re.M)
     assert sections == [
-        "How to use", "Interface", "Metrics", "Training data", "Provenance", "Licence", "Citation",
+        "How to use", "Interface", "Metrics", "Training data", "Environments", "Provenance", "Licence", "Citation",
     ]  # fmt: skip
     assert 'LegoNN.from_pretrained("org/asr@v1")' in body and 'print(chain("speech.wav"))' in body
     assert "legonn transcribe speech.wav --model org/asr@v1" in body
@@ -80,6 +80,13 @@ def test_body(card: Card) -> None:
     assert "| dev | encoder | WER | 20 |" in body and "asr#encoder + mt#decoder" in body
     assert f"| parent | donor (encoder; content SHA-256 {'ab' * 32}) |" in body
     assert "- toys 1.0 (CC0)" in body and "| seed | 7 |" in body
+    assert "\n./run.sh --skip_train true --stop_stage 13 --download_model org/asr@v1  # in a recipe" in body
+    known = {"python": "3.11.7", "espnet": "202511", "package": "0.1", "torch": "2.8", "commit": "ab" * 20}
+    card.provenance = dataclasses.replace(card.provenance, **known)
+    assert model_card(card, "org/asr").split("## Environments\n\n")[1].split("\n\n")[0].splitlines() == [
+        "- python version: 3.11.7", "- espnet version: 202511", "- espnet2_legonn version: 0.1",
+        "- pytorch version: 2.8", f"- Git hash: {'ab' * 20}",
+    ]  # fmt: skip
     assert "````bibtex\n@article{x, title={a ``` b}}\n````" in body
 
 

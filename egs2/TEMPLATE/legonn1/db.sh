@@ -12,3 +12,4 @@ export EUROPARL_ST="${EUROPARL_ST:=}"   # v1.1/ of Europarl-ST
 export WMT14_EN_DE="${WMT14_EN_DE:=}"   # training and newstest files of WMT14/16 English-German
 export WMT19_DE_EN="${WMT19_DE_EN:=}"   # training and newstest files of WMT19 German-English
 export WMT16_RO_EN="${WMT16_RO_EN:=}"   # training and newstest files of WMT16 Romanian-English
+export CORPUS="${CORPUS:=}"             # your own, in a copy of egs2/TEMPLATE/legonn1 (local/data.sh there)

@@ -20,11 +20,26 @@ text() {
 }
 case " $* " in
     *" conf/train_text.yaml "*) text "$@" ;;
-    *" --legonn_config "* | *" --legonn-config "*) speech "$@" ;;
+    *" --legonn_config "* | *" --legonn-config "* | *" --help "* | *" -h "*) speech "$@" ;;
     *)
+        # Three steps, each of them the stages that were asked for; the plug has 12 and later ones alone.
+        stage=1 stop_stage=10000 expdir=exp
+        for ((i = 1; i < $#; i++)); do
+            j=$((i + 1))
+            case "${!i}" in
+                --stage) stage=${!j} ;;
+                --stop_stage | --stop-stage) stop_stage=${!j} ;;
+                --expdir) expdir=${!j} ;;
+            esac
+        done
         speech --legonn_config conf/train_encoder.yaml "$@"
         text --legonn_config conf/train_text.yaml "$@"
-        python3 -m espnet2_legonn.bin.legonn compose exp/legonn_encoder exp/legonn_text#decoder -o exp/legonn_plugged
-        speech --legonn_exp exp/legonn_plugged --stage 12
+        if [ "${stop_stage}" -lt 12 ]; then exit; fi
+        if [ "${stage}" -le 12 ]; then
+            stage=12
+            python3 -m espnet2_legonn.bin.legonn compose "${expdir}/legonn_encoder" "${expdir}/legonn_text#decoder" \
+                -o "${expdir}/legonn_plugged"
+        fi
+        speech "$@" --legonn_exp "${expdir}/legonn_plugged" --stage "${stage}"
         ;;
 esac

@@ -1,0 +1,45 @@
+"""How fast decoding was: seconds for a second of audio (the real-time factor), utterances a second."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from espnet2_legonn.data import audio
+from espnet2_legonn.scoring.tables import write_atomic
+
+FILE, LOG = "speed.json", "calculate_rtf.log"  # of a job; of all jobs, named as by asr.sh
+
+
+def write_speed(folder: Path, inputs: Iterable[str], seconds: float, kind: str) -> str:
+    """Keep the speed of one job in its output folder; what there is to say of it is returned.
+
+    Args:
+        inputs: files that were decoded, or texts.
+        seconds: that decoding took, without loading.
+        kind: ``speech`` for files.
+    """
+    inputs = list(inputs)
+    sound = sum(audio.seconds(spec) or 0.0 for spec in inputs) if kind == "speech" else 0.0
+    figures = {"utterances": len(inputs), "seconds": seconds, "audio": sound}
+    write_atomic(folder / FILE, json.dumps(figures) + "\n")
+    return _said(figures)
+
+
+def gather_speed(parts: Sequence[Path], logs: Path) -> str:
+    """The same of all jobs together, in ``calculate_rtf.log``; nothing where no job told."""
+    found = [json.loads((part / FILE).read_text(encoding="utf-8")) for part in parts if (part / FILE).is_file()]
+    if not found:
+        return ""
+    said = _said({key: sum(figures[key] for figures in found) for key in found[0]})
+    write_atomic(logs / LOG, said + "\n")
+    return said
+
+
+def _said(figures: dict[str, float]) -> str:
+    number, seconds, sound = figures["utterances"], max(figures["seconds"], 1e-9), figures["audio"]
+    words = f"{number} utterances in {seconds:.1f} s ({number / seconds:.1f} a second and job)"
+    if sound:
+        words += f", {sound:.1f} s of audio: real-time factor {seconds / sound:.3f}"
+    return f"{words}, latency {1000 * seconds / max(number, 1):.0f} ms an utterance"
