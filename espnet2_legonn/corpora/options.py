@@ -12,7 +12,9 @@ from espnet2_legonn.schema import nearest
 class Parser(argparse.ArgumentParser):
     """As argparse has it; exit 2 names each unknown option with the nearest one that there is."""
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
         """All arguments are known, or the command ends."""
         known, rest = self.parse_known_args(args, namespace)
         if rest:
