@@ -77,7 +77,9 @@ def _conf(args: argparse.Namespace, name: str) -> list[str]:
     setattr(args, f"{name}_conf", numbers)
     classes = getattr(load("espnet2.tasks.abs_task"), f"{name}_classes")
     if kind is None:
-        return [f"{name}_conf: would have no effect without {name}: one of {', '.join(classes)}"] if conf else []
+        if conf:  # no fault: a config that has both may be run with `--scheduler none`
+            logging.warning("%s_conf has no effect without %s: one of %s", name, name, ", ".join(classes))
+        return []
     if kind not in classes:
         return [f"{name}: {kind!r} is not one of {', '.join(classes)}{nearest(kind, classes)}"]
     known = inspect.signature(classes[kind]).parameters

@@ -46,17 +46,17 @@ def test_swbd_and_hub5_by_one_command(tmp_path: Path, capsys: pytest.CaptureFixt
     dictionary.write_bytes(dictionary.read_bytes() + b"caf\xe9 k ae f ey\n")
     command = ["--corpus", str(root), "--out", str(tmp_path / "data"), "--dev", "4"]
     command += ["--eval2000", str(tmp_path / "data" / "eval2000")]
-    assert swbd.main(command) == 1
+    assert swbd.main(command) == 2
     assert "expected" in capsys.readouterr().err
     command += ["--skip_bad"]
-    assert swbd.main([*command, "--expect", "swb=1"]) == 1
+    assert swbd.main([*command, "--expect", "swb=1"]) == 2
     assert "--expect swb=" in capsys.readouterr().err
     assert swbd.main(command) == 0, capsys.readouterr().err
     assert "left out as faulty: 1" in capsys.readouterr().out
     assert "damaged" not in (tmp_path / "data" / "train_nodup" / "text").read_text()
     assert (tmp_path / "data" / "eval2000" / "stm").is_file()
     assert len((tmp_path / "data" / "left_out_swbd.txt").read_text().splitlines()) == 1
-    assert swbd.main([*command, "--expect", "train_dve=4"]) == 1
+    assert swbd.main([*command, "--expect", "train_dve=4"]) == 2
     assert "did you mean 'train_dev'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         swbd.main([*command, "--skip_bda"])
@@ -105,7 +105,7 @@ def test_hub5_in_another_layout_with_equal_and_empty_segments(
     assert "stm: merged, the id again: 1" in told and "stm: dropped, no length: 1" in told
     assert "pem: dropped, no length: 1" in told
     stm.write_text(stm.read_text() + "en_9001 A en_9001_A 90.00 91.00 <O,en,F,en-F> X\n")
-    assert eval2000.main(command) == 1
+    assert eval2000.main(command) == 2
     assert eval2000.main([*command, "--skip_bad"]) == 0
     assert "left out as faulty: 1" in capsys.readouterr().out
 
@@ -137,7 +137,7 @@ def test_europarl_st_late_and_repeated_segments(tmp_path: Path, capsys: pytest.C
     for name, content in lines.items():
         (part / f"segments.{name}").write_text("\n".join(content) + "\n")
     command = ["--corpus", str(tmp_path / "v1.1"), "--out", str(tmp_path / "data")]
-    assert europarl_st.main(command) == 1
+    assert europarl_st.main(command) == 2
     assert "9000 to 9001 s" in capsys.readouterr().err
     assert europarl_st.main([*command, "--skip_bad"]) == 0
     told = capsys.readouterr().out
@@ -154,7 +154,7 @@ def test_tedlium_late_and_repeated_lines(tmp_path: Path, capsys: pytest.CaptureF
     late[3:5] = ["9000.0", "9001.0"]
     stm.write_text("\n".join([*lines, spoken, " ".join(late)]) + "\n")
     command = ["--corpus", str(root), "--out", str(tmp_path / "data")]
-    assert tedlium.main(command) == 1
+    assert tedlium.main(command) == 2
     assert "--skip_bad leaves out" in capsys.readouterr().err
     assert tedlium.main([*command, "--skip_bad"]) == 0
     assert "left out as faulty: 1" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,12 @@ def test_smaller_configurations_say_what_is_smaller() -> None:
 @pytest.mark.parametrize(("visible", "found"), [("0,1,2", 3), ("", 0)])
 def test_the_gpus_of_the_machine(visible: str, found: int, tmp_path: Path) -> None:
     recipe = copy_recipes(tmp_path, "wmt14_en_de")
-    told = run(recipe, "./run.sh", "--stage", "99", CUDA_VISIBLE_DEVICES=visible)
+    smi = tmp_path / "bin" / "nvidia-smi"
+    smi.parent.mkdir()
+    smi.write_text("#!/bin/sh\nfor i in 0 1 2 3; do echo \"GPU $i: one\"; done\n")
+    smi.chmod(0o755)
+    path = f"{smi.parent}{os.pathsep}{os.environ['PATH']}"
+    told = run(recipe, "./run.sh", "--stage", "99", CUDA_VISIBLE_DEVICES=visible, PATH=path)
     assert f"--ngpu {found}: the GPUs of this machine" in told
     assert "GPUs of this machine" not in run(recipe, "./run.sh", "--stage", "99", "--ngpu", "8")
     scripts = [p for r in (*SPEECH, *TRANSLATION) for p in (EGS2 / r / "legonn1").glob("run_*.sh")]

@@ -142,9 +142,9 @@ def test_faults_of_the_command(given: Path, capsys: pytest.CaptureFixture[str]) 
         ([], "no such token list"),
         (["--list", str(given / "nowhere"), "--unit", "word"], "nowhere: no such file"),
     ):
-        assert main(["vocab", str(given / "new"), *options]) == 3
+        assert main(["vocab", str(given / "new"), *options]) == 2
         assert fault in capsys.readouterr().err
     adopted(given)
     (given / "short").write_text("u1 plans\n")
-    assert main(["vocab", str(given / "v"), "--on", f"{given}/text,{given}/short"]) == 3
+    assert main(["vocab", str(given / "v"), "--on", f"{given}/text,{given}/short"]) == 2
     assert "short: no line for u2, which" in capsys.readouterr().err

@@ -83,7 +83,7 @@ def test_channel_of_format(tmp_path: Path) -> None:
         assert main(["format", str(data), str(tmp_path / channel), "--fs", "16k", "--channel", channel]) == 0
         samples, _ = audio.read_audio(read_table(tmp_path / channel / "wav.scp")["a-1"])
         assert samples[0, 0] == pytest.approx(level, abs=1e-4)
-    assert main(["format", str(data), str(tmp_path / "none"), "--fs", "16k"]) == 1
+    assert main(["format", str(data), str(tmp_path / "none"), "--fs", "16k"]) == 2
 
 
 def test_unsorted_tables_are_sorted_and_it_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -116,5 +116,5 @@ def test_pairs_of_texts_as_espnet_names_them(tmp_path: Path, capsys: pytest.Capt
     assert read_table(tmp_path / "out" / "src_text") == {"a-1": "Ja ."}
     assert read_table(tmp_path / "out" / "text") == {"a-1": "Yes ."}
     assert not (tmp_path / "out" / "text.tc.de").exists()
-    assert main(["copy", str(data), str(tmp_path / "none"), "--pair", "text.tc.fr", "text.tc.en"]) == 1
+    assert main(["copy", str(data), str(tmp_path / "none"), "--pair", "text.tc.fr", "text.tc.en"]) == 2
     assert "text.tc.fr: no such file" in capsys.readouterr().err

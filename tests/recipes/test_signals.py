@@ -38,7 +38,7 @@ def started(recipe: Path, *command: str) -> tuple[subprocess.Popen[str], int]:
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     process = subprocess.Popen(
         command, cwd=recipe, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True,
+        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # nohup ignores it
     )  # fmt: skip
     deadline = time.time() + 120
     while not (recipe / "pid").exists() and process.poll() is None and time.time() < deadline:

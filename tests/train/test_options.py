@@ -60,7 +60,6 @@ def test_every_option_of_espnet_was_looked_at(parser: argparse.ArgumentParser) -
         (["--sharded_ddp", "true"], "fairscale"),
         (["--pretrain_path", "x.pth"], "or --init_param"),
         (["--ngpu", "2"], "--multiprocessing_distributed true"),
-        (["--scheduler_conf", "warmup_steps=3"], "scheduler_conf: would have no effect without scheduler"),
         (["--optim_conf", "learning_rate=1"], "optim_conf: adamw has no 'learning_rate'"),
         (["--scheduler", "inverse_sqrt", "--scheduler_conf", "warmup_step=3"], "(did you mean 'warmup_steps'?)"),
         (["--init_param", "nowhere.pth"], "init_param: nowhere.pth: no such file"),
@@ -72,9 +71,14 @@ def test_what_would_be_ignored_is_refused(parser: argparse.ArgumentParser, words
     assert message in str(caught.value)
 
 
+def test_a_schedule_may_be_switched_off(parser: argparse.ArgumentParser, caplog: pytest.LogCaptureFixture) -> None:
+    settle(parser.parse_args(["--scheduler_conf", "warmup_steps=3"]))
+    assert "scheduler_conf has no effect without scheduler: one of" in caplog.text
+
+
 def test_all_faults_at_once(parser: argparse.ArgumentParser) -> None:
     with pytest.raises(ConfigError) as caught:
-        settle(parser.parse_args(["--num_att_plot", "3", "--use_deepspeed", "true", "--scheduler_conf", "a=1"]))
+        settle(parser.parse_args(["--num_att_plot", "3", "--use_deepspeed", "true", "--optim_conf", "a=1"]))
     assert len(caught.value.faults) == 3
 
 

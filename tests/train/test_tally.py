@@ -71,8 +71,8 @@ def test_it_stops_long_before_the_end_of_an_epoch(lab: Lab, tmp_path: Path, monk
 
 def test_what_ctc_does_not_train_may_be_infeasible(lab: Lab, tmp_path: Path) -> None:
     """Table X: the pair is trained end to end. A frozen module learns nothing anyway."""
-    for how in ({"output": {"vocab": "tgt", "ctc_weight": 0.0}}, {"freeze": True}):
-        log = lab.train(tmp_path / "exp", "tokens", modules=[{**NOWHERE, **how}, DECODER], max_epoch=1)
+    for name, how in (("Table X", {"output": {"vocab": "tgt", "ctc_weight": 0.0}}), ("frozen", {"freeze": True})):
+        log = lab.train(tmp_path / name, "tokens", modules=[{**NOWHERE, **how}, DECODER], max_epoch=1)
         assert "encoder: 15 of 15 utterances (100.00 %) have no CTC path (training)" in log
 
 
