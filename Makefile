@@ -1,13 +1,14 @@
-# make setup | test | test-all | test-cpus | test-slurm | demo | study | packs | check | types | clean
+# make setup | test | test-all | test-cpus | test-pythons | test-slurm | demo | study | packs | check | types | clean
 # PYTHON=python3.11 chooses the interpreter
 PYTHON ?= python3
+PYTHONS ?= 3.10 3.11 3.12
 BIN := $(CURDIR)/.venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # ESPnet is slow to import without compiled files, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup test test-all test-cpus test-slurm demo study packs check types clean
+.PHONY: setup test test-all test-cpus test-pythons test-slurm demo study packs check types clean
 
 setup:
 	@$(PYTHON) tools/setup.py
@@ -31,6 +32,13 @@ test-cpus: check
 	ATEN_CPU_CAPABILITY=default $(PYTEST) -m "not slow and not slurm"
 	ATEN_CPU_CAPABILITY=avx2 $(PYTEST) -m "not slow and not slurm"
 	ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) -m "not slow and not slurm"
+
+# The fast tests of what is committed, in a clone and an environment for each Python.
+test-pythons:
+	@for version in $(PYTHONS); do \
+	    rm -rf .pythons/$$version && git clone -q . .pythons/$$version && \
+	    $(MAKE) -C .pythons/$$version test PYTHON=python$$version || exit 1; \
+	done
 
 # A recipe on a Slurm that is started for it and stopped after it; two nodes need root.
 test-slurm: setup
