@@ -78,9 +78,9 @@ def choose(
     Raises:
         CheckpointError: the experiment has no epoch checkpoints, or none of them is asked for.
     """
-    for name, value, least in (("window", size, 1), ("candidates", candidates, 0), ("stride", stride, 1)):
-        if value < least:
-            raise CheckpointError(f"{exp}: {name} is {value}, but at least {least} is needed; nothing was averaged")
+    for name, given, least in (("window", size, 1), ("candidates", candidates, 0), ("stride", stride, 1)):
+        if given < least:
+            raise CheckpointError(f"{exp}: {name} is {given}, but at least {least} is needed; nothing was averaged")
     paths = epochs_in(exp)
     if not paths:
         raise CheckpointError(f"{exp}: no <n>epoch.pth; train first (stage 11)")

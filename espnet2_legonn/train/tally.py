@@ -8,6 +8,7 @@ import torch
 
 from espnet2_legonn.chain import Chain
 from espnet2_legonn.errors import DataError
+from espnet2_legonn.modules.ingestor import Ingestor
 from espnet2_legonn.modules.module import EncoderModule, learns
 
 # Of the utterances; beyond it the log warns.
@@ -36,16 +37,17 @@ class Tally:
         self.sums[module] = self.sums.get(module, 0) + counts.detach()
 
     def require_some(self, phase: str) -> None:
-        """Stop where CTC has nothing to learn from.
+        """Stop where CTC has nothing to learn from and never will.
 
         Raises:
-            DataError: a module is trained by CTC, and no utterance has a path.
+            DataError: a module is trained by CTC, its slots follow from the lengths of the inputs, and no utterance has
+                a path.
         """
         faults = []
         for name, (lost, number) in self._counts().items():
             module = self.chain[name].first
             taught = isinstance(module, EncoderModule) and module.ctc_weight > 0 and learns(module)
-            if taught and number and lost == number:
+            if taught and number and lost == number and not self._grows(name):
                 faults.append(
                     f"{name}: none of {number} utterances has a CTC path ({phase}): their labels need more slots than "
                     f"there are, and CTC teaches nothing; {_remedy(name)}"
@@ -64,10 +66,16 @@ class Tally:
             if lost:
                 much = lost > MANY * number
                 said = f"{name}: {lost} of {number} utterances ({100 * lost / number:.2f} %) have no CTC path ({phase})"
-                logging.log(
-                    logging.WARNING if much else logging.INFO,
-                    f"{said}: CTC learns nothing of them; {_remedy(name)}" if much else said,
-                )
+                if self._grows(name):
+                    said += ", so far: they are collapsed slots, and there are more once what writes them has learned"
+                elif much:
+                    said += f": CTC learns nothing of them; {_remedy(name)}"
+                logging.log(logging.WARNING if much else logging.INFO, said)
+
+    def _grows(self, name: str) -> bool:
+        """Whether training changes how many slots a module has: an ingestor collapses what other modules say."""
+        before = list(self.chain)[: self.chain.names.index(name) + 1]
+        return any(isinstance(module.input, Ingestor) and module.input.collapse_slots for module in before)
 
     def _counts(self) -> dict[str, tuple[int, int]]:
         return {name: (int(sums[0]), int(sums[1])) for name, sums in self.sums.items()}

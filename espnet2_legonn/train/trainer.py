@@ -99,7 +99,8 @@ class LegoNNTrainer(_stock.Trainer):  # type: ignore[name-defined]
 
 def _tally(model: torch.nn.Module) -> Tally:
     """That of a model or of the one inside DDP, which begins to count."""
-    tally = getattr(model, "module", model).tally
+    inside: Any = getattr(model, "module", model)
+    tally: Tally = inside.tally
     tally.begin()
     return tally
 

@@ -76,6 +76,19 @@ def test_what_ctc_does_not_train_may_be_infeasible(lab: Lab, tmp_path: Path) -> 
         assert "encoder: 15 of 15 utterances (100.00 %) have no CTC path (training)" in log
 
 
+def test_collapsed_slots_grow_with_training(caplog: pytest.LogCaptureFixture) -> None:
+    """What a recogniser says at first collapses to next to nothing; the module behind it has to wait, not to stop."""
+    speller = {**ENCODER, "name": "speller", "input": {"type": "wemb", "vocab": "tgt", "collapse": True}}
+    made = Tally(LegoNN.from_config({"vocabs": VOCABS, "modules": [NOWHERE, {**speller, "length_control": None}]}))
+    made.add("speller", torch.tensor([7.0, 7.0]))
+    with caplog.at_level(logging.INFO):
+        made.tell("validation")
+    assert "speller: 7 of 7 utterances (100.00 %) have no CTC path (validation), so far: they are coll" in caplog.text
+    made.add("encoder", torch.tensor([7.0, 7.0]))
+    with pytest.raises(DataError, match="^encoder: none of 7 utterances has a CTC path"):
+        made.tell("training")
+
+
 def tally(lost: int, number: int) -> Tally:
     data = config([ENCODER])
     made = Tally(LegoNN.from_config({"vocabs": data["vocabs"], "modules": [{**ENCODER, "length_control": None}]}))
