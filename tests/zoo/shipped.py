@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKS = ROOT / "packs"
 sys.path.insert(0, str(ROOT / "egs2" / "mini_legonn" / "legonn1" / "local"))
 
-SIZES = {"de_en": 8000, "ro_en": 700, "asr": 1000, "ted": 1000, "valid": 200, "test": 300}
+SIZES = {"de_en": 8000, "ro_en": 700, "asr": 1000, "ted": 1000, "valid": 200, "test": 1000}
 
 
 def pairs_of(language: str) -> list[tuple[str, str]]:
@@ -20,7 +20,7 @@ def pairs_of(language: str) -> list[tuple[str, str]]:
     return [(getattr(t, language), t.en) for t in triples]
 
 
-def speak(folder: Path, number: int = 300) -> tuple[list[Path], list[str]]:
+def speak(folder: Path, number: int = 1000) -> tuple[list[Path], list[str]]:
     """Files and texts of the demo's English test speech."""
     from mini import corpus, dirs, speech
 

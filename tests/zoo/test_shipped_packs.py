@@ -57,7 +57,7 @@ def test_figures_of_translation(name: str, language: str) -> None:
     import sacrebleu
 
     pairs = pairs_of(language)
-    told = {m.module: m.value for m in card(name).metrics if m.metric == "bleu"}
+    told = {m.module: m.value for m in card(name).metrics if m.metric == "bleu" and m.dataset.startswith("decode/")}
     assert told
     said = answers(LegoNN.from_pretrained(archive(name)), [source for source, _ in pairs])
     for module, value in told.items():
@@ -72,6 +72,7 @@ def test_figures_of_speech(tmp_path: Path) -> None:
 
     pytest.importorskip("espeakng_loader")
     files, texts = speak(tmp_path)
-    told = next(m.value for m in card("asr_encoder").metrics if m.metric == "wer" and m.module == "pronunciation")
+    figures = [m for m in card("asr_encoder").metrics if m.metric == "wer" and m.dataset.startswith("decode/")]
+    told = next(m.value for m in figures if m.module == "pronunciation")
     said = answers(LegoNN.from_pretrained(archive("asr_encoder")), [str(f) for f in files])
     assert 100 * jiwer.wer(texts, said["pronunciation"]) == pytest.approx(told, abs=1.0)
