@@ -74,7 +74,7 @@ class LegoNN(Chain):
             raise DataError("no inputs: the list is empty")
         if self.input_kind == "speech":
             assert isinstance(self.first.input, SpeechInput)
-            fs = int(self.first.input.features.mel.sample_rate)
+            fs = self.first.input.fs
 
             def read(item: Any, place: str) -> np.ndarray:
                 return read_audio(item, fs) if isinstance(item, (str, Path)) else check_waveform(item, place)

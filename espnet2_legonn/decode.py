@@ -69,11 +69,15 @@ class Tables:
 
 @dataclass
 class Decoded:
-    """n-best answers (index 0 is the best) and greedy answers of every interface, by module name."""
+    """n-best answers (index 0 is the best) and greedy answers of every interface, by module name.
+
+    ``seconds``: that decoding took; ``audio``: seconds of what was decoded, 0 for texts.
+    """
 
     nbest: list[Tables]
     interfaces: dict[str, Tables]
     seconds: float = 0.0
+    audio: float = 0.0
 
     def write(self, folder: Path) -> None:
         """``<n>best_recog/`` and ``interfaces/<module>/`` below ``folder``."""
@@ -148,7 +152,7 @@ def _waves(
         DataError: these, and without `bad` every fault.
     """
     assert isinstance(chain.first.input, SpeechInput)
-    fs = int(chain.first.input.features.mel.sample_rate)
+    fs = chain.first.input.fs
     waves, faults = {}, []
     for uid in uids:
         try:
@@ -242,6 +246,8 @@ def decode_table(
         for module, marginals in found.items():
             _add_greedy(result.interfaces[module], uids, marginals)
         done.update(uids)
+        if isinstance(chain.first.input, SpeechInput):
+            result.audio += float(lengths.sum()) / chain.first.input.fs
     if bad and len(bad) == len(inputs):
         raise DataError(f"utterance {uid}: {fault}" for uid, fault in bad.items())
     for uid, fault in bad.items():

@@ -285,7 +285,7 @@ class Speech2Text(ChainInference):
     @property
     def fs(self) -> int:
         assert isinstance(self.chain.first.input, SpeechInput)
-        return int(self.chain.first.input.features.mel.sample_rate)
+        return self.chain.first.input.fs
 
 
 class Text2Text(ChainInference):

@@ -125,7 +125,7 @@ def inference(args: argparse.Namespace) -> Path:
     decoded = decode_table(chain, inputs, options, args.batch_size, channel=args.channel)
     decoded.write(args.output_dir)
     keep_origin(args.output_dir, origin(args.legonn_train_config.parent, args.legonn_model_file, path, [repr(options)]))
-    logging.info("%s", write_speed(args.output_dir, inputs.values(), decoded.seconds, chain.input_kind))
+    logging.info("%s", write_speed(args.output_dir, len(inputs), decoded.seconds, decoded.audio))
     return args.output_dir
 
 

@@ -209,6 +209,11 @@ class SpeechInput(nn.Module):
         self.positions = SinusoidalPositions(conv.out.out_features)
         self.dropout = nn.Dropout(dropout)
 
+    @property
+    def fs(self) -> int:
+        """Sampling rate in Hz."""
+        return int(self.features.mel.sample_rate)
+
     def steps(self, lengths: torch.Tensor) -> torch.Tensor:
         """Steps T made of waveforms of these lengths."""
         return self.conv.steps(self.features.frames(lengths))

@@ -132,7 +132,7 @@ def _read(chain: LegoNN, given: str | Path | None, notes: list[str]) -> Batch:
     if isinstance(chain.first.input, SpeechInput):
         if not given:
             raise DataError("no recording yet: speak into the microphone or upload a file")
-        return chain.batch(read_sound(Path(given), int(chain.first.input.features.mel.sample_rate), notes))
+        return chain.batch(read_sound(Path(given), chain.first.input.fs, notes))
     text = str(given or "").strip()
     if len(text) > MAX_CHARACTERS:
         raise DataError(f"{len(text)} characters, at most {MAX_CHARACTERS} are read: give a part of it")

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from espnet2_legonn.data import audio
 from espnet2_legonn.scoring.tables import write_atomic
 
 FILE, LOG = "speed.json", "calculate_rtf.log"  # of a job; of all jobs, named as by asr.sh
 
 
-def write_speed(folder: Path, inputs: Iterable[str], seconds: float, kind: str) -> str:
+def write_speed(folder: Path, utterances: int, seconds: float, audio: float) -> str:
     """Keep the speed of one job in its output folder; what there is to say of it is returned.
 
     Args:
-        inputs: files that were decoded, or texts.
-        seconds: that decoding took, without loading.
-        kind: ``speech`` for files.
+        seconds: that decoding took, without loading; audio: seconds that were decoded, 0 for texts.
     """
-    inputs = list(inputs)
-    sound = sum(audio.seconds(spec) or 0.0 for spec in inputs) if kind == "speech" else 0.0
-    figures = {"utterances": len(inputs), "seconds": seconds, "audio": sound}
+    figures = {"utterances": utterances, "seconds": seconds, "audio": audio}
     write_atomic(folder / FILE, json.dumps(figures) + "\n")
     return _said(figures)
 

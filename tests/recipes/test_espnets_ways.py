@@ -11,6 +11,7 @@ import yaml
 
 from espnet2_legonn.bin import legonn_stage
 from espnet2_legonn.config import parse
+from espnet2_legonn.data.audio import seconds as seconds_of
 from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.recipe import clean, speed, stages, train_options
@@ -129,9 +130,9 @@ def test_symbols_do_not_count(tmp_path: Path) -> None:
 
 def test_speed(tmp_path: Path) -> None:
     sounds = list(read_table(Corpus(tmp_path / "c").write().root / "valid/wav.scp").values())
-    said = speed.write_speed(tmp_path / "1", sounds, 2.0, "speech")
+    said = speed.write_speed(tmp_path / "1", len(sounds), 2.0, sum(seconds_of(sound) or 0 for sound in sounds))
     assert said.startswith("5 utterances in 2.0 s (2.5 a second and job), ") and "real-time factor" in said
-    speed.write_speed(tmp_path / "2", ["a b", "c"], 1.0, "tokens")
+    speed.write_speed(tmp_path / "2", 2, 1.0, 0.0)
     seconds = json.loads((tmp_path / "1/speed.json").read_text())["audio"]
     assert 1 < seconds < 10
     together = speed.gather_speed([tmp_path / "1", tmp_path / "2", tmp_path / "3"], tmp_path / "logs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import soundfile as sf
 import yaml
 
+from espnet2_legonn.bin import legonn_inference
 from espnet2_legonn.config import parse
 from espnet2_legonn.data.vocab import Coverage
 from espnet2_legonn.decode import decode_table
@@ -159,6 +161,18 @@ def test_one_unreadable_file_never_loses_a_set(tmp_path: Path, caplog: pytest.Lo
     assert len(caught.value.faults) == 2
     with pytest.raises(DataError, match=rf"^utterance b: .*fast.wav' is sampled at {2 * FS} Hz"):
         decode_table(chain, {"a": inputs["u0"], "b": str(tmp_path / "fast.wav")}, BeamOptions())
+
+
+def test_the_command_goes_on_behind_an_unreadable_file(tmp_path: Path) -> None:
+    """Nor does its report of speed look at the files again; seconds are those that were decoded."""
+    exp = build(SPEECH).save(tmp_path / "exp")
+    sf.write(tmp_path / "good.wav", np.zeros(FS), FS)
+    (tmp_path / "bad.wav").write_bytes(b"no sound")
+    good, bad = tmp_path / "good.wav", tmp_path / "bad.wav"
+    (tmp_path / "wav.scp").write_text(f"u1 {good}\nu2 {bad}\nu3 cat {good} |\n")
+    words = ["--legonn_train_config", f"{exp}/config.yaml", "--output_dir", f"{tmp_path}/out"]
+    assert legonn_inference.main([*words, "--data_path_and_name_and_type", f"{tmp_path}/wav.scp,speech,sound"]) == 0
+    assert json.loads((tmp_path / "out/speed.json").read_text())["audio"] == 2.0
 
 
 def test_channel_and_archive_in_decoding(tmp_path: Path) -> None:
