@@ -59,6 +59,18 @@ class CheckpointError(LegoNNError):
     """Weights do not belong to this model, or the file is damaged."""
 
 
+def hand_over(faults: Iterable[str], bad: list[str] | None) -> None:
+    """Faults of single items: they go to ``bad``, for who goes on without these items, or stop where there is none.
+
+    Raises:
+        DataError: there are some, and no ``bad``.
+    """
+    if bad is not None:
+        bad += faults
+    elif faults := list(faults):
+        raise DataError(faults)
+
+
 def complain(error: BaseException, shown: int = SHOWN) -> int:
     """Print bad input on stderr, as every command does: the kind, then a line or more for each fault.
 

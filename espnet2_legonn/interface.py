@@ -415,7 +415,7 @@ class Marginals:
         Raises:
             DataError: a slot has NaN.
         """
-        wrong = self.log_probs.isnan().any(-1)
+        wrong = self.log_probs.amax(-1).isnan()  # the greatest of numbers and NaN is NaN
         before = wrong.new_ones(wrong.shape[1]).cumsum(0) - 1  # no torch in this room
         if bool((wrong & (before < self.lengths.unsqueeze(1))).any()):
             raise DataError(

@@ -25,6 +25,7 @@ from espnet2_legonn.interface import SearchChoice
 from espnet2_legonn.schema import Reader, read_yaml
 
 CONFIG, WEIGHTS = "config.yaml", "weights.safetensors"
+CHECKPOINT = "checkpoint.pth"  # where ESPnet's trainer keeps what a broken-off training goes on from
 # Weights of the search that were tuned for an experiment; a pack has them in its card.
 SEARCH = "search.yaml"
 # The state of ESPnet's reporter: times, and figures as NumPy has them. None of them can do anything.
@@ -109,6 +110,17 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> Any:
                 if any(entry.compress_type != zipfile.ZIP_STORED for entry in z.infolist()):
                     raise CheckpointError(f"{path}: compressed inside, which torch never does; refused")
         return _torch_load(path, map_location=map_location, weights_only=True)
+
+
+def read_figures(checkpoint: Path) -> dict[int, dict[str, Any]]:
+    """Figures of a training by epoch and phase, as ESPnet's reporter keeps them in ``CHECKPOINT``; {} without any.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or another's.
+    """
+    kept = read_checkpoint(checkpoint)
+    reporter = kept.get("reporter") if isinstance(kept, dict) else None
+    return (reporter.get("stats") or {}) if isinstance(reporter, dict) else {}
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.zoo.files import sha256_of
+from espnet2_legonn.zoo.files import digest_of, sha256_of
 from espnet2_legonn.zoo.transfer import download
 
 
@@ -69,18 +69,10 @@ def fetch(archive: Archive, into: Path) -> Path:
     print(f"{whole}: {whole.stat().st_size} bytes, sha256 {digest}")
     if archive.sha256 not in (None, digest):
         raise DataError(f"{whole}: sha256 should be {archive.sha256}; remove the file and try again")
-    if archive.md5 is not None and _md5_of(whole) != archive.md5:
+    # md5 tells a damaged download, not a forged one; nobody published more of these files.
+    if archive.md5 is not None and digest_of(whole, lambda: hashlib.md5(usedforsecurity=False)) != archive.md5:
         raise DataError(f"{whole}: md5 should be {archive.md5}; remove the file and try again")
     return _unpack(whole, archive, target) if archive.folder else whole
-
-
-def _md5_of(path: Path) -> str:
-    # It tells a damaged download, not a forged one; nobody published more of these files.
-    digest = hashlib.md5(usedforsecurity=False)
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _unpack(whole: Path, archive: Archive, target: Path) -> Path:

@@ -20,7 +20,7 @@ from espnet2_legonn.data.audio import MAX_OVERSHOOT
 from espnet2_legonn.data.datadir import restrict
 from espnet2_legonn.data.tables import atomic_text
 from espnet2_legonn.data.text import plain_lines
-from espnet2_legonn.errors import DataError, command
+from espnet2_legonn.errors import DataError, command, hand_over
 from espnet2_legonn.scoring.glm import read_glm
 from espnet2_legonn.scoring.hub5 import parse_stm
 from espnet2_legonn.zoo.files import sha256_of
@@ -80,10 +80,7 @@ def read_pem(path: Path, tally: Tally | None = None, bad: list[str] | None = Non
             tally.add("pem: merged, the id again")
         else:
             spans[span.key] = span
-    if faults and bad is None:
-        raise DataError(faults)
-    if bad is not None:
-        bad += faults
+    hand_over(faults, bad)
     return [spans[key] for key in sorted(spans)]
 
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from espnet2_legonn.data.audio import change_rate, read_audio, to_int16
 from espnet2_legonn.data.tables import atomic_path
-from espnet2_legonn.errors import DataError
+from espnet2_legonn.errors import DataError, hand_over
 
 DECODERS = ("auto", "av", "ffmpeg")
 NATIVE = (".wav", ".flac")  # libsndfile reads them
@@ -129,8 +129,5 @@ def convert_all(
         for fault in _each(todo, fs, decoder, nj):
             faults += [fault] if fault else []
             bar.update()
-    if faults and bad is None:
-        raise DataError(sorted(faults))
-    if bad is not None:
-        bad += sorted(faults)
+    hand_over(sorted(faults), bad)
     return len(todo) - len(faults)

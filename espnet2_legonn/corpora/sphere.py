@@ -18,7 +18,7 @@ from pathlib import Path
 import soundfile as sf
 
 from espnet2_legonn.data.walk import files_below
-from espnet2_legonn.errors import DataError, command
+from espnet2_legonn.errors import DataError, command, hand_over
 
 SIDES = ("A", "B")
 _MAGIC = b"NIST_1A\n"
@@ -121,10 +121,7 @@ def sides(files: Mapping[str, Path], bad: list[str] | None = None) -> tuple[dict
         for channel, side in enumerate(SIDES, start=1):
             specs[f"{name}-{side}"] = _command(path, header, channel)
             seconds[f"{name}-{side}"] = header.seconds
-    if faults and bad is None:
-        raise DataError(faults)
-    if bad is not None:
-        bad += faults
+    hand_over(faults, bad)
     return specs, seconds
 
 

@@ -22,7 +22,7 @@ from espnet2_legonn.corpora.swbd_text import clean, final, map_acronyms, read_ac
 from espnet2_legonn.data.audio import MAX_OVERSHOOT
 from espnet2_legonn.data.datadir import restrict
 from espnet2_legonn.data.walk import files_below
-from espnet2_legonn.errors import DataError, command
+from espnet2_legonn.errors import DataError, command, hand_over
 
 TRANSCRIPTS = Archive(
     "https://www.openslr.org/resources/5/switchboard_word_alignments.tar.gz",
@@ -110,10 +110,7 @@ def read_transcripts(folder: Path, tally: Tally, bad: list[str] | None = None) -
                 faults.append(f"{path}:{number}: id {utterance.key} occurs twice, first at {first}")
             else:
                 found[utterance.key] = utterance
-    if faults and bad is None:
-        raise DataError(faults)
-    if bad is not None:
-        bad += faults
+    hand_over(faults, bad)
     return [found[key] for key in sorted(found)]
 
 

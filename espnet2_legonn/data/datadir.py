@@ -83,7 +83,7 @@ class DataDir:
         tables = checker.tables()
         if checker.unsorted:
             logging.warning("%s: %s not in byte order; what is written is", self.path, ", ".join(checker.unsorted))
-        return {name: dict(sorted(table.items())) for name, table in tables.items()}
+        return tables | {name: dict(sorted(tables[name].items())) for name in checker.unsorted}
 
 
 def write_datadir(path: Path | str, tables: Mapping[str, Mapping[str, str]]) -> DataDir:

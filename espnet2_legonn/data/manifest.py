@@ -43,18 +43,18 @@ def read_manifest(path: Path, kind: str) -> dict[str, dict[str, str]]:
             faults.append(f"{path}:{number}: {found}; wanted: id, {_second(kind)}, text[, speaker], with tabs between")
             continue
         uid, source, text = fields[:3]
+        sound = path.parent / line.split("\t")[1].strip()  # a file's name as it is, runs of spaces too
         speaker = fields[3] if fields[3:] and fields[3] else uid
         uid = uid if uid.startswith(speaker) else f"{speaker}-{uid}"
         if fault := id_fault(uid) or id_fault(speaker):
             faults.append(f"{path}:{number}: {fault}")
         elif uid in tables["text"]:
             faults.append(f"{path}:{number}: {uid} was there before")
-        elif kind == "speech" and not (path.parent / line.split("\t")[1].strip()).is_file():
+        elif kind == "speech" and not sound.is_file():
             faults.append(f"{path}:{number}: {uid}: no audio file {path.parent / source}")
         else:
-            if kind == "speech":
-                source = str((path.parent / line.split("\t")[1].strip()).resolve())
-            for name, value in ((INPUTS[kind], source), ("text", text), ("utt2spk", speaker)):
+            given = str(sound.resolve()) if kind == "speech" else source
+            for name, value in ((INPUTS[kind], given), ("text", text), ("utt2spk", speaker)):
                 tables[name][uid] = value
     if not faults and not tables["text"]:
         faults.append(f"{path}: no lines")

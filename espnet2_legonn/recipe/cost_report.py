@@ -42,16 +42,14 @@ def read(
     return training_cost(config, data, sizes, found, gpus, tflops)
 
 
-def fits(cost: Cost, card: float) -> str:
-    """Whether a card of so many GB holds it; empty if none was named."""
-    if not card:
-        return ""
-    return "fits" if cost.memory <= card * GB else "does not fit"
+def fits(cost: Cost, card: float) -> bool:
+    """Whether a card of so many GB holds it; 0: no card was named."""
+    return not card or cost.memory <= card * GB
 
 
 def text(conf: Path, cost: Cost, gpus: int, card: float, tflops: float) -> str:
     """All figures of one configuration."""
-    verdict = f"; {fits(cost, card)} {card:g} GB" if card else ""
+    verdict = f"; {'fits' if fits(cost, card) else 'does not fit'} {card:g} GB" if card else ""
     lines = [
         f"{conf}",
         f"  parameters        {cost.parameters / 1e6:.0f} M",
@@ -75,7 +73,7 @@ def markdown(costs: Mapping[Path, Cost], gpus: int, card: float) -> str:
             f"{cost.items_per_update:.0f}",
             f"{cost.updates}",
             f"{cost.passes:.1f}",
-            f"{cost.memory / GB:.1f}" + ("" if fits(cost, card) != "does not fit" else " (too much)"),
+            f"{cost.memory / GB:.1f}" + ("" if fits(cost, card) else " (too much)"),
             f"{cost.gpu_hours:.0f}",
         )
         for conf, cost in costs.items()

@@ -11,6 +11,7 @@ from typing import Any
 from espnet2_legonn.config import ChainConfig, VocabConfig
 from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.errors import ConfigError, DataError
+from espnet2_legonn.interface import read_tokens
 from espnet2_legonn.schema import nearest, read_yaml
 
 ASSUMED = "lengths.yaml"  # in a recipe's conf/, or beside a configuration
@@ -118,7 +119,7 @@ def vocab_size(name: str, vocab: VocabConfig, base: Path) -> int:
         return len(vocab.tokens)
     for place in (Path(vocab.tokens), base / vocab.tokens):
         if place.is_file():
-            return sum(1 for line in place.read_text(encoding="utf-8").split("\n") if line)
+            return len(read_tokens(place))
     number = re.search(r"(\d+)$", Path(vocab.tokens).parent.name)
     if number:
         return int(number[1])

@@ -137,10 +137,10 @@ def experiment_provenance(exp: Path) -> Provenance:
 
 def _updates(exp: Path) -> int | None:
     """Updates of the training by its checkpoint, or by its logs, of which ESPnet begins a new one at each start."""
-    checkpoint = exp / "checkpoint.pth"
+    checkpoint = exp / store.CHECKPOINT
     if checkpoint.is_file():
-        with contextlib.suppress(LookupError, TypeError, AttributeError, LegoNNError):
-            epochs = store.read_checkpoint(checkpoint)["reporter"]["stats"]
+        with contextlib.suppress(LookupError, TypeError, ValueError, AttributeError, LegoNNError):
+            epochs = store.read_figures(checkpoint)
             return max(int(epoch["train"]["total_count"]) for epoch in epochs.values())
     said = "".join(log.read_text(encoding="utf-8", errors="replace") for log in exp.glob("train*.log"))
     return max(map(int, re.findall(r"total_count=(\d+)", said)), default=None)

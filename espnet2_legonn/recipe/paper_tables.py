@@ -112,33 +112,36 @@ def load_tables(path: Path = PUBLISHED) -> dict[str, PaperTable]:
     """
     reader, tables = Reader(), {}
     for number, entry in (reader.coerce(dict[str, _Table], read_yaml(path), str(path)) or {}).items():
-        rows = {}
-        for name, given in ((entry.rows or {}) if entry is not None and entry.columns else {}).items():
-            if given is None:
-                continue
-            where, values = f"{path}.{number}.{name}", {}
-            for column in entry.columns:
-                if column in given:
-                    values[column] = reader.coerce(float | None, given[column], f"{where}.{column}")
-                else:
-                    reader.fault(where, f"no value in column {column!r} (null: the paper has none)")
-            own = [f.name for f in dataclasses.fields(_Row)]
-            keys = [*entry.columns, *own]
-            for key in given.keys() - set(keys):
-                reader.fault(where, f"unknown key {shown(key)}{nearest(key, keys)}; known: {', '.join(keys)}")
-            row = reader.build(_Row, {key: given[key] for key in own if key in given}, where)
-            if (metric := row.metric or entry.metric) not in MEASURED:
-                reader.fault(where, f"metric {metric!r} is not one of {', '.join(MEASURED)}{nearest(metric, MEASURED)}")
-            rows[name] = PaperRow(row.label, metric, values, row.gpu_hours)
         if entry is None:
-            continue
+            continue  # a fault that is noted already
+        where = f"{path}.{number}"
+        given = {name: row for name, row in (entry.rows or {}).items() if row is not None} if entry.columns else {}
+        rows = {name: _read_row(reader, entry, row, f"{where}.{name}") for name, row in given.items()}
         for column, metric in entry.measures.items():
             if column not in entry.columns or metric not in MEASURED:
-                reader.fault(f"{path}.{number}.measures", f"{column}: {metric} is no column with a metric")
+                reader.fault(f"{where}.measures", f"{column}: {metric} is no column with a metric")
         tables[number] = PaperTable(number, entry.title, entry.columns, rows, entry.measures, entry.note)
     if reader.faults:
         raise ConfigError(reader.faults)
     return tables
+
+
+def _read_row(reader: Reader, table: _Table, given: dict[str, Any], where: str) -> PaperRow:
+    """One row: a value in each column, beside the keys that every row has."""
+    values = {}
+    for column in table.columns:
+        if column in given:
+            values[column] = reader.coerce(float | None, given[column], f"{where}.{column}")
+        else:
+            reader.fault(where, f"no value in column {column!r} (null: the paper has none)")
+    own = [f.name for f in dataclasses.fields(_Row)]
+    keys = [*table.columns, *own]
+    for key in given.keys() - set(keys):
+        reader.fault(where, f"unknown key {shown(key)}{nearest(key, keys)}; known: {', '.join(keys)}")
+    row = reader.build(_Row, {key: given[key] for key in own if key in given}, where)
+    if (metric := row.metric or table.metric) not in MEASURED:
+        reader.fault(where, f"metric {metric!r} is not one of {', '.join(MEASURED)}{nearest(metric, MEASURED)}")
+    return PaperRow(row.label, metric, values, row.gpu_hours)
 
 
 def read_score(place: Path) -> Score:

@@ -136,6 +136,11 @@ class Table:
     more: bool = False
     study: bool = False
 
+    @property
+    def needs(self) -> set[str]:
+        """Experiments that must be done before it is shown."""
+        return {cell.exp for _, _, cell in self.cells() if not cell.more}
+
     def cells(self) -> Iterator[tuple[Row, Column, Cell]]:
         """All cells that hold a score."""
         for row in self.rows:
@@ -230,7 +235,7 @@ def load_plan(path: Path, only: list[str] | None = None, tables: str = "first", 
     if tables != "all":
         kept = [table for table in plan.tables if (table.study if tables == "study" else not table.more)]
         plan = dataclasses.replace(plan, tables=kept)
-        only = only or [cell.exp for table in kept for _, _, cell in table.cells() if not cell.more]
+        only = only or [exp for table in kept for exp in table.needs]
     if only:
         wanted = _with_needs(only, plan.by_name, path)
         plan = dataclasses.replace(plan, experiments=[e for e in plan.experiments if e.name in wanted])

@@ -14,7 +14,7 @@ from espnet2_legonn.errors import DataError, command
 from espnet2_legonn.recipe.paper_tables import LOSS
 from espnet2_legonn.schema import nearest
 from espnet2_legonn.scoring.tables import write_report
-from espnet2_legonn.store import read_checkpoint
+from espnet2_legonn.store import CHECKPOINT, read_figures
 
 
 def valid_loss(exp: Path, module: str, out: Path) -> float:
@@ -23,10 +23,10 @@ def valid_loss(exp: Path, module: str, out: Path) -> float:
     Raises:
         DataError: nothing was trained there, or no such module has a CTC loss.
     """
-    path = exp / "checkpoint.pth"
+    path = exp / CHECKPOINT
     if not path.is_file():
         raise DataError(f"{path}: no such file; stage 11 writes it")
-    epochs = read_checkpoint(path).get("reporter", {}).get("stats", {})
+    epochs = read_figures(path)
     if not epochs:
         raise DataError(f"{path}: holds no figures of training")
     last = max(epochs)

@@ -123,7 +123,7 @@ class BleuReport:
 
     def write(self, outdir: str | Path, made_by: Mapping[str, object] | None = None) -> None:
         """Writes result.txt and result.json, replacing older ones; ``made_by``: what the answers came of."""
-        write_report(outdir, self.as_text(), {**self.as_json(), **({"made_by": made_by} if made_by else {})})
+        write_report(outdir, self.as_text(), self.as_json(), made_by)
 
 
 def corpus_bleu(sums: np.ndarray) -> np.ndarray:

@@ -125,7 +125,11 @@ def write_atomic(path: Path, text: str) -> None:
         stream.write(text)
 
 
-def write_report(outdir: str | Path, text: str, payload: Mapping[str, object]) -> None:
-    """Writes a score directory's result.txt and result.json, replacing older ones."""
+def write_report(
+    outdir: str | Path, text: str, payload: Mapping[str, object], made_by: Mapping[str, object] | None = None
+) -> None:
+    """Writes a score directory's result.txt and result.json, replacing older ones; ``made_by`` goes into the latter."""
+    if made_by:
+        payload = {**payload, "made_by": made_by}
     write_atomic(Path(outdir) / "result.txt", text)
     write_atomic(Path(outdir) / "result.json", json.dumps(payload, indent=1, ensure_ascii=False) + "\n")

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from espnet2_legonn.errors import DataError
+from espnet2_legonn.interface import SPACE
 from espnet2_legonn.scoring.tables import join_tables, read_table, speakers_of, write_atomic
 from espnet2_legonn.scoring.wer import TOKENIZERS
 
-SPACE = "<space>"  # between the words of a text in characters, as ESPnet writes it
 _SCLITE = ("sclite", "/usr/lib/sctk/bin/sclite")  # Debian's package has it outside PATH
 _SUBSTITUTION, _GAP = 4, 3
 

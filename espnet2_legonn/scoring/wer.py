@@ -167,7 +167,7 @@ class ErrorReport:
 
     def write(self, outdir: str | Path, made_by: Mapping[str, object] | None = None) -> None:
         """Writes result.txt and result.json, replacing older ones; ``made_by``: what the answers came of."""
-        write_report(outdir, self.as_text(), {**self.as_json(), **({"made_by": made_by} if made_by else {})})
+        write_report(outdir, self.as_text(), self.as_json(), made_by)
 
 
 def _row(name: str, counts: Counts, width: int) -> str:

@@ -26,7 +26,7 @@ from espnet2_legonn.schema import nearest, read_yaml
 from espnet2_legonn.scratch import TRAINING, alone
 from espnet2_legonn.tasks.description import resolve, stats_folder
 from espnet2_legonn.tasks.options import AMP, freeze_params, settle
-from espnet2_legonn.tasks.resume import CHECKPOINT, goes_on, prepare
+from espnet2_legonn.tasks.resume import goes_on, prepare
 from espnet2_legonn.train.collate import collate
 from espnet2_legonn.train.model import LegoNNModel
 from espnet2_legonn.train.optimizers import parameter_groups
@@ -269,7 +269,7 @@ def _warm_start(chain: LegoNN, args: argparse.Namespace) -> list[str]:
     """Fill modules from their donors; a resumed training has all weights in its checkpoint and needs none."""
     if not goes_on(args):
         return init_modules(chain)
-    checkpoint = Path(args.output_dir or ".") / CHECKPOINT
+    checkpoint = Path(args.output_dir or ".") / store.CHECKPOINT
     donors = [config.donor.source for config in chain.configs if config.donor is not None]
     return [f"skipped, {checkpoint} has all weights: {', '.join(donors)} not needed any more"] if donors else []
 

@@ -17,9 +17,9 @@ from espnet2_legonn.errors import CheckpointError, ConfigError, DataError, LegoN
 from espnet2_legonn.interface import read_tokens
 from espnet2_legonn.schema import read_yaml
 from espnet2_legonn.scratch import whole
+from espnet2_legonn.store import CHECKPOINT
 from espnet2_legonn.train.averaging import epochs_in
 
-CHECKPOINT = "checkpoint.pth"  # where ESPnet's trainer looks
 # Slots for each input step as they were derived when the training began.
 RATIOS = "ratios.yaml"
 # The checkpoint has the state of these and wins: another value would be read and ignored.

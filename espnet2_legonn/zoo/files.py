@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import tempfile
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -87,12 +87,21 @@ def list_files(folder: Path) -> dict[str, FileEntry]:
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file."""
+    return digest_of(path, hashlib.sha256)
+
+
+def digest_of(path: Path, begin: Callable[[], Any]) -> str:
+    """Digest of a file in hexadecimal.
+
+    Args:
+        begin: makes one of hashlib's.
+    """
     with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256_310(f)
+        return hashlib.file_digest(f, begin).hexdigest() if hasattr(hashlib, "file_digest") else _digest_310(f, begin)
 
 
-def _sha256_310(f: Any) -> str:
-    digest = hashlib.sha256()
+def _digest_310(f: Any, begin: Callable[[], Any]) -> str:
+    digest = begin()
     while chunk := f.read(1 << 20):
         digest.update(chunk)
     return digest.hexdigest()

@@ -31,7 +31,7 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what each configuration costs."""
-    from espnet2_legonn.recipe.cost_report import markdown, read, text
+    from espnet2_legonn.recipe.cost_report import fits, markdown, read, text
 
     costs = {
         conf: read(conf, args.gpus, args.tflops, args.stats, args.lengths, dict(args.vocab)) for conf in args.configs
@@ -41,4 +41,4 @@ def run(args: argparse.Namespace) -> int:
     else:
         for conf, cost in costs.items():
             print(text(conf, cost, args.gpus, args.card, args.tflops), end="")
-    return int(args.card > 0 and any(cost.memory > args.card * 1e9 for cost in costs.values()))
+    return int(not all(fits(cost, args.card) for cost in costs.values()))
