@@ -1,9 +1,10 @@
-"""Zip archives that may come from anybody: checked before and while unpacking, and written the same everywhere."""
+"""Zip archives from anybody: checked before and while unpacking, the same everywhere; digests of files."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import io
 import os
 import shutil
@@ -14,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from espnet2_legonn.errors import CheckpointError
 from espnet2_legonn.scratch import whole
@@ -214,3 +215,25 @@ def write_zip(folder: Path, names: Iterable[str], target: Path) -> Path:
             with (folder / name).open("rb") as source, z.open(info, "w", force_zip64=True) as sink:
                 shutil.copyfileobj(source, sink, _CHUNK)
     return target
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file."""
+    return digest_of(path, hashlib.sha256)
+
+
+def digest_of(path: Path, begin: Callable[[], Any]) -> str:
+    """Digest of a file in hexadecimal.
+
+    Args:
+        begin: makes one of hashlib's.
+    """
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, begin).hexdigest() if hasattr(hashlib, "file_digest") else _digest_310(f, begin)
+
+
+def _digest_310(f: Any, begin: Callable[[], Any]) -> str:
+    digest = begin()
+    while chunk := f.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()

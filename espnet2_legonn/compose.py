@@ -13,6 +13,7 @@ import yaml
 
 from espnet2_legonn import store
 from espnet2_legonn.api import LegoNN
+from espnet2_legonn.archive import sha256_of
 from espnet2_legonn.config import plain
 from espnet2_legonn.errors import ConfigError, InterfaceMismatch, LegoNNError
 from espnet2_legonn.interface import compare
@@ -23,7 +24,7 @@ from espnet2_legonn.scratch import whole
 from espnet2_legonn.version import __version__
 from espnet2_legonn.zoo.card import CARD, Card, Parent, Provenance, read_card
 from espnet2_legonn.zoo.fetch import resolve
-from espnet2_legonn.zoo.files import opened, sha256_of
+from espnet2_legonn.zoo.files import opened
 
 # What ESPnet's tools read beside config.yaml.
 CHECKPOINT = "model.pth"

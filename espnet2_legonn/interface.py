@@ -296,6 +296,7 @@ class SearchChoice:
         dataset: the validation set.
         metric, value: what the weights were chosen by, and its value there.
         beam_size: of the searches that found the candidates.
+        weights: SHA-256 of the weights it was tuned for, where other weights may lie beside it.
     """
 
     ctc_weight: float
@@ -304,6 +305,7 @@ class SearchChoice:
     metric: str | None = None
     value: float | None = None
     beam_size: int | None = None
+    weights: str | None = None
 
     def faults(self, where: str) -> list[str]:
         """What no search could follow."""

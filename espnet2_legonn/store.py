@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
+import logging
 import zipfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from espnet2_legonn.archive import refusal
+from espnet2_legonn.archive import refusal, sha256_of
 from espnet2_legonn.build import build_module, least_values, load_vocabs
 from espnet2_legonn.chain import Chain
 from espnet2_legonn.config import parse as parse_config
@@ -284,7 +286,7 @@ def from_pretrained(
     chain = cls([build_module(m, vocabs) for m in config.modules], config.modules, vocabs)
     fill(chain, tensors, str(path))
     if files is None:
-        chain.search = read_search(folder)
+        chain.search = read_search(folder, path)
     return chain.eval()
 
 
@@ -292,8 +294,8 @@ def _is_inside(folder: Path, name: str, home: Path) -> bool:
     return refusal(name) is None and (folder / name).resolve().is_relative_to(home.resolve())
 
 
-def read_search(folder: Path) -> SearchChoice | None:
-    """The search that was tuned for an experiment, if it was.
+def read_search(folder: Path, weights: Path) -> SearchChoice | None:
+    """The search that was tuned for these weights of an experiment, if one was.
 
     Raises:
         ConfigError: the file is no such description.
@@ -305,4 +307,7 @@ def read_search(folder: Path) -> SearchChoice | None:
     choice = reader.build(SearchChoice, read_yaml(path), str(path))
     if faults := reader.faults or choice.faults(str(path)):
         raise ConfigError(faults)
-    return choice
+    if choice.weights not in (None, sha256_of(weights)):
+        logging.warning("%s was tuned for other weights than %s: not used; stage 12 tunes anew", path, weights)
+        return None
+    return dataclasses.replace(choice, weights=None)

@@ -5,7 +5,8 @@ Usage: python3 tools/setup.py          (or `make setup`; any Python 3.10-3.12, s
   PIP_ARGS   extra arguments for every pip call, e.g. the index of a CPU-only torch
 
 A finished environment carries a stamp, so a second run costs a fraction of a second. Every pip from 23.0
-to the newest installs the same packages; SKIPPED says which of ESPnet's requirements are left out and why.
+to the newest installs the same packages, whose files must have the hashes of constraints.txt (tools/hashes.py
+writes them); UNHASHED says which need none, SKIPPED which of ESPnet's requirements are left out and why.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,6 +30,8 @@ PYTHON = VENV / "bin" / "python"
 OWNED = VENV / ".legonn-venv"  # we made this folder, so we may remake it
 STAMP = VENV / ".legonn-ready"  # everything is installed, for this hash of the inputs
 LOG = VENV / "setup.log"
+PINS = VENV / "pins.txt"  # constraints.txt without hashes
+HASHED = VENV / "hashed-{}.txt"  # what one step installs, with hashes
 CONSTRAINTS = ROOT / "constraints.txt"
 INPUTS = (CONSTRAINTS, ROOT / "setup.py", Path(__file__).resolve())
 
@@ -37,22 +41,11 @@ SKIPPED = {
     "pyworld": "it has no wheels and wants a C++ compiler; for text-to-speech",
 }
 
-# Runs inside .venv: what espnet and this package (with all extras) ask for, less themselves and SKIPPED.
-NEEDS = """
-import sys
-from importlib.metadata import requires
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
-left_out = {"espnet", "espnet2-legonn", *sys.argv[1:]}
-found = set()
-for name, extra in (("espnet", ""), ("espnet2_legonn", "all")):
-    for line in requires(name) or []:
-        need = Requirement(line)
-        wanted = need.marker is None or need.marker.evaluate({"extra": extra})
-        if wanted and canonicalize_name(need.name) not in left_out:
-            found.add(f"{need.name}{need.specifier}")
-print("\\n".join(sorted(found)))
-"""
+# From the index that fits the user's GPU, whose files differ from the public index's.
+UNHASHED = {
+    "torch": "its CPU-only and CUDA builds have one version and many files",
+    "torchaudio": "as torch",
+}
 
 REMEDIES = (
     ("No space left on device", "free about 10 GB on this disk, then run the same command again"),
@@ -60,6 +53,7 @@ REMEDIES = (
     ("timed out", "the package index answers too slowly: run the same command again later"),
     ("Could not find a version", "the index lacks a pinned version: check PIP_ARGS and pip's own settings"),
     ("ResolutionImpossible", "the index lacks a pinned version: check PIP_ARGS and pip's own settings"),
+    ("DO NOT MATCH", "a file differs from the one constraints.txt names: another index? a proxy that rewrites?"),
     ("Permission denied", "this user may not write there: check who owns the repository folder"),
 )
 
@@ -108,10 +102,14 @@ def install() -> int:
     started = time.monotonic()
     print(f"setting up {VENV} with Python {sys.version.split()[0]} (a few minutes, once)", flush=True)
     make_venv()
-    step("1/4 build tools", ["install", "setuptools", "wheel", "packaging"])
-    step("2/4 ESPnet", ["install", "--no-deps", "espnet"])
-    step("2/4 this package", ["install", "--no-deps", "--editable", str(ROOT)])
-    step("3/4 torch and the libraries", ["install", "--no-compile", *needs()])
+    pins = read_pins()[1]
+    PINS.write_text("".join(f"{pin.line}\n" for pin in pins))
+    tools = {"setuptools", "wheel", "packaging"}
+    hashed = [pin for pin in pins if pin.hashes]
+    step("1/4 build tools", only("tools", [pin for pin in hashed if pin.name in tools]))
+    step("2/4 this package", ["--no-deps", "--no-build-isolation", "--editable", str(ROOT)])
+    step("3/4 the libraries", only("libraries", [pin for pin in hashed if pin.name not in tools]))
+    step("3/4 torch", ["--no-compile", *(pin.line for pin in pins if pin.name in UNHASHED)])
     compile_all()
     check()
     part = STAMP.with_suffix(".part")
@@ -141,25 +139,50 @@ def make_venv() -> None:
         )
 
 
-def needs() -> list[str]:
-    """The requirements to install, read from the metadata of the two packages just installed."""
-    found = subprocess.run(
-        [PYTHON, "-c", NEEDS, *SKIPPED], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
-    )
-    return found.stdout.split("\n")[:-1]
+@dataclass(frozen=True)
+class Pin:
+    """One version of constraints.txt: its requirement line and the hashes of its files (`sha256:...`)."""
+
+    line: str
+    hashes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The package."""
+        return self.line.split("==")[0]
+
+
+def read_pins() -> tuple[list[str], list[Pin]]:
+    """The comments that constraints.txt begins with, and its pins."""
+    head: list[str] = []
+    pins: list[Pin] = []
+    for line in CONSTRAINTS.read_text().replace("\\\n", " ").splitlines():
+        if line.startswith("#"):
+            head.append(line)
+        elif line.strip():
+            requirement, *found = line.split(" --hash=")
+            pins.append(Pin(requirement.strip(), tuple(h.strip() for h in found)))
+    return head, pins
+
+
+def only(name: str, pins: list[Pin]) -> list[str]:
+    """pip's words to install these pins, from files with these hashes, and nothing besides."""
+    path = Path(str(HASHED).format(name))
+    path.write_text("".join(" ".join([p.line, *(f"--hash={h}" for h in p.hashes)]) + "\n" for p in pins))
+    return ["--no-deps", "--no-compile", "--require-hashes", "--requirement", str(path)]
 
 
 def pip_environment() -> dict[str, str]:
     """Environment of pip: constraints for what is installed and for builds of packages without wheels."""
     env = dict(os.environ, PIP_NO_INPUT="1", PIP_DISABLE_PIP_VERSION_CHECK="1", PYTHONUNBUFFERED="1")
-    env["PIP_CONSTRAINT"] = str(CONSTRAINTS)  # old pips pass it on to builds
-    env["PIP_BUILD_CONSTRAINT"] = str(CONSTRAINTS)  # new pips want to be told, old ones ignore it
+    env["PIP_CONSTRAINT"] = str(PINS)  # old pips pass it on to builds
+    env["PIP_BUILD_CONSTRAINT"] = str(PINS)  # new pips want to be told, old ones ignore it
     return env
 
 
 def step(title: str, arguments: list[str]) -> None:
     """Run pip, show that it moves, keep its words in the log; raises SetupFailed with the last of them."""
-    command = [str(PYTHON), "-m", "pip", *arguments, *shlex.split(os.environ.get("PIP_ARGS", ""))]
+    command = [str(PYTHON), "-m", "pip", "install", *arguments, *shlex.split(os.environ.get("PIP_ARGS", ""))]
     started, shown, last = time.monotonic(), 0.0, "starting"
     lines: queue.Queue[str | None] = queue.Queue()
     said: list[str] = []

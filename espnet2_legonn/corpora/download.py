@@ -8,8 +8,8 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from espnet2_legonn.archive import digest_of, sha256_of
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.zoo.files import digest_of, sha256_of
 from espnet2_legonn.zoo.transfer import download
 
 

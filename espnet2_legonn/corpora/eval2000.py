@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from espnet2_legonn.archive import sha256_of
 from espnet2_legonn.corpora import sphere
 from espnet2_legonn.corpora.options import Parser
 from espnet2_legonn.corpora.speech import Tally, check_counts, parse_expected, read_lines, settle, write_set
@@ -23,7 +24,6 @@ from espnet2_legonn.data.text import plain_lines
 from espnet2_legonn.errors import DataError, command, hand_over
 from espnet2_legonn.scoring.glm import read_glm
 from espnet2_legonn.scoring.hub5 import parse_stm
-from espnet2_legonn.zoo.files import sha256_of
 
 STM, GLM, PEM = "hub5e00.english.000405.stm", "en20000405_hub5.glm", "hub5e_00.pem"
 # ESPnet's data directory has 4,458 texts, hubscr counts 4,459 segments; both are right.

@@ -6,12 +6,12 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+from espnet2_legonn.archive import sha256_of
 from espnet2_legonn.data.datadir import DataDir, validate, write_datadir
 from espnet2_legonn.data.tables import atomic_text
 from espnet2_legonn.errors import DataError, LegoNNError, complain
 from espnet2_legonn.lines import scan
 from espnet2_legonn.schema import nearest
-from espnet2_legonn.zoo.files import sha256_of
 
 SHOWN = 1000  # faults printed
 

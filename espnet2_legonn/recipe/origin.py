@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from espnet2_legonn import store
+from espnet2_legonn.archive import sha256_of
 from espnet2_legonn.scoring.tables import write_atomic
 from espnet2_legonn.version import __version__
 from espnet2_legonn.zoo.card import CARD, read_card
-from espnet2_legonn.zoo.files import sha256_of
 
 ORIGIN = "made_by.json"
 # Of a folder of answers: these belong to whoever fills it next.

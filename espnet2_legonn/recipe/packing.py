@@ -14,6 +14,7 @@ import torch
 
 from espnet2_legonn import store
 from espnet2_legonn.api import LegoNN
+from espnet2_legonn.archive import sha256_of
 from espnet2_legonn.errors import ConfigError, DataError, LegoNNError
 from espnet2_legonn.parts import source_of
 from espnet2_legonn.recipe.origin import of_weights
@@ -21,7 +22,7 @@ from espnet2_legonn.schema import Reader, read_yaml
 from espnet2_legonn.scoring.results import Row, environment, summary
 from espnet2_legonn.version import __version__
 from espnet2_legonn.zoo.card import CARD, About, Metric, Parent, Provenance, read_card
-from espnet2_legonn.zoo.files import sha256_of, zip_pack
+from espnet2_legonn.zoo.files import zip_pack
 
 TRAIN_CONFIG = "train_config.yaml"
 

@@ -247,7 +247,7 @@ def tune_search(exp: Path, model: str | None, data: Path, metric: str, beam_size
     if done.is_file() and done.read_text(encoding="utf-8") == mark:
         return (out / "result.txt").read_text(encoding="utf-8")
     choice, _, curve = tune(LegoNN.from_pretrained(exp, model), data, metric, beam_size, limit=limit, out=out)
-    kept = keep_search(exp, choice)
+    kept = keep_search(exp, choice, model)
     write_atomic(done, mark)
     return f"{curve}\nkept in {kept}\n"
 

@@ -6,6 +6,8 @@ import argparse
 import contextlib
 import importlib.util
 import logging
+import multiprocessing
+import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from espnet2_legonn._compat import load, safe_checkpoints
 from espnet2_legonn.api import LegoNN
 from espnet2_legonn.build import build_modules, load_vocabs
 from espnet2_legonn.decode import KINDS
-from espnet2_legonn.errors import ConfigError
+from espnet2_legonn.errors import ConfigError, command
 from espnet2_legonn.interface import Vocabulary
 from espnet2_legonn.modules.speech_input import SpeechInput
 from espnet2_legonn.schema import nearest, read_yaml
@@ -97,12 +99,20 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[name-defined]
         """As ESPnet's, which spawns it with parsed options: there get_parser was not called.
 
         Checkpoints are written beside their names and renamed, so a killed job can always resume; nothing in one runs.
-        One training at a time is in a folder: the process of rank 0 holds it.
+        One training at a time is in a folder: the process of rank 0 holds it. A process for one GPU of several ends on
+        bad input as every command does.
 
         Raises:
             ConfigError: another training is in the folder, or a resumed one has other options.
             CheckpointError: the folder holds epochs of a training that cannot be gone on with.
         """
+        if not (args.multiprocessing_distributed and multiprocessing.parent_process()):
+            cls._train(args)
+        elif status := command(cls._train)(args):
+            sys.exit(status)
+
+    @classmethod
+    def _train(cls, args: argparse.Namespace) -> None:
         add_schedulers()
         settle(args)
         with contextlib.ExitStack() as stack:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet2_legonn import archive
+from espnet2_legonn.archive import sha256_of
 from espnet2_legonn.errors import CheckpointError, ConfigError, LegoNNError
 from espnet2_legonn.zoo.card import CARD, Card, read_card
-from espnet2_legonn.zoo.files import pack_root, renamed, sha256_of, verify
+from espnet2_legonn.zoo.files import pack_root, renamed, verify
 from espnet2_legonn.zoo.transfer import DISK_FULL, download, is_url, locked
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import itertools
 import tempfile
 import zipfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from espnet2_legonn import archive
+from espnet2_legonn.archive import sha256_of
 from espnet2_legonn.errors import CheckpointError, ConfigError, LegoNNError
 from espnet2_legonn.scratch import scratch
 from espnet2_legonn.zoo.card import CARD, MAX_CARD_BYTES, Card, FileEntry, read_card
@@ -83,28 +82,6 @@ def list_files(folder: Path) -> dict[str, FileEntry]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name not in (CARD, README)
     }
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file."""
-    return digest_of(path, hashlib.sha256)
-
-
-def digest_of(path: Path, begin: Callable[[], Any]) -> str:
-    """Digest of a file in hexadecimal.
-
-    Args:
-        begin: makes one of hashlib's.
-    """
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, begin).hexdigest() if hasattr(hashlib, "file_digest") else _digest_310(f, begin)
-
-
-def _digest_310(f: Any, begin: Callable[[], Any]) -> str:
-    digest = begin()
-    while chunk := f.read(1 << 20):
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 def is_as_told(folder: Path, card: Card, name: str) -> bool:

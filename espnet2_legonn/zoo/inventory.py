@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from espnet2_legonn.archive import MAX_BYTES
+from espnet2_legonn.archive import MAX_BYTES, sha256_of
 from espnet2_legonn.errors import CheckpointError, ConfigError
 from espnet2_legonn.schema import Reader
 from espnet2_legonn.scratch import scratch, whole
 from espnet2_legonn.zoo.card import About, Card, Metric, ModuleCard, PortCard, VocabCard, too_many
 from espnet2_legonn.zoo.fetch import NAME
-from espnet2_legonn.zoo.files import sha256_of, verify, zip_pack
+from espnet2_legonn.zoo.files import verify, zip_pack
 from espnet2_legonn.zoo.model_card import require_complete
 from espnet2_legonn.zoo.transfer import DISK_FULL, filesystem, is_url, is_web, locked, read_small, telling
 

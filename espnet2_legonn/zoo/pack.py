@@ -12,6 +12,7 @@ import yaml
 from safetensors import SafetensorError
 
 from espnet2_legonn import store
+from espnet2_legonn.archive import sha256_of
 from espnet2_legonn.chain import Chain
 from espnet2_legonn.config import ModuleConfig, SpeechConfig
 from espnet2_legonn.errors import CheckpointError
@@ -65,8 +66,11 @@ def write(chain: Chain, folder: str | Path, about: Mapping[str, Any] | None = No
     return folder
 
 
-def keep_search(folder: Path, choice: SearchChoice) -> Path:
+def keep_search(folder: Path, choice: SearchChoice, model: str | Path | None = None) -> Path:
     """Keep tuned weights where the chain will find them: in a pack's card, or beside an experiment's config.
+
+    Args:
+        model: which of an experiment's weights were searched (None: the best it has).
 
     Returns:
         the file that holds them.
@@ -76,6 +80,7 @@ def keep_search(folder: Path, choice: SearchChoice) -> Path:
         write_atomic(folder / CARD, dump(card))
         return folder / CARD
     path = folder / store.SEARCH
+    choice = dataclasses.replace(choice, weights=sha256_of(store.find_weights(folder, model)))
     write_atomic(path, yaml.safe_dump(dataclasses.asdict(choice), sort_keys=False))
     return path
 

@@ -96,6 +96,13 @@ def test_every_declared_package_is_pinned(declared: dict[str, set[str]]) -> None
     assert set().union(*declared.values()) <= pinned
 
 
+def test_every_pin_has_the_hashes_of_its_files() -> None:
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8").replace("\\\n", " ")
+    pins = [line for line in text.splitlines() if line and not line.startswith("#")]
+    bare = {line.split("==")[0] for line in pins if not re.search(r"--hash=sha256:[0-9a-f]{64}", line)}
+    assert bare == {"torch", "torchaudio"}, "tools/hashes.py writes the others'"
+
+
 def test_data_of_the_package_travel() -> None:
     data = [p for p in PACKAGE.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")]
     assert {p.suffix for p in data} <= {".yaml"}, "package_data of setup.py names these endings alone"

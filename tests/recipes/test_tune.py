@@ -136,6 +136,23 @@ def test_an_experiment_keeps_its_choice_beside_its_config(tmp_path: Path, data: 
     assert len(grid) == len(tune.WEIGHTS) * len(tune.PENALTIES)
 
 
+def test_a_choice_holds_for_the_weights_it_was_made_with(
+    tmp_path: Path, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    exp = tmp_path / "exp"
+    build(pair()).save(exp)
+    (exp / "card.yaml").unlink()
+    stages.tune_search(exp, None, data, "wer", 3)
+    assert LegoNN.from_pretrained(exp).search is not None
+    other = build(pair(), seed=1)
+    other.save(tmp_path / "other")
+    (tmp_path / "other" / "weights.safetensors").replace(exp / "weights.safetensors")  # trained on
+    assert LegoNN.from_pretrained(exp).search is None
+    assert "search.yaml was tuned for other weights" in caplog.text and "stage 12 tunes anew" in caplog.text
+    keep_search(exp, CHOICE)
+    assert LegoNN.from_pretrained(exp).search == CHOICE
+
+
 def test_what_was_tuned_is_not_tuned_again(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build(pair()).save(tmp_path / "exp")
     first = stages.tune_search(tmp_path / "exp", None, data, "wer", 3)

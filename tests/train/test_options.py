@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 import yaml
 from torch import nn
 
-from espnet2_legonn.errors import ConfigError
+from espnet2_legonn.errors import BAD_INPUT, ConfigError
 from espnet2_legonn.tasks.legonn import LegoNNTask
 from espnet2_legonn.tasks.options import USELESS, freeze_params, settle
 from espnet2_legonn.train.trainer import _leftover_step
@@ -177,3 +179,12 @@ def test_frozen_and_in_bf16(lab: Lab, tmp_path: Path) -> None:
     moved = {k.split(".")[2] for k in first if first[k].is_floating_point() and not torch.equal(first[k], last[k])}
     assert "decoder" in moved and not any(k.split(".")[2] == "encoder" and k.endswith("weight")
                                           and not torch.equal(first[k], last[k]) for k in first)  # fmt: skip
+
+
+def test_a_process_for_each_gpu_says_what_is_wrong_without_a_traceback(tmp_path: Path) -> None:
+    words = ["--ngpu", "2", "--multiprocessing_distributed", "true", "--use_adapter", "true", "--output_dir", "exp"]
+    more = ["--train_data_path_and_name_and_type", "none,text,text", "--dist_init_method", f"file://{tmp_path}/meet"]
+    python = [sys.executable, "-m", "espnet2_legonn.bin.legonn_train"]
+    ended = subprocess.run([*python, *words, *more], capture_output=True, text=True, cwd=tmp_path)
+    assert ended.returncode == BAD_INPUT
+    assert "ConfigError:\nuse_adapter: True would have no effect" in ended.stderr and "Traceback" not in ended.stderr

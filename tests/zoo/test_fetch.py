@@ -17,11 +17,12 @@ import pytest
 
 from espnet2_legonn import archive
 from espnet2_legonn.api import LegoNN
+from espnet2_legonn.archive import sha256_of
 from espnet2_legonn.errors import CheckpointError
 from espnet2_legonn.zoo import cache as cache_room
 from espnet2_legonn.zoo import transfer
 from espnet2_legonn.zoo.fetch import inventories, kind, resolve
-from espnet2_legonn.zoo.files import list_files, sha256_of, zip_pack
+from espnet2_legonn.zoo.files import list_files, zip_pack
 from espnet2_legonn.zoo.inventory import Inventory
 from tests.zoo.places import Web, make_pack, mounts_work, own_cache, serving
 from tests.zoo.toys import build, pair

@@ -141,7 +141,7 @@ def test_a_copy_makes_no_file_of_a_link(pack: Path, tmp_path: Path, capsys: pyte
 
 
 def _entry(path: Path) -> dict[str, Any]:
-    from espnet2_legonn.zoo.files import sha256_of
+    from espnet2_legonn.archive import sha256_of
 
     return {"sha256": sha256_of(path), "bytes": path.stat().st_size}
 
