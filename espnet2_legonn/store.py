@@ -31,7 +31,8 @@ CHECKPOINT = "checkpoint.pth"  # where ESPnet's trainer keeps what a broken-off 
 # Weights of the search that were tuned for an experiment; a pack has them in its card.
 SEARCH = "search.yaml"
 # The state of ESPnet's reporter: times, and figures as NumPy has them. None of them can do anything.
-torch.serialization.add_safe_globals([datetime.timedelta, np.dtype, np.float64(0).__reduce__()[0]])
+_SCALAR: Any = np.float64(0).__reduce__()[0]
+torch.serialization.add_safe_globals([datetime.timedelta, np.dtype, _SCALAR])
 torch.serialization.add_safe_globals([type(np.dtype(kind)) for kind in ("f8", "f4", "i8", "i4", "?")])
 _torch_load = torch.load  # training replaces it by one that asks here
 # What an ESPnet experiment offers, best first.

@@ -211,7 +211,8 @@ class _Reader:
             raise self.fault("this unigram stands in the file twice", section.lines[again])
         if size not in unique:
             raise self.fault("no unigram </s>: the model does not know where a text ends")
-        log_probs, backoffs = np.full(size + 1, np.nan), np.zeros(size + 1)
+        log_probs: np.ndarray = np.full(size + 1, np.nan)
+        backoffs = np.zeros(size + 1)
         log_probs[ids], backoffs[ids] = section.log_probs, section.backoffs
         end, unk = self.vocab.sos_eos_id, self.vocab.unk_id
         log_probs[end], log_probs[self.vocab.blank_id] = log_probs[size], -np.inf
