@@ -30,14 +30,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from espnet2_legonn import LegoNN, build  # noqa: E402
-from espnet2_legonn.chain import Labels  # noqa: E402
-from espnet2_legonn.inputs import read_audio  # noqa: E402
-from espnet2_legonn.modules.attention import MultiHeadAttention  # noqa: E402
-from espnet2_legonn.modules.ctc import ctc_loss  # noqa: E402
-from espnet2_legonn.modules.ingestor import BeamConvolution  # noqa: E402
-from espnet2_legonn.modules.length_control import LengthController  # noqa: E402
-from espnet2_legonn.modules.speech_input import ConvSubsampling  # noqa: E402
+from espnet2_legonn import LegoNN  # noqa: E402
+from espnet2_legonn.model import build  # noqa: E402
+from espnet2_legonn.model.attention import MultiHeadAttention  # noqa: E402
+from espnet2_legonn.model.chain import Labels  # noqa: E402
+from espnet2_legonn.model.ctc import ctc_loss  # noqa: E402
+from espnet2_legonn.model.inputs import read_audio  # noqa: E402
+from espnet2_legonn.model.length_control import LengthController  # noqa: E402
+from espnet2_legonn.model.parts.ingestor import BeamConvolution  # noqa: E402
+from espnet2_legonn.model.parts.speech import ConvSubsampling  # noqa: E402
 
 Change = Callable[[nn.Module], None]
 

@@ -10,27 +10,31 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from espnet2_legonn import _renamed
 from espnet2_legonn.version import __version__
 
 if TYPE_CHECKING:
-    from espnet2_legonn.api import LegoNN
+    from espnet2_legonn.data.vocabulary import Vocabulary
     from espnet2_legonn.errors import CheckpointError, ConfigError, DataError, InterfaceMismatch, LegoNNError
-    from espnet2_legonn.inference import Speech2Text, Text2Text
-    from espnet2_legonn.interface import Interface, Marginals, Vocabulary
+    from espnet2_legonn.inference.espnet import Speech2Text, Text2Text
+    from espnet2_legonn.inference.legonn import LegoNN
+    from espnet2_legonn.model.interface import Interface, Marginals
+
+_renamed.install()
 
 # Imported at first use: data preparation and scoring need no torch.
 _HOMES = {
-    "LegoNN": "api",
+    "LegoNN": "inference.legonn",
     "CheckpointError": "errors",
     "ConfigError": "errors",
     "DataError": "errors",
     "InterfaceMismatch": "errors",
     "LegoNNError": "errors",
-    "Interface": "interface",
-    "Marginals": "interface",
-    "Vocabulary": "interface",
-    "Speech2Text": "inference",
-    "Text2Text": "inference",
+    "Interface": "model.interface",
+    "Marginals": "model.interface",
+    "Vocabulary": "data.vocabulary",
+    "Speech2Text": "inference.espnet",
+    "Text2Text": "inference.espnet",
 }
 __all__ = [
     "CheckpointError",
@@ -57,6 +61,6 @@ def __getattr__(name: str) -> Any:
 
 def register() -> None:
     """Add the LegoNN classes to the class choices of ESPnet's own tasks (imports ESPnet)."""
-    from espnet2_legonn.tasks.register import register as fill
+    from espnet2_legonn.training.register import register as fill
 
     fill()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet2_legonn.errors import command
-from espnet2_legonn.schema import read_yaml
+from espnet2_legonn.files.schema import read_yaml
 from espnet2_legonn.scoring.metrics import METRICS
 
 
@@ -34,7 +34,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     add("--num_threads", type=int, default=0, help="of decoding on CPUs (0: as OMP_NUM_THREADS says)")
     args = parser.parse_args(cmd)
     logging.basicConfig(level="INFO", format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
-    from espnet2_legonn.recipe.validation import choose_window, place
+    from espnet2_legonn.recipes.validation import choose_window, place
     from espnet2_legonn.search.options import DEFAULT_LENGTH_PENALTY
 
     device = place(args.ngpu, args.num_threads)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from espnet2_legonn.errors import ConfigError, command
 
 if TYPE_CHECKING:
-    from espnet2_legonn.inference import Speech2Text, Text2Text
+    from espnet2_legonn.inference.espnet import Speech2Text, Text2Text
 
 __all__ = ["Speech2Text", "Text2Text", "get_parser", "inference", "main", "parse_args"]
 
@@ -26,9 +26,9 @@ EXAMPLE = """example:
 def __getattr__(name: str) -> Any:
     """ESPnet's classes where ESPnet has them; loaded when asked for, since --help needs no torch."""
     if name in ("Speech2Text", "Text2Text"):
-        from espnet2_legonn import inference as home
+        from espnet2_legonn.inference import espnet
 
-        return getattr(home, name)
+        return getattr(espnet, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -79,7 +79,7 @@ def parse_args(cmd: Sequence[str] | None = None) -> argparse.Namespace:
     Raises:
         ConfigError: a key of the YAML file is no option, or a required option is missing.
     """
-    from espnet2_legonn.schema import nearest, read_yaml
+    from espnet2_legonn.files.schema import nearest, read_yaml
 
     parser = get_parser()
     args = parser.parse_args(cmd)
@@ -101,11 +101,11 @@ def parse_args(cmd: Sequence[str] | None = None) -> argparse.Namespace:
 
 def inference(args: argparse.Namespace) -> Path:
     """Decode and write ``<n>best_recog/`` and ``interfaces/<module>/`` into the output folder."""
-    from espnet2_legonn.api import LegoNN
     from espnet2_legonn.data.tables import read_table
-    from espnet2_legonn.decode import KINDS, decode_table, read_inputs
-    from espnet2_legonn.recipe.origin import keep_origin, origin
-    from espnet2_legonn.recipe.speed import write_speed
+    from espnet2_legonn.inference.decode import KINDS, decode_table, read_inputs
+    from espnet2_legonn.inference.legonn import LegoNN
+    from espnet2_legonn.recipes.origin import keep_origin, origin
+    from espnet2_legonn.recipes.speed import write_speed
     from espnet2_legonn.search.beam import BeamOptions
 
     device = "cuda" if args.ngpu > 0 else "cpu"

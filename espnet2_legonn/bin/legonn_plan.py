@@ -32,9 +32,9 @@ def main(cmd: Sequence[str] | None = None) -> None:
 
 
 def _once(args: argparse.Namespace) -> None:
-    from espnet2_legonn.recipe.plan import load_plan
-    from espnet2_legonn.recipe.report import draw_interface, next_command, write_report
-    from espnet2_legonn.recipe.runner import run_plan
+    from espnet2_legonn.recipes.plan import load_plan
+    from espnet2_legonn.recipes.report import draw_interface, next_command, write_report
+    from espnet2_legonn.recipes.runner import run_plan
 
     plan = load_plan(args.plan, args.only, args.tables)
     run_plan(plan, args.raw, args.expdir, args.workers)
@@ -46,9 +46,9 @@ def _once(args: argparse.Namespace) -> None:
 
 
 def _study(args: argparse.Namespace) -> None:
-    from espnet2_legonn.recipe.plan import load_plan
-    from espnet2_legonn.recipe.runner import run_plan
-    from espnet2_legonn.recipe.study import seed_folder, write_study
+    from espnet2_legonn.recipes.plan import load_plan
+    from espnet2_legonn.recipes.runner import run_plan
+    from espnet2_legonn.recipes.study import seed_folder, write_study
 
     report, said = args.report or args.expdir / "STUDY.md", ""
     for seed in args.seeds:

@@ -11,17 +11,17 @@ from espnet2_legonn.errors import LegoNNError, command
 
 
 def _stats(args: argparse.Namespace, extra: list[str]) -> None:
-    from espnet2_legonn.recipe import stages
+    from espnet2_legonn.recipes import stages
 
     for line in stages.stats(args.config, args.train, args.valid, args.out, args.cmd, args.nj, extra):
         print(line)
 
 
 def _train(args: argparse.Namespace, extra: list[str]) -> None:
-    from espnet2_legonn.recipe import stages
+    from espnet2_legonn.recipes import stages
 
     if args.pretrained_model:
-        from espnet2_legonn.recipe.train_options import pretrained
+        from espnet2_legonn.recipes.train_options import pretrained
 
         chain = stages.chain_config(args.config)
         extra = [*pretrained(chain, args.pretrained_model, args.ignore_init_mismatch == "true"), *extra]
@@ -30,7 +30,7 @@ def _train(args: argparse.Namespace, extra: list[str]) -> None:
 
 
 def _clean(args: argparse.Namespace, extra: list[str]) -> None:
-    from espnet2_legonn.recipe.clean import clean_dir
+    from espnet2_legonn.recipes.clean import clean_dir
 
     if extra:
         raise LegoNNError(f"clean: unknown options {' '.join(extra)}")
@@ -39,13 +39,13 @@ def _clean(args: argparse.Namespace, extra: list[str]) -> None:
 
 
 def _decode(args: argparse.Namespace, extra: list[str]) -> None:
-    from espnet2_legonn.recipe import stages
+    from espnet2_legonn.recipes import stages
 
     stages.decode(args.exp, args.model, args.data, args.out, args.cmd, args.nj, args.ngpu, extra)
 
 
 def _tune(args: argparse.Namespace, extra: list[str]) -> None:
-    from espnet2_legonn.recipe import stages
+    from espnet2_legonn.recipes import stages
 
     if extra:
         raise LegoNNError(f"tune: unknown options {' '.join(extra)}")
@@ -54,7 +54,7 @@ def _tune(args: argparse.Namespace, extra: list[str]) -> None:
 
 def _score(args: argparse.Namespace, extra: list[str]) -> None:
     from espnet2_legonn.data.text import plain_lines
-    from espnet2_legonn.recipe import stages
+    from espnet2_legonn.recipes import stages
 
     if extra:
         raise LegoNNError(f"score: unknown options {' '.join(extra)}")

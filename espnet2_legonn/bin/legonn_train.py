@@ -13,7 +13,7 @@ def main(cmd: Sequence[str] | None = None) -> int:
     """Run ESPnet's training with the LegoNN task."""
     from torch.multiprocessing import ProcessExitedException
 
-    from espnet2_legonn.tasks.legonn import LegoNNTask
+    from espnet2_legonn.training.task import LegoNNTask
 
     try:
         LegoNNTask.main(cmd=cmd)

@@ -11,8 +11,8 @@ from espnet2_legonn.errors import command
 @command
 def main(cmd: Sequence[str] | None = None) -> None:
     """Register, then run ESPnet's MTTask."""
-    from espnet2_legonn._compat import load
-    from espnet2_legonn.tasks.register import register_classes
+    from espnet2_legonn.training.compat import load
+    from espnet2_legonn.training.register import register_classes
 
     register_classes("mt")
     load("espnet2.tasks.mt").MTTask.main(cmd=cmd)

@@ -16,8 +16,8 @@ import numpy as np
 
 from espnet2_legonn.data.ngram import NOTHING, NgramTree
 from espnet2_legonn.data.tables import atomic_path
+from espnet2_legonn.data.vocabulary import UNK, Vocabulary
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.interface import UNK, Vocabulary
 
 _BEGIN, _END = "<s>", "</s>"
 # How KenLM's binary files begin, which people have beside the ARPA file.

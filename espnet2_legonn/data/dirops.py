@@ -10,7 +10,7 @@ from typing import Literal
 from espnet2_legonn.data.datadir import DataDir, restrict, write_datadir
 from espnet2_legonn.data.tables import is_text, split_fields, table_kind
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.lines import read
+from espnet2_legonn.files.lines import read
 
 Tables = dict[str, dict[str, str]]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from espnet2_legonn.data.tables import atomic_path, atomic_text
 from espnet2_legonn.data.text import plain_lines
+from espnet2_legonn.data.vocabulary import BLANK, MERGES, SOS_EOS, UNK, Vocabulary
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.interface import BLANK, MERGES, SOS_EOS, UNK, Vocabulary
 
 # Special tokens of other toolkits; ours are put in their own places.
 _FOREIGN = {BLANK, UNK, SOS_EOS, "<s>", "</s>", "<pad>", "<eos>", "<EOS>"}

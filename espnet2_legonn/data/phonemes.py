@@ -19,8 +19,8 @@ from typing import Any, Protocol
 
 from espnet2_legonn.data.tables import read_table, write_table
 from espnet2_legonn.data.text import normalize, plain_lines
+from espnet2_legonn.data.vocabulary import UNK
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.interface import UNK
 
 BACKENDS = ("lexicon", "g2p_en", "auto")
 _ALTERNATE = re.compile(r"\(\d+\)$")

@@ -1,8 +1,8 @@
 """Kaldi tables: one `<key> <value>` per line, keys unique and sorted by bytes (LC_ALL=C).
 
-What a line is, `lines.py` says. Blanks and tabs separate fields, nothing else does. A key is an id: file names are made
-of it and other tools cut lines at any white space, so `id_fault` says what it may hold. A table that is read here is
-read alike by ESPnet.
+What a line is, `files/lines.py` says. Blanks and tabs separate fields, nothing else does. A key is an id: file names
+are made of it and other tools cut lines at any white space, so `id_fault` says what it may hold. A table that is read
+here is read alike by ESPnet.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TextIO
 
-from espnet2_legonn import lines
 from espnet2_legonn.errors import DataError
+from espnet2_legonn.files import lines
 
 Kind = Literal["utt", "spk", "reco"]
 

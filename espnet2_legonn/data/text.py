@@ -12,9 +12,9 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from espnet2_legonn import lines
 from espnet2_legonn.data.tables import atomic_text, read_table, shown, write_table
 from espnet2_legonn.errors import DataError
+from espnet2_legonn.files import lines
 
 NORMALIZATIONS = ("tc", "lc", "lc.rm")
 
@@ -68,7 +68,7 @@ def plain_lines(path: Path | str) -> Iterator[str]:
     """Lines of a text that is no table; a Windows line end is left out.
 
     Raises:
-        DataError: the file is missing, or every line that is none (see `lines.py`).
+        DataError: the file is missing, or every line that is none (see `files/lines.py`).
     """
     return lines.read(path)
 

@@ -17,8 +17,8 @@ from typing import Any
 from espnet2_legonn.data.checks import text_fault
 from espnet2_legonn.data.tables import atomic_path, atomic_text, split_fields
 from espnet2_legonn.data.text import placed
+from espnet2_legonn.data.vocabulary import BLANK, SOS_EOS, UNK, Vocabulary
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.interface import BLANK, SOS_EOS, UNK, Vocabulary
 
 _SPECIAL = (BLANK, UNK, SOS_EOS)
 # sentencepiece's normalisation rules. Its own default, nmt_nfkc, gives another text back than it was given.

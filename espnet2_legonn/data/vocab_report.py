@@ -10,8 +10,8 @@ from pathlib import Path
 from espnet2_legonn.data.checks import row_fault
 from espnet2_legonn.data.tables import read_table, shown
 from espnet2_legonn.data.vocab import Coverage, Meter
+from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.interface import Vocabulary
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from espnet2_legonn.errors import LegoNNError
+from espnet2_legonn.packs.check import Verdict
 from espnet2_legonn.page import model, render
 from espnet2_legonn.page.hosts import HostCheck
 from espnet2_legonn.page.shelf import DECODER, ENCODER, MIDDLE, Choice, Shelf, public
 from espnet2_legonn.page.worker import SECONDS, Worker
 from espnet2_legonn.search.options import DEFAULT_CTC_WEIGHT
-from espnet2_legonn.zoo.check import Verdict
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 try:

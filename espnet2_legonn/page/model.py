@@ -12,19 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_legonn.api import LegoNN
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.inference import beyond_training
-from espnet2_legonn.inputs import RATES, Batch, adapt_audio, normalized
-from espnet2_legonn.interface import Marginals
-from espnet2_legonn.lab.plot import Picture, picture
-from espnet2_legonn.modules.module import DecoderModule
-from espnet2_legonn.modules.speech_input import SpeechInput
+from espnet2_legonn.inference.espnet import beyond_training
+from espnet2_legonn.inference.legonn import LegoNN
+from espnet2_legonn.inference.plot import Picture, picture
+from espnet2_legonn.model.inputs import RATES, Batch, adapt_audio, normalized
+from espnet2_legonn.model.interface import Marginals
+from espnet2_legonn.model.module import DecoderModule
+from espnet2_legonn.model.parts.speech import SpeechInput
+from espnet2_legonn.packs.fetch import resolve
+from espnet2_legonn.packs.files import card_of, is_as_told, opened
 from espnet2_legonn.page.shelf import Choice, Example
 from espnet2_legonn.search.chain_search import fill
 from espnet2_legonn.search.options import BeamOptions
-from espnet2_legonn.zoo.fetch import resolve
-from espnet2_legonn.zoo.files import card_of, is_as_told, opened
 
 # Packs kept in memory, each once, however many of its parts are chosen.
 LOADED = 8

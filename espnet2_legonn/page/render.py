@@ -6,8 +6,8 @@ import base64
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from espnet2_legonn.packs.check import Report, Verdict
 from espnet2_legonn.page.model import Answer, Said
-from espnet2_legonn.zoo.check import Report, Verdict
 
 MARKS = {Verdict.FITS: ("+", "fits"), Verdict.DIFFERS: ("~", "differs"), Verdict.MISFIT: ("×", "misfit")}
 # Screen pixels for an inch of a picture, so that its labels are as large as the text around it.

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet2_legonn.errors import ConfigError, LegoNNError
-from espnet2_legonn.zoo.card import CARD, Card, PortCard
-from espnet2_legonn.zoo.check import Report, check
-from espnet2_legonn.zoo.fetch import resolve
-from espnet2_legonn.zoo.files import card_of, is_as_told, opened
+from espnet2_legonn.packs.card import CARD, Card, PortCard
+from espnet2_legonn.packs.check import Report, check
+from espnet2_legonn.packs.fetch import resolve
+from espnet2_legonn.packs.files import card_of, is_as_told, opened
 
 ENCODER, MIDDLE, DECODER = "encoder", "middle", "decoder"
 # A part's role follows from what its ends read and write; other runs of modules (hidden states) cannot be plugged.

@@ -13,7 +13,7 @@ import numpy as np
 from sacrebleu.metrics import BLEU
 
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.schema import nearest
+from espnet2_legonn.files.schema import nearest
 from espnet2_legonn.scoring.bleu import BleuReport, corpus_bleu, segment_stats, usable
 from espnet2_legonn.scoring.translation import change_of, references, score_translation
 from espnet2_legonn.scoring.wer import TOKENIZERS, ErrorReport, count_errors, rates, score_error_rate

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from espnet2_legonn.data.vocabulary import JOINT
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.interface import JOINT
 from espnet2_legonn.scoring.bleu import BleuReport, Change, score_bleu
 
 METRICS = ("bleu", "bleu_tok", "bleu_split", "bleu_detok")

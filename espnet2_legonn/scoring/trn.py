@@ -11,8 +11,8 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from espnet2_legonn.data.vocabulary import SPACE
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.interface import SPACE
 from espnet2_legonn.scoring.tables import join_tables, read_table, speakers_of, write_atomic
 from espnet2_legonn.scoring.wer import TOKENIZERS
 

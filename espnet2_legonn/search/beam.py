@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.modules.module import DecoderModule
+from espnet2_legonn.model.module import DecoderModule
 from espnet2_legonn.search.options import BeamOptions, Hypothesis
 from espnet2_legonn.search.scorers import BLANK, DecoderScorer, Scorer
 

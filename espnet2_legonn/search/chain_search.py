@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import ConfigError
-from espnet2_legonn.interface import Marginals, SearchChoice, Vocabulary
-from espnet2_legonn.modules.ctc import ctc_loss
-from espnet2_legonn.modules.ingestor import BeamConvolution, Ingestor
-from espnet2_legonn.modules.module import DecoderModule
+from espnet2_legonn.model.ctc import ctc_loss
+from espnet2_legonn.model.interface import Marginals, SearchChoice
+from espnet2_legonn.model.module import DecoderModule
+from espnet2_legonn.model.parts.ingestor import BeamConvolution, Ingestor
 from espnet2_legonn.search.beam import joint_search
 from espnet2_legonn.search.ctc import CTCScorer
 from espnet2_legonn.search.options import BeamOptions, Hypothesis

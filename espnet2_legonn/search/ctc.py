@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from espnet2_legonn.modules.masks import valid_mask
+from espnet2_legonn.model.masks import valid_mask
 from espnet2_legonn.search.scorers import BLANK, Scorer
 
 # Stands for log 0, which running sums cannot hold: no sum of real log-probabilities comes near it, and float64 keeps

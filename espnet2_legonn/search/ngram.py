@@ -9,7 +9,7 @@ import torch
 
 from espnet2_legonn.data.arpa import read_arpa
 from espnet2_legonn.data.ngram import NgramTree
-from espnet2_legonn.interface import Vocabulary
+from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.search.scorers import Scorer
 
 NAT = math.log(10.0)

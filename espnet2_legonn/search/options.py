@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from espnet2_legonn.errors import ConfigError
-from espnet2_legonn.interface import SearchChoice
+from espnet2_legonn.model.interface import SearchChoice
 
 # Better than the decoder alone in every pair measured; the best value follows which side is stronger (docs/search.md).
 DEFAULT_CTC_WEIGHT, DEFAULT_LENGTH_PENALTY = 0.4, 1.0

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 
 import torch
 
-from espnet2_legonn.modules.module import DecoderModule
+from espnet2_legonn.model.module import DecoderModule
 
 BLANK = 0
 

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from espnet2_legonn import ConfigError, DataError, LegoNN, LegoNNError
-from espnet2_legonn.config import override, parse, parse_ratio, plain
-from espnet2_legonn.schema import read_yaml
+from espnet2_legonn.files.schema import read_yaml
+from espnet2_legonn.model.description import override, parse, parse_ratio, plain
 
 Data = dict[str, Any]
 

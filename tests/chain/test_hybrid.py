@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from espnet2_legonn import ConfigError, DataError, InterfaceMismatch, LegoNN
-from espnet2_legonn.build import least_values
-from espnet2_legonn.chain import Labels
-from espnet2_legonn.config import parse, plain
-from espnet2_legonn.modules.module import produced
+from espnet2_legonn.model.build import least_values
+from espnet2_legonn.model.chain import Labels
+from espnet2_legonn.model.description import parse, plain
+from espnet2_legonn.model.module import produced
+from espnet2_legonn.packs.card import read_card
+from espnet2_legonn.packs.check import Verdict, check
+from espnet2_legonn.packs.model_card import port_words
 from espnet2_legonn.search.beam import BeamOptions
-from espnet2_legonn.zoo.card import read_card
-from espnet2_legonn.zoo.check import Verdict, check
-from espnet2_legonn.zoo.model_card import port_words
 
 Data = dict[str, Any]
 TEXTS = ["a b c", "d", "c c a b d a"]

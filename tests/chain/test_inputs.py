@@ -12,7 +12,7 @@ import soundfile
 import torch
 
 from espnet2_legonn import DataError, LegoNN, Marginals
-from espnet2_legonn.inference import Speech2Text, Text2Text
+from espnet2_legonn.inference.espnet import Speech2Text, Text2Text
 
 RATE = 16000
 

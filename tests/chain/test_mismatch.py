@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from espnet2_legonn import ConfigError, Interface, InterfaceMismatch, LegoNN, Vocabulary
-from espnet2_legonn.chain import Labels
-from espnet2_legonn.interface import compare, require_match
+from espnet2_legonn.model.chain import Labels
+from espnet2_legonn.model.interface import compare, require_match
 
 TOKENS = ("<blank>", "<unk>", "x", "y", "z", "<sos/eos>")
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from espnet2_legonn import DataError, InterfaceMismatch, LegoNN
-from espnet2_legonn.chain import Labels
+from espnet2_legonn.model.chain import Labels
 from espnet2_legonn.search.beam import BeamOptions, beam_search
 
 TEXTS = ["a b c", "d", "c c a b d a"]

@@ -15,11 +15,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from espnet2_legonn import CheckpointError, ConfigError, LegoNN, store
-from espnet2_legonn import archive as archive_rules
-from espnet2_legonn.chain import Labels
+from espnet2_legonn import CheckpointError, ConfigError, LegoNN
+from espnet2_legonn.files import archive as archive_rules
+from espnet2_legonn.model.chain import Labels
+from espnet2_legonn.packs import store
+from espnet2_legonn.packs.load import init_modules
 from espnet2_legonn.search.beam import BeamOptions
-from espnet2_legonn.zoo.load import init_modules
 
 TEXTS = ["a b c", "d", "c c a b d a"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from espnet2_legonn import DataError, Vocabulary
-from espnet2_legonn.interface import Interface, compare
-from espnet2_legonn.pieces import read_model
+from espnet2_legonn.data.pieces import read_model
+from espnet2_legonn.model.interface import Interface, compare
 
 TEXT = ["the cat sat on the mat", "a dog and a cat", "the dog sat", "mats and cats and dogs"] * 5
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from espnet2_legonn import CheckpointError, ConfigError, LegoNN
-from espnet2_legonn.chain import Labels
-from espnet2_legonn.config import override, parse, plain
-from espnet2_legonn.parts import ENCODER_PARTS
-from espnet2_legonn.warm import freeze_lines, summary
-from espnet2_legonn.zoo.load import init_modules
+from espnet2_legonn.model.chain import Labels
+from espnet2_legonn.model.description import override, parse, plain
+from espnet2_legonn.model.freeze import ENCODER_PARTS
+from espnet2_legonn.packs.load import init_modules
+from espnet2_legonn.packs.warm import freeze_lines, summary
 
 Data = dict[str, Any]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from subword_nmt.apply_bpe import BPE
 from subword_nmt.learn_bpe import learn_bpe
 
-from espnet2_legonn.corpora.treatment import moses
+from legonn_corpora.treatment import moses
 from tests.corpora.fixtures_parallel import sentences, side, write_lines, write_sgm
 
 YEARS = (2011, 2012, 2013, 2014, 2015, 2016)

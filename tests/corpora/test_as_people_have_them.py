@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import soundfile as sf
 
-from espnet2_legonn.corpora import europarl_st, eval2000, sphere, swbd, tedlium, wmt19_de_en
-from espnet2_legonn.corpora.download import Archive, fetch
-from espnet2_legonn.corpora.parallel import catalogue
-from espnet2_legonn.corpora.prepare import expected
-from espnet2_legonn.corpora.speech import Tally, check_counts, parse_expected, settle
-from espnet2_legonn.corpora.swbd_text import read_acronyms
-from espnet2_legonn.corpora.treatment import Treatment
 from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.errors import DataError
+from legonn_corpora import europarl_st, eval2000, sphere, swbd, tedlium, wmt19_de_en
+from legonn_corpora.download import Archive, fetch
+from legonn_corpora.parallel import catalogue
+from legonn_corpora.prepare import expected
+from legonn_corpora.speech import Tally, check_counts, parse_expected, settle
+from legonn_corpora.swbd_text import read_acronyms
+from legonn_corpora.treatment import Treatment
 from tests.corpora import fixtures_europarl_st, fixtures_tedlium
 from tests.corpora.fixtures_swbd import write_corpus, write_eval2000
 

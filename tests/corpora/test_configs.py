@@ -12,7 +12,7 @@ import yaml
 
 from espnet2_legonn import LegoNN
 from espnet2_legonn.bin.legonn_inference import get_parser
-from espnet2_legonn.config import ModuleConfig, parse
+from espnet2_legonn.model.description import ModuleConfig, parse
 from tests.corpora.text_recipes import ROOT
 
 EGS2 = ROOT / "egs2"
@@ -120,7 +120,7 @@ def test_a_warm_start_fits_its_donor(path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture(scope="module")
 def task_parser() -> Any:
-    from espnet2_legonn.tasks.legonn import LegoNNTask
+    from espnet2_legonn.training.task import LegoNNTask
 
     return LegoNNTask.get_parser()
 

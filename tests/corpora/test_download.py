@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from espnet2_legonn.archive import sha256_of
-from espnet2_legonn.corpora import download, europarl_st, tedlium, wmt19_de_en
-from espnet2_legonn.corpora.download import Archive, fetch
 from espnet2_legonn.errors import CheckpointError, DataError
+from espnet2_legonn.files.archive import sha256_of
+from legonn_corpora import download, europarl_st, tedlium, wmt19_de_en
+from legonn_corpora.download import Archive, fetch
 from tests.corpora import fixtures_tedlium
 
 

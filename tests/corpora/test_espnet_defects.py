@@ -19,7 +19,7 @@ from espnet2_legonn.bin.legonn_inference import Text2Text
 from espnet2_legonn.data.given_vocab import adopt
 from espnet2_legonn.data.tables import write_table
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.recipe import stages
+from espnet2_legonn.recipes import stages
 from espnet2_legonn.scoring.bleu import score_bleu
 from espnet2_legonn.scoring.results import render_results
 from espnet2_legonn.scoring.translation import detokenize, score_translation

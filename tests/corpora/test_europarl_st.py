@@ -13,12 +13,12 @@ import soundfile as sf
 
 pytest.importorskip("av", reason="m4a is written and read with PyAV (extra corpora)")
 
-from espnet2_legonn.corpora import m4a
-from espnet2_legonn.corpora.europarl_st import Options, Part, Segment, main, read_corpus, unite
-from espnet2_legonn.corpora.speech import Tally
 from espnet2_legonn.data.datadir import DataDir, validate
 from espnet2_legonn.data.text import normalize
 from espnet2_legonn.errors import DataError
+from legonn_corpora import m4a
+from legonn_corpora.europarl_st import Options, Part, Segment, main, read_corpus, unite
+from legonn_corpora.speech import Tally
 from tests.corpora import fixtures_europarl_st
 from tests.corpora.fixtures_europarl_st import LENGTH, ONLY_FRENCH
 
@@ -189,7 +189,7 @@ SENTENCES = (
 def test_tokenising_before_changes_no_word(text: str) -> None:
     """The paper tokenises, then strips punctuation; with suffixes joined again that is lc.rm."""
     sacremoses = pytest.importorskip("sacremoses")
-    from espnet2_legonn.corpora.tedlium import join_suffixes
+    from legonn_corpora.tedlium import join_suffixes
 
     tokens = sacremoses.MosesTokenizer("en").tokenize(text.replace("\u2019", "'"), escape=False)
     assert normalize(" ".join(join_suffixes(tokens)), "lc.rm") == normalize(text, "lc.rm")

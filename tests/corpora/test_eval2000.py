@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from espnet2_legonn.corpora import eval2000
-from espnet2_legonn.corpora.eval2000 import extend_segments, plain_text, read_pem, repair_stm
 from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.scoring.hub5 import read_stm
+from legonn_corpora import eval2000
+from legonn_corpora.eval2000 import extend_segments, plain_text, read_pem, repair_stm
+from legonn_corpora.hub5 import read_stm
 from tests.corpora.fixtures_swbd import write_eval2000
 
 

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from espnet2_legonn.bin.legonn import main
-from espnet2_legonn.train.schedulers import InverseSquareRootLR
+from espnet2_legonn.training.schedulers import InverseSquareRootLR
 from tests.corpora.text_recipes import ROOT, copy_recipes, run
 
 EGS2 = ROOT / "egs2"

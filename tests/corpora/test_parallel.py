@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from espnet2_legonn.corpora import parallel, prepare
-from espnet2_legonn.corpora.parallel import Corpus, EvalSet, File
-from espnet2_legonn.corpora.prepare import Published, Recipe, write_test, write_training
-from espnet2_legonn.corpora.treatment import Treatment, moses, undo_bpe
 from espnet2_legonn.data.datadir import validate
 from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.errors import DataError
+from legonn_corpora import parallel, prepare
+from legonn_corpora.parallel import Corpus, EvalSet, File
+from legonn_corpora.prepare import Published, Recipe, write_test, write_training
+from legonn_corpora.treatment import Treatment, moses, undo_bpe
 from tests.corpora.fixtures_parallel import sentences, side, write_lines, write_sgm, write_zip
 
 PLAIN = Recipe(Treatment("undone", "de"), Treatment("undone", "en"))

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from espnet2_legonn.corpora import sphere, swbd
-from espnet2_legonn.corpora.speech import Tally
-from espnet2_legonn.corpora.swbd import limit_duplicates, read_transcripts
-from espnet2_legonn.corpora.swbd_text import clean, final, letters, map_acronyms, map_word, read_acronyms
 from espnet2_legonn.data.audio import read_audio
 from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.errors import DataError
+from legonn_corpora import sphere, swbd
+from legonn_corpora.speech import Tally
+from legonn_corpora.swbd import limit_duplicates, read_transcripts
+from legonn_corpora.swbd_text import clean, final, letters, map_acronyms, map_word, read_acronyms
 from tests.corpora.fixtures_swbd import DICTIONARY, FREQUENT, calls, write_corpus, write_sphere, write_swbd1
 
 SMALL = ["--dev", "8", "--max_duplicates", "3"]
@@ -358,7 +358,7 @@ def test_faults_of_audio(tmp_path: Path) -> None:
     said = str(caught.value)
     assert "1 channels, 2 expected" in said and "odd.sph: SPHERE header without a number" in said
     done = subprocess.run(
-        [sys.executable, "-m", "espnet2_legonn.corpora.sphere", str(tmp_path / "odd.sph"), "1"], capture_output=True
+        [sys.executable, "-m", "legonn_corpora.sphere", str(tmp_path / "odd.sph"), "1"], capture_output=True
     )
     assert done.returncode == 2 and b"odd.sph" in done.stderr and not done.stdout
 

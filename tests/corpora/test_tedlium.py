@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from espnet2_legonn.corpora import tedlium
-from espnet2_legonn.corpora.speech import Tally, check_counts
-from espnet2_legonn.corpora.tedlium import clean, cut_speakers, join_suffixes, main, read_talk, widen
 from espnet2_legonn.data.datadir import DataDir, validate
 from espnet2_legonn.errors import DataError
+from legonn_corpora import tedlium
+from legonn_corpora.speech import Tally, check_counts
+from legonn_corpora.tedlium import clean, cut_speakers, join_suffixes, main, read_talk, widen
 from tests.corpora import fixtures_tedlium
 
 # ---- rules, one by one; both sides from their description

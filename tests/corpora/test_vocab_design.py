@@ -12,8 +12,8 @@ import pytest
 from espnet2_legonn.bin.legonn import main
 from espnet2_legonn.data import vocab_report
 from espnet2_legonn.data.given_vocab import adopt, read_list
+from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.interface import Vocabulary
 
 MERGES = "#version: 0.2\na p\nap p\np l\npl a\nn s</w>\npla ns</w>\no v\n"
 WORDS = "approved plans"
@@ -102,7 +102,7 @@ def test_report_by_hand(given: Path) -> None:
 def test_speech_inputs_have_the_steps_of_the_model(tmp_path: Path) -> None:
     import torch
 
-    from espnet2_legonn.modules.speech_input import ConvSubsampling, LogMel
+    from espnet2_legonn.model.parts.speech import ConvSubsampling, LogMel
 
     vocab = Vocabulary(("<blank>", "<unk>", "a", "<sos/eos>"), "word")
     log_mel, conv = LogMel(), ConvSubsampling(80, 8, (1, 1))

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from subword_nmt.apply_bpe import BPE
 
-from espnet2_legonn.corpora import wmt14_en_de
 from espnet2_legonn.data.tables import read_table
-from espnet2_legonn.interface import Vocabulary
+from espnet2_legonn.data.vocabulary import Vocabulary
+from legonn_corpora import wmt14_en_de
 from tests.corpora import fixtures_wmt14_en_de as fixture
 from tests.corpora.text_recipes import copy_recipes, run
 from tests.corpora.tiny import COMPOSE, tiny

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from espnet2_legonn.corpora import wmt16_ro_en
 from espnet2_legonn.data.tables import read_table
+from legonn_corpora import wmt16_ro_en
 from tests.corpora import fixtures_wmt16_ro_en as fixture
 from tests.corpora import fixtures_wmt19_de_en
 from tests.corpora.text_recipes import copy_recipes, run

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from espnet2_legonn.corpora import wmt19_de_en
 from espnet2_legonn.data.tables import read_table
+from legonn_corpora import wmt19_de_en
 from tests.corpora import fixtures_wmt19_de_en as fixture
 from tests.corpora.fixtures_parallel import sentences, side, write_lines
 from tests.corpora.text_recipes import copy_recipes, run

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from espnet2_legonn import lines
 from espnet2_legonn.data import given_vocab, tables
 from espnet2_legonn.data.text import plain_lines
 from espnet2_legonn.data.vocab import make_word
+from espnet2_legonn.data.vocabulary import read_tokens
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.interface import read_tokens
-from espnet2_legonn.recipe.jobs import read_keys
+from espnet2_legonn.files import lines
+from espnet2_legonn.recipes.jobs import read_keys
 from espnet2_legonn.scoring.tables import read_table as read_scored
-from espnet2_legonn.tasks.description import total_length
+from espnet2_legonn.training.description import total_length
 
 BOM = b"\xef\xbb\xbf"
 TABLES: dict[str, Callable[[Path], object]] = {

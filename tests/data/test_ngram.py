@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from espnet2_legonn.api import LegoNN
 from espnet2_legonn.bin.legonn import main
 from espnet2_legonn.data import ngram
 from espnet2_legonn.data.arpa import read_arpa, write_arpa
 from espnet2_legonn.data.ngram import NgramTree, estimate
+from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import ConfigError, DataError
-from espnet2_legonn.interface import Vocabulary
+from espnet2_legonn.inference.legonn import LegoNN
 
 GOLDEN = Path(__file__).parent / "golden"
 

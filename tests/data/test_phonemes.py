@@ -10,14 +10,7 @@ from pathlib import Path
 import pytest
 
 from espnet2_legonn.data import phonemes
-from espnet2_legonn.data.phonemes import (
-    Auto,
-    Lexicon,
-    PhonemeReport,
-    Phonemizer,
-    make_backend,
-    phonemize_table,
-)
+from espnet2_legonn.data.phonemes import Auto, Lexicon, PhonemeReport, Phonemizer, make_backend, phonemize_table
 from espnet2_legonn.errors import DataError
 
 NLTK = os.environ.get("NLTK_DATA", "")

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from espnet2_legonn.data.vocab import measure
+from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.inputs import encode_text
-from espnet2_legonn.interface import Vocabulary
+from espnet2_legonn.model.inputs import encode_text
 
 WORDS = Vocabulary(("<blank>", "<unk>", "a", "b", "<sos/eos>"), "word")
 

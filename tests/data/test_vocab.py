@@ -5,8 +5,8 @@ import json
 import pytest
 
 from espnet2_legonn.data.vocab import make_bpe, make_char, make_phn, make_word, measure
+from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.interface import Vocabulary
 
 LINES = ["the cat sat on the mat", "a dog ate my home work", "the dog sat", "my cat ate the mat"]
 

@@ -1,4 +1,4 @@
-"""Reading the project's documents: code blocks, links, and anchors such as ``chain.py::Chain.losses``."""
+"""Reading the project's documents: code blocks, links, and anchors such as ``model/chain.py::Chain.losses``."""
 
 from __future__ import annotations
 

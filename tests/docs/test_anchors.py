@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from espnet2_legonn import config
+from espnet2_legonn.model import description as config
 from espnet2_legonn.search.beam import BeamOptions
 from tests.docs.pages import ANCHOR, LINK, ROOT, all_pages, fault, read, wrong_anchors
 
@@ -37,8 +37,8 @@ def _there(page: Path, path: str) -> bool:
 
 
 def test_a_wrong_anchor_is_found() -> None:
-    assert wrong_anchors("see `chain.py::Chain.losses` and `modules/ctc.py::ctc_loss`") == []
-    assert "no such symbol" in str(fault("chain.py", "Chain.loses"))
+    assert wrong_anchors("see `model/chain.py::Chain.losses` and `model/ctc.py::ctc_loss`") == []
+    assert "no such symbol" in str(fault("model/chain.py", "Chain.loses"))
     assert "no such file" in str(fault("chains.py", "Chain"))
 
 

@@ -18,7 +18,7 @@ import torch
 
 from espnet2_legonn import LegoNN
 from espnet2_legonn.bin.legonn import COMMANDS, get_parser
-from espnet2_legonn.recipe.espnet_options import ABSENT, ALIASES
+from espnet2_legonn.recipes.espnet_options import ABSENT, ALIASES
 from tests.docs.pages import ROOT, all_pages, blocks, read
 
 TEMPLATE = ROOT / "egs2/TEMPLATE/legonn1/legonn.sh"

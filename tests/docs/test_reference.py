@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from espnet2_legonn import config
-from espnet2_legonn.config import parse
-from espnet2_legonn.schema import key_of, read_yaml
+from espnet2_legonn.files.schema import key_of, read_yaml
+from espnet2_legonn.model import description as config
+from espnet2_legonn.model.description import parse
 from tests.docs.pages import ROOT
 
 PATH = ROOT / "conf/reference.yaml"
@@ -120,7 +120,7 @@ def test_every_key_written_out_has_a_comment() -> None:
 
 @pytest.mark.slow
 def test_training_takes_every_option(tmp_path: Path) -> None:
-    from espnet2_legonn.tasks.legonn import LegoNNTask
+    from espnet2_legonn.training.task import LegoNNTask
 
     args = LegoNNTask.get_parser().parse_args(["--config", str(PATH), "--output_dir", str(tmp_path)])
     assert args.scheduler == "tristagelr" and args.amp_dtype == "none" and len(args.modules) == 3

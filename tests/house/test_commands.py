@@ -19,7 +19,7 @@ OWN = {"egs2/mini_legonn/legonn1/local/data.py"}
 
 def commands() -> list[str]:
     """Every Python file of the package and the recipes that is run by itself."""
-    places = [*(ROOT / "espnet2_legonn").rglob("*.py"), *ROOT.glob("egs2/*/*/local/*.py")]
+    places = [*(ROOT / "espnet2_legonn").rglob("*.py"), *ROOT.glob("local/*/*.py"), *ROOT.glob("egs2/*/*/local/*.py")]
     mains = [p for p in places if "\nif __name__ ==" in p.read_text(encoding="utf-8")]
     return sorted(str(p.relative_to(ROOT)) for p in mains if not p.is_symlink())
 
@@ -36,32 +36,32 @@ def test_every_main_is_a_command(path: str) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("bin.legonn", ["info", "nowhere.zip"]),
-        ("bin.legonn", ["pack", "nowhere"]),
-        ("bin.legonn_average", ["nowhere", "--data", "nowhere"]),
-        ("bin.legonn_inference", []),
-        ("bin.legonn_plan", ["nowhere.yaml"]),
-        ("bin.legonn_score", ["results", "nowhere"]),
-        ("bin.legonn_stage", ["score", "--exp", "nowhere", "--data", "nowhere", "--decoded", "nowhere"]),
-        ("corpora.eval2000", ["--corpus", "nowhere"]),
-        ("corpora.europarl_st", ["--corpus", "nowhere"]),
-        ("corpora.sphere", ["nowhere", "1"]),
-        ("corpora.swbd", ["--corpus", "nowhere"]),
-        ("corpora.tedlium", ["--corpus", "nowhere"]),
-        ("corpora.wmt14_en_de", ["nowhere"]),
-        ("corpora.wmt16_ro_en", ["nowhere"]),
-        ("corpora.wmt19_de_en", ["nowhere"]),
-        ("data.cli", ["validate", "nowhere"]),
-        ("recipe.mean_scores", ["out", "nowhere"]),
-        ("recipe.paper_tables", ["XIX"]),
-        ("scoring.hub5", ["--stm", "nowhere", "--glm", "nowhere", "--hyp", "nowhere", "--outdir", "out"]),
+        ("espnet2_legonn.bin.legonn", ["info", "nowhere.zip"]),
+        ("espnet2_legonn.bin.legonn", ["pack", "nowhere"]),
+        ("espnet2_legonn.bin.legonn_average", ["nowhere", "--data", "nowhere"]),
+        ("espnet2_legonn.bin.legonn_inference", []),
+        ("espnet2_legonn.bin.legonn_plan", ["nowhere.yaml"]),
+        ("espnet2_legonn.bin.legonn_score", ["results", "nowhere"]),
+        ("espnet2_legonn.bin.legonn_stage", ["score", "--exp", "nowhere", "--data", "nowhere", "--decoded", "nowhere"]),
+        ("legonn_corpora.eval2000", ["--corpus", "nowhere"]),
+        ("legonn_corpora.europarl_st", ["--corpus", "nowhere"]),
+        ("legonn_corpora.sphere", ["nowhere", "1"]),
+        ("legonn_corpora.swbd", ["--corpus", "nowhere"]),
+        ("legonn_corpora.tedlium", ["--corpus", "nowhere"]),
+        ("legonn_corpora.wmt14_en_de", ["nowhere"]),
+        ("legonn_corpora.wmt16_ro_en", ["nowhere"]),
+        ("legonn_corpora.wmt19_de_en", ["nowhere"]),
+        ("espnet2_legonn.data.cli", ["validate", "nowhere"]),
+        ("espnet2_legonn.recipes.mean_scores", ["out", "nowhere"]),
+        ("espnet2_legonn.recipes.paper_tables", ["XIX"]),
+        ("legonn_corpora.hub5", ["--stm", "nowhere", "--glm", "nowhere", "--hyp", "nowhere", "--outdir", "out"]),
     ],
 )
 def test_bad_input_has_one_format_and_one_status(
     name: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert importlib.import_module(f"espnet2_legonn.{name}").main(words) == BAD_INPUT == 2
+    assert importlib.import_module(name).main(words) == BAD_INPUT == 2
     said = capsys.readouterr().err.splitlines()
     kinds = [n for n, line in enumerate(said) if line.endswith("Error:") and " " not in line]
     assert len(kinds) == 1 and len(said) > kinds[0] + 1, said
@@ -75,8 +75,8 @@ def test_trainings_end_alike(
         raise ConfigError("a: cured by b")
 
     task = SimpleNamespace(LegoNNTask=SimpleNamespace(main=refuse), register_classes=refuse)
-    for place in ("register", "legonn"):
-        monkeypatch.setitem(sys.modules, f"espnet2_legonn.tasks.{place}", task)
+    for place in ("register", "task"):
+        monkeypatch.setitem(sys.modules, f"espnet2_legonn.training.{place}", task)
     assert importlib.import_module(f"espnet2_legonn.bin.{name}").main([]) == 2
     assert capsys.readouterr().err == "ConfigError:\na: cured by b\n"
 

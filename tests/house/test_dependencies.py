@@ -140,4 +140,4 @@ def test_a_wheel_in_a_fresh_environment(tmp_path: Path) -> None:
     assert run("-m", "espnet2_legonn.bin.legonn", "check", f"{mt}#encoder", f"{mt}#decoder")
     run("-m", "espnet2_legonn.bin.legonn_stage", "--help")
     run("-m", "espnet2_legonn.bin.legonn_average", "--help")
-    assert "Table IV" in run("-m", "espnet2_legonn.recipe.paper_tables", "IV")
+    assert "Table IV" in run("-m", "espnet2_legonn.recipes.paper_tables", "IV")

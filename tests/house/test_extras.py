@@ -22,7 +22,7 @@ WORKS = {
     "train": ["-m", "espnet2_legonn.bin.legonn_train", "--print_config"],
     "score": ["-m", "espnet2_legonn.bin.legonn_score", "--help"],
     "g2p": ["-c", "import g2p_en, nltk"],
-    "corpora": ["-c", "import av, sacremoses, subword_nmt.apply_bpe; import espnet2_legonn.corpora.wmt14_en_de"],
+    "corpora": ["-c", "import av, sacremoses, subword_nmt.apply_bpe; import legonn_corpora.wmt14_en_de"],
     "demo": ["-c", "import espeakng_loader, matplotlib; print(espeakng_loader.get_library_path())"],
     "zoo": ["-c", "import huggingface_hub, s3fs, fsspec; fsspec.filesystem('s3', anon=True)"],
     "page": [*LEGONN, "demo", "--help"],
@@ -55,6 +55,7 @@ def environment(folder: Path, extra: str) -> Path:
     venv.create(folder, with_pip=False)
     site = next(folder.glob("lib/python*/site-packages"))
     (site / "espnet2_legonn").symlink_to(ROOT / "espnet2_legonn")
+    (site / "legonn_corpora").symlink_to(ROOT / "local" / "legonn_corpora")
     for name, distribution in wanted(extra).items():
         for file in distribution.files or [] if name != "espnet2-legonn" else []:
             link, target = site / file.parts[0], Path(str(distribution.locate_file(file.parts[0])))

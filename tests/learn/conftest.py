@@ -22,7 +22,7 @@ import torch
 from filelock import FileLock
 
 from espnet2_legonn import LegoNN
-from espnet2_legonn.chain import Labels
+from espnet2_legonn.model.chain import Labels
 
 GENDERS = 3
 BLOCKS = 6  # at most; the first has all the updates of a recipe, the others half as many

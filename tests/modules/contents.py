@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from espnet2_legonn.interface import Vocabulary
-from espnet2_legonn.modules.ingestor import BeamConvolution, Ingestor, WeightedEmbedding
-from espnet2_legonn.modules.length_control import LengthController
-from espnet2_legonn.modules.module import DecoderModule, Port, StatesInput
-from espnet2_legonn.modules.position import SinusoidalPositions
-from espnet2_legonn.modules.speech_input import ConvSubsampling, LogMel, Normalization, SpeechInput
-from espnet2_legonn.modules.token_input import TokenInput
-from espnet2_legonn.modules.transformer import BlockSizes, CrossTransformer
+from espnet2_legonn.data.vocabulary import Vocabulary
+from espnet2_legonn.model.length_control import LengthController
+from espnet2_legonn.model.module import DecoderModule, Port, StatesInput
+from espnet2_legonn.model.parts.ingestor import BeamConvolution, Ingestor, WeightedEmbedding
+from espnet2_legonn.model.parts.speech import ConvSubsampling, LogMel, Normalization, SpeechInput
+from espnet2_legonn.model.parts.tokens import TokenInput
+from espnet2_legonn.model.position import SinusoidalPositions
+from espnet2_legonn.model.transformer import BlockSizes, CrossTransformer
 
 FS, VOCAB, BATCH, SLOTS = 16000, 300, 4, 40
 # Width, speech (filters, channels), BeamConv (k, width of its embedding): toy, demo, the paper's widths with the values

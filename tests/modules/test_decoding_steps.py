@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from espnet2_legonn.modules.module import DecoderModule
+from espnet2_legonn.model.module import DecoderModule
 from tests.modules import toys
 
 INPUTS = {

@@ -7,14 +7,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from espnet2_legonn.chain import Chain
-from espnet2_legonn.interface import Interface, Marginals, Vocabulary
-from espnet2_legonn.modules.attention import MultiHeadAttention
-from espnet2_legonn.modules.ctc import CTCInterface, ctc_loss
-from espnet2_legonn.modules.ingestor import BeamConvolution, Ingestor, WeightedEmbedding, collapse
-from espnet2_legonn.modules.length_control import LengthController
-from espnet2_legonn.modules.token_input import TokenInput
-from espnet2_legonn.modules.transformer import CrossTransformer, EncoderBlock, FeedForward, TransformerEncoder
+from espnet2_legonn.data.vocabulary import Vocabulary
+from espnet2_legonn.model.attention import MultiHeadAttention
+from espnet2_legonn.model.chain import Chain
+from espnet2_legonn.model.ctc import CTCInterface, ctc_loss
+from espnet2_legonn.model.interface import Interface, Marginals
+from espnet2_legonn.model.length_control import LengthController
+from espnet2_legonn.model.parts.ingestor import BeamConvolution, Ingestor, WeightedEmbedding, collapse
+from espnet2_legonn.model.parts.tokens import TokenInput
+from espnet2_legonn.model.transformer import CrossTransformer, EncoderBlock, FeedForward, TransformerEncoder
 from tests.modules import reference as ref
 from tests.modules import toys
 
@@ -117,7 +118,7 @@ def test_token_input() -> None:
 
 
 def test_positions_are_vaswanis_also_when_the_table_grows() -> None:
-    from espnet2_legonn.modules.position import SinusoidalPositions
+    from espnet2_legonn.model.position import SinusoidalPositions
 
     module = SinusoidalPositions(D)
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-7)):

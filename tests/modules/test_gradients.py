@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from espnet2_legonn.chain import Chain, Labels
-from espnet2_legonn.modules.ctc import CTCInterface, ctc_loss
+from espnet2_legonn.model.chain import Chain, Labels
+from espnet2_legonn.model.ctc import CTCInterface, ctc_loss
 from tests.modules import reference as ref
 from tests.modules import toys
 

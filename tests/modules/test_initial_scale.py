@@ -8,10 +8,10 @@ import re
 import pytest
 import torch
 
-from espnet2_legonn.modules.attention import MultiHeadAttention
-from espnet2_legonn.modules.ingestor import BeamConvolution
-from espnet2_legonn.modules.position import SinusoidalPositions
-from espnet2_legonn.modules.speech_input import ConvSubsampling
+from espnet2_legonn.model.attention import MultiHeadAttention
+from espnet2_legonn.model.parts.ingestor import BeamConvolution
+from espnet2_legonn.model.parts.speech import ConvSubsampling
+from espnet2_legonn.model.position import SinusoidalPositions
 from tests.docs.pages import read
 from tests.modules import contents
 

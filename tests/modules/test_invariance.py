@@ -14,16 +14,19 @@ from typing import Any
 import pytest
 import torch
 
-from espnet2_legonn import chain as chain_room
-from espnet2_legonn.chain import Chain, Labels
-from espnet2_legonn.interface import Interface, Marginals, Vocabulary
-from espnet2_legonn.modules import ctc, ingestor, length_control, speech_input, transformer
-from espnet2_legonn.modules.ctc import CTCInterface
-from espnet2_legonn.modules.ingestor import BeamConvolution, Ingestor, WeightedEmbedding, collapse
-from espnet2_legonn.modules.length_control import LengthController
-from espnet2_legonn.modules.speech_input import ConvSubsampling, LogMel, Normalization, SpeechInput
-from espnet2_legonn.modules.token_input import TokenInput
-from espnet2_legonn.modules.transformer import TransformerEncoder
+from espnet2_legonn.data.vocabulary import Vocabulary
+from espnet2_legonn.model import chain as chain_room
+from espnet2_legonn.model import ctc, length_control, transformer
+from espnet2_legonn.model.chain import Chain, Labels
+from espnet2_legonn.model.ctc import CTCInterface
+from espnet2_legonn.model.interface import Interface, Marginals
+from espnet2_legonn.model.length_control import LengthController
+from espnet2_legonn.model.parts import ingestor
+from espnet2_legonn.model.parts import speech as speech_input
+from espnet2_legonn.model.parts.ingestor import BeamConvolution, Ingestor, WeightedEmbedding, collapse
+from espnet2_legonn.model.parts.speech import ConvSubsampling, LogMel, Normalization, SpeechInput
+from espnet2_legonn.model.parts.tokens import TokenInput
+from espnet2_legonn.model.transformer import TransformerEncoder
 from tests.modules import toys
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from espnet2_legonn.config import parse_ratio
-from espnet2_legonn.modules.length_control import LengthController, slots_for
-from espnet2_legonn.modules.position import SinusoidalPositions
-from espnet2_legonn.modules.speech_input import ConvSubsampling, LogMel, Normalization, SpeechInput
-from espnet2_legonn.modules.token_input import TokenInput
-from espnet2_legonn.modules.transformer import BlockSizes
+from espnet2_legonn.model.description import parse_ratio
+from espnet2_legonn.model.length_control import LengthController, slots_for
+from espnet2_legonn.model.parts.speech import ConvSubsampling, LogMel, Normalization, SpeechInput
+from espnet2_legonn.model.parts.tokens import TokenInput
+from espnet2_legonn.model.position import SinusoidalPositions
+from espnet2_legonn.model.transformer import BlockSizes
 from tests.modules import reference as ref
 from tests.modules import toys
 

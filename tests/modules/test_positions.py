@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from espnet2_legonn.chain import Labels
-from espnet2_legonn.modules.ingestor import BeamConvolution, Ingestor, WeightedEmbedding
-from espnet2_legonn.modules.length_control import LengthController
-from espnet2_legonn.modules.position import SinusoidalPositions
-from espnet2_legonn.modules.speech_input import ConvSubsampling, LogMel, Normalization, SpeechInput
-from espnet2_legonn.modules.token_input import TokenInput
+from espnet2_legonn.model.chain import Labels
+from espnet2_legonn.model.length_control import LengthController
+from espnet2_legonn.model.parts.ingestor import BeamConvolution, Ingestor, WeightedEmbedding
+from espnet2_legonn.model.parts.speech import ConvSubsampling, LogMel, Normalization, SpeechInput
+from espnet2_legonn.model.parts.tokens import TokenInput
+from espnet2_legonn.model.position import SinusoidalPositions
 from tests.modules import reference as ref
 from tests.modules import toys
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.modules.speech_input import (
+from espnet2_legonn.model.parts.speech import (
     ConvSubsampling,
     LogMel,
     MaskPolicy,

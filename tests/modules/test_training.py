@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from espnet2_legonn.chain import Chain, Labels
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.modules.module import consumed, produced
-from espnet2_legonn.modules.transformer import BlockSizes, CrossTransformer, TransformerEncoder
+from espnet2_legonn.model.chain import Chain, Labels
+from espnet2_legonn.model.module import consumed, produced
+from espnet2_legonn.model.transformer import BlockSizes, CrossTransformer, TransformerEncoder
 from tests.modules import toys
 
 SOURCES = [[3, 4, 5], [2, 3], [7, 1, 2, 2]]

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from espnet2_legonn.chain import Chain, Labels
-from espnet2_legonn.modules.transformer import BlockSizes
+from espnet2_legonn.model.chain import Chain, Labels
+from espnet2_legonn.model.transformer import BlockSizes
 from tests.modules import reference as ref
 
 D, HEADS, UNITS = 8, 2, 12

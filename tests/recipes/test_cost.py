@@ -12,12 +12,12 @@ import yaml
 
 from espnet2_legonn import LegoNN
 from espnet2_legonn.bin.legonn import main
-from espnet2_legonn.chain import Labels
-from espnet2_legonn.config import parse
 from espnet2_legonn.errors import ConfigError, DataError
-from espnet2_legonn.recipe.cost import ALLOCATOR, chain_cost
-from espnet2_legonn.recipe.cost_report import read
-from espnet2_legonn.recipe.lengths import Lengths, assumed, cut, measured, vocab_sizes
+from espnet2_legonn.model.chain import Labels
+from espnet2_legonn.model.description import parse
+from espnet2_legonn.recipes.cost import ALLOCATOR, chain_cost
+from espnet2_legonn.recipes.cost_report import read
+from espnet2_legonn.recipes.lengths import Lengths, assumed, cut, measured, vocab_sizes
 from tests.corpora.test_configs import EGS2, TRAIN, name, on_no_device
 
 PAPER = {  # parameters in millions

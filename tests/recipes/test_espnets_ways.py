@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from espnet2_legonn.bin import legonn_stage
-from espnet2_legonn.config import parse
 from espnet2_legonn.data.audio import seconds as seconds_of
 from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.errors import ConfigError, DataError
-from espnet2_legonn.recipe import clean, speed, stages, train_options
+from espnet2_legonn.model.description import parse
+from espnet2_legonn.recipes import clean, speed, stages, train_options
 from tests.train.toys import DECODER, ENCODER, MODULES, PRONUNCIATION, Corpus, Lab, collect_stats, config
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.recipe.mean_scores import main, mean
-from espnet2_legonn.recipe.paper_tables import read_score
+from espnet2_legonn.recipes.mean_scores import main, mean
+from espnet2_legonn.recipes.paper_tables import read_score
 
 
 def result(folder: Path, value: float, signature: str = "s") -> Path:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from espnet2_legonn.errors import ConfigError
-from espnet2_legonn.recipe import espnet_options as espnet
-from espnet2_legonn.recipe import options
+from espnet2_legonn.recipes import espnet_options as espnet
+from espnet2_legonn.recipes import options
 from tests.corpora.text_recipes import ROOT, run
 
 SCRIPT = ROOT / "egs2/TEMPLATE/legonn1/legonn.sh"
@@ -111,7 +111,7 @@ def test_names_of_espnets_are_those_of_the_stage_script_alone(tmp_path: Path) ->
 def test_the_docs_have_the_table() -> None:
     page = (ROOT / "docs/coming_from_espnet.md").read_text(encoding="utf-8")
     shown = page.split("<!-- options:begin -->\n")[1].split("<!-- options:end -->")[0]
-    remedy = "python -m espnet2_legonn.recipe.options table egs2/TEMPLATE/legonn1/legonn.sh"
+    remedy = "python -m espnet2_legonn.recipes.options table egs2/TEMPLATE/legonn1/legonn.sh"
     assert shown.strip() == options.table(SCRIPT).strip(), f"copy what `{remedy}` prints"
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from espnet2_legonn.archive import sha256_of
 from espnet2_legonn.bin import legonn_inference
-from espnet2_legonn.recipe import stages
-from espnet2_legonn.recipe.origin import read_origin
-from espnet2_legonn.recipe.packing import experiment_provenance, pack_experiment
-from espnet2_legonn.zoo.card import CARD, read_card
+from espnet2_legonn.files.archive import sha256_of
+from espnet2_legonn.packs.card import CARD, read_card
+from espnet2_legonn.recipes import stages
+from espnet2_legonn.recipes.origin import read_origin
+from espnet2_legonn.recipes.packing import experiment_provenance, pack_experiment
 from tests.recipes.test_stages import FIRST, build, subset, tables
 from tests.train.toys import DECODER, Corpus
 

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from espnet2_legonn import LegoNN
-from espnet2_legonn.zoo.card import read_card
-from espnet2_legonn.zoo.files import zip_pack
+from espnet2_legonn.packs.card import read_card
+from espnet2_legonn.packs.files import zip_pack
 from tests.zoo.toys import build, pair
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,8 +10,8 @@ import torch
 import yaml
 
 from espnet2_legonn.errors import ConfigError
-from espnet2_legonn.recipe import valid_loss
-from espnet2_legonn.recipe.paper_tables import PUBLISHED, Score, load_tables, main, read_score
+from espnet2_legonn.recipes import valid_loss
+from espnet2_legonn.recipes.paper_tables import PUBLISHED, Score, load_tables, main, read_score
 
 TABLES = load_tables()
 

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from espnet2_legonn.errors import ConfigError, DataError
-from espnet2_legonn.recipe.plan import Plan, load_plan
-from espnet2_legonn.recipe.report import learned, render_table, write_report
-from espnet2_legonn.recipe.study import half_width, render_study, write_study
+from espnet2_legonn.recipes.plan import Plan, load_plan
+from espnet2_legonn.recipes.report import learned, render_table, write_report
+from espnet2_legonn.recipes.study import half_width, render_study, write_study
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = {"num_blocks": 1, "size": 8, "heads": 2, "linear_units": 8}

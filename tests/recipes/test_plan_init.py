@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from espnet2_legonn.config import parse
 from espnet2_legonn.errors import ConfigError
-from espnet2_legonn.recipe.plan import Plan, load_plan
+from espnet2_legonn.model.description import parse
+from espnet2_legonn.recipes.plan import Plan, load_plan
 from tests.train.toys import DECODER, ENCODER, VOCABS, control
 
 FIRST = {**ENCODER, "length_control": control(ratio="3/2")}

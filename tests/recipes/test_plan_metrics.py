@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from espnet2_legonn.errors import ConfigError
-from espnet2_legonn.recipe.plan import load_plan
+from espnet2_legonn.recipes.plan import load_plan
 
 PLAN = Path(__file__).resolve().parents[2] / "egs2/mini_legonn/legonn1/conf/plan.yaml"
 

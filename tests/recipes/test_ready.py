@@ -12,12 +12,12 @@ import soundfile as sf
 import yaml
 
 from espnet2_legonn.bin import legonn_inference
-from espnet2_legonn.config import parse
 from espnet2_legonn.data.vocab import Coverage
-from espnet2_legonn.decode import decode_table
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.recipe import stages
-from espnet2_legonn.recipe.ready import coverages, report, require_valid
+from espnet2_legonn.inference.decode import decode_table
+from espnet2_legonn.model.description import parse
+from espnet2_legonn.recipes import stages
+from espnet2_legonn.recipes.ready import coverages, report, require_valid
 from espnet2_legonn.search.beam import BeamOptions
 from tests.recipes.test_stages import DECODER, FIRST, build
 from tests.train.toys import FS, MODULES, VOCABS, Corpus, config, control
@@ -196,8 +196,8 @@ def test_channel_and_archive_in_decoding(tmp_path: Path) -> None:
 
 def test_answers_are_one_line_whatever_a_token_holds(tmp_path: Path) -> None:
     from espnet2_legonn.data.tables import read_table
-    from espnet2_legonn.decode import Tables
-    from espnet2_legonn.interface import Vocabulary
+    from espnet2_legonn.data.vocabulary import Vocabulary
+    from espnet2_legonn.inference.decode import Tables
 
     vocab = Vocabulary(("<blank>", "<unk>", "a\u2028", "\u00a0", "b", "<sos/eos>"), "char")
     tables = Tables()

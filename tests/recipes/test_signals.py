@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "egs2" / "mini_legonn" / "legonn1"
 STAGE = """
 import sys
-from espnet2_legonn.recipe.jobs import call
+from espnet2_legonn.recipes.jobs import call
 sys.exit(call(["bash", "-c", "run.pl training.log bash -c 'echo $$ > new; mv new pid; sleep 60'"]))
 """
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from espnet2_legonn.recipe import jobs, slurm
-from espnet2_legonn.recipe.launcher import UsageError
+from espnet2_legonn.recipes import jobs, slurm
+from espnet2_legonn.recipes.launcher import UsageError
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "egs2" / "TEMPLATE" / "legonn1"
 

@@ -14,11 +14,11 @@ import yaml
 
 from espnet2_legonn import LegoNN
 from espnet2_legonn.bin import legonn_average, legonn_inference, legonn_stage
-from espnet2_legonn.config import parse
 from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.errors import ConfigError, DataError, LegoNNError
-from espnet2_legonn.recipe import stages, validation
-from espnet2_legonn.recipe.jobs import module, read_keys, run, split_keys
+from espnet2_legonn.model.description import parse
+from espnet2_legonn.recipes import stages, validation
+from espnet2_legonn.recipes.jobs import module, read_keys, run, split_keys
 from espnet2_legonn.search.options import BeamOptions
 from tests.train.toys import DECODER, ENCODER, MODULES, PRONUNCIATION, RECOGNISER, Corpus, config, control
 

@@ -14,10 +14,10 @@ import yaml
 
 from espnet2_legonn import LegoNN
 from espnet2_legonn.errors import ConfigError, DataError
-from espnet2_legonn.interface import SearchChoice
-from espnet2_legonn.recipe import stages, tune
-from espnet2_legonn.zoo.card import read_card
-from espnet2_legonn.zoo.pack import keep_search
+from espnet2_legonn.model.interface import SearchChoice
+from espnet2_legonn.packs.card import read_card
+from espnet2_legonn.packs.pack import keep_search
+from espnet2_legonn.recipes import stages, tune
 from tests.zoo.toys import build, pair
 
 SOURCES = {"u1": "k l m", "u2": "m n k k", "u3": "n", "u4": "l l n m", "u5": "k m"}

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from espnet2_legonn.scoring.hub5 import find_hubscr, score_sctk
+from legonn_corpora.hub5 import find_hubscr, score_sctk
 
 FOLDER = Path(__file__).resolve().parent / "golden"
 # name -> (reference, hypothesis), scored with sclite's -F -D

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.scoring import hub5
-from espnet2_legonn.scoring.glm import Glm, Rule, read_glm
-from espnet2_legonn.scoring.hub5 import TimedWord, find_hubscr, is_filler, read_stm, score_hub5, score_python, spread
 from espnet2_legonn.scoring.sclite import align, network
+from legonn_corpora import hub5
+from legonn_corpora.glm import Glm, Rule, read_glm
+from legonn_corpora.hub5 import TimedWord, find_hubscr, is_filler, read_stm, score_hub5, score_python, spread
 from tests.corpora.fixtures_swbd import GLM
 from tests.scoring.golden_sclite import CASES, FOLDER, ctm_rows, run_hubscr, run_sclite, stm_text
 

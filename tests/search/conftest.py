@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from espnet2_legonn.chain import Chain
-from espnet2_legonn.modules.module import DecoderModule
+from espnet2_legonn.model.chain import Chain
+from espnet2_legonn.model.module import DecoderModule
 
 VOCAB = 5
 

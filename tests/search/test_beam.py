@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from espnet2_legonn.errors import ConfigError
-from espnet2_legonn.modules.module import DecoderModule
+from espnet2_legonn.model.module import DecoderModule
 from espnet2_legonn.search.beam import BeamOptions, Hypothesis, beam_search
 
 pytestmark = pytest.mark.usefixtures("float64")

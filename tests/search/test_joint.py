@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import ConfigError, DataError
-from espnet2_legonn.interface import Interface, Marginals, Vocabulary
-from espnet2_legonn.modules.module import DecoderModule
+from espnet2_legonn.model.interface import Interface, Marginals
+from espnet2_legonn.model.module import DecoderModule
 from espnet2_legonn.search.beam import beam_search
 from espnet2_legonn.search.chain_search import fill, rescore, search_ctc, search_decoder
 from espnet2_legonn.search.options import BeamOptions, Hypothesis, SearchChoice

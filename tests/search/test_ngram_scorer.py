@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from espnet2_legonn.data.ngram import NgramTree, estimate
-from espnet2_legonn.interface import Vocabulary
+from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.search.ngram import NgramModel, NgramScorer
 
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "golden" / "lmplz_pruned.arpa.gz"

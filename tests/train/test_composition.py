@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from espnet2_legonn import LegoNN
-from espnet2_legonn.compose import compose, finetune_config
+from espnet2_legonn.inference.compose import compose, finetune_config
 from tests.train.toys import QUIET, Lab, logged, weights
 
 pytestmark = pytest.mark.xdist_group("espnet")
@@ -26,7 +26,7 @@ def composed(donors: dict[str, tuple[Path, str]], tmp_path_factory: pytest.TempP
 
 
 def train(lab: Lab, exp: Path, *options: str) -> str:
-    from espnet2_legonn.tasks.legonn import LegoNNTask
+    from espnet2_legonn.training.task import LegoNNTask
 
     exp.mkdir(parents=True)
     data = [*lab.corpus.data("tokens"), *lab.corpus.shapes("tokens", lab.stats["tokens"])]
@@ -43,7 +43,7 @@ def same(exp: Path, chain: LegoNN) -> bool:
 
 
 def test_espnet_builds_the_model_from_the_two_files(composed: Path) -> None:
-    from espnet2_legonn.tasks.legonn import LegoNNTask
+    from espnet2_legonn.training.task import LegoNNTask
 
     model, _ = LegoNNTask.build_model_from_file(composed / "config.yaml", composed / "model.pth")
     own = LegoNN.from_pretrained(composed).state_dict()
@@ -81,7 +81,7 @@ def test_fine_tuning_leaves_parts_out(lab: Lab, composed: Path, tmp_path: Path) 
 
 
 def test_init_takes_packs(lab: Lab, composed: Path, tmp_path: Path) -> None:
-    from espnet2_legonn.zoo.files import zip_pack
+    from espnet2_legonn.packs.files import zip_pack
 
     archive = zip_pack(composed, tmp_path / "both.zip")
     data = yaml.safe_load((composed / "config.yaml").read_text())

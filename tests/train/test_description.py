@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from espnet2_legonn.config import parse_ratio
 from espnet2_legonn.errors import ConfigError, DataError
-from espnet2_legonn.tasks.description import resolve, total_length
+from espnet2_legonn.model.description import parse_ratio
+from espnet2_legonn.training.description import resolve, total_length
 from tests.train.toys import DECODER, FS, MODULES, PRONUNCIATION, RECOGNISER, VOCABS, body, config, control
 
 SHAPES = {
@@ -151,7 +151,7 @@ def with_bpe(args: argparse.Namespace, bpe: dict[str, Any]) -> argparse.Namespac
 def test_vocabularies_move_into_the_experiment(
     args: argparse.Namespace, bpe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from espnet2_legonn.build import load_vocab
+    from espnet2_legonn.model.build import load_vocab
 
     found, base = resolve(with_bpe(args, bpe))
     assert base == Path(args.output_dir) and args.vocabs["tgt"]["tokens"][0] == "<blank>"

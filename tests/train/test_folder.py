@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from espnet2_legonn.errors import BusyError, CheckpointError, ConfigError
-from espnet2_legonn.recipe import stages
-from espnet2_legonn.scratch import TRAINING, alone
+from espnet2_legonn.files.scratch import TRAINING, alone
+from espnet2_legonn.recipes import stages
 from tests.train.test_resume import SCHEDULE
 from tests.train.toys import DECODER, ENCODER, VOCABS, Corpus, Lab, collect_stats, config, control, gap, weights
 
@@ -122,7 +122,7 @@ def test_epochs_without_a_checkpoint_are_not_written_over(lab: Lab, tmp_path: Pa
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from espnet2_legonn.scratch import TRAINING, alone
+from espnet2_legonn.files.scratch import TRAINING, alone
 with alone(Path(sys.argv[1]), TRAINING):
     if os.fork() == 0:  # as a worker of a data loader
         time.sleep(60)

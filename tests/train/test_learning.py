@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from espnet2_legonn import LegoNN
-from espnet2_legonn._compat import load
-from espnet2_legonn.chain import ModuleLoss
 from espnet2_legonn.errors import CheckpointError, ConfigError
-from espnet2_legonn.train.averaging import average, average_nbest_models, choose, epochs_in, windows
-from espnet2_legonn.train.optimizers import parameter_groups
+from espnet2_legonn.model.chain import ModuleLoss
+from espnet2_legonn.training.averaging import average, average_nbest_models, choose, epochs_in, windows
+from espnet2_legonn.training.compat import load
+from espnet2_legonn.training.optimizers import parameter_groups
 from tests.train.toys import DECODER, ENCODER, config, control
 
 # ---- parameter groups
@@ -92,7 +92,7 @@ def sgd(*lrs: float) -> torch.optim.Optimizer:
 
 
 def test_inverse_square_root() -> None:
-    from espnet2_legonn.train.schedulers import InverseSquareRootLR
+    from espnet2_legonn.training.schedulers import InverseSquareRootLR
 
     optimizer = sgd(1.0e-3, 1.0e-4)
     found = rates(InverseSquareRootLR(optimizer, warmup_steps=10, init_lr=1.0e-6), optimizer, 41)
@@ -104,7 +104,7 @@ def test_inverse_square_root() -> None:
 
 
 def test_inverse_square_root_continues_from_its_state() -> None:
-    from espnet2_legonn.train.schedulers import InverseSquareRootLR
+    from espnet2_legonn.training.schedulers import InverseSquareRootLR
 
     optimizer = sgd(1.0e-3)
     scheduler = InverseSquareRootLR(optimizer, warmup_steps=4)
@@ -254,7 +254,7 @@ def parts() -> dict[str, ModuleLoss]:
 
 
 def test_loss_is_the_sum_of_means_by_token() -> None:
-    from espnet2_legonn.train.model import combine
+    from espnet2_legonn.training.model import combine
 
     given = parts()
     loss, stats, weight = combine(given)
@@ -268,7 +268,7 @@ def test_loss_is_the_sum_of_means_by_token() -> None:
 
 def test_batch_without_a_feasible_utterance() -> None:
     """No token to divide by: the loss is 0 instead of NaN, and ESPnet divides by the weight in turn."""
-    from espnet2_legonn.train.model import combine
+    from espnet2_legonn.training.model import combine
 
     zero = ModuleLoss(torch.zeros((), requires_grad=True), torch.tensor(0), {"ctc": (torch.zeros(()), torch.tensor(0))})
     loss, stats, weight = combine({"encoder": zero})

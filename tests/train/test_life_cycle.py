@@ -127,7 +127,7 @@ def test_global_statistics_reach_the_model(lab: Lab, donors: Donors) -> None:
 def test_config_reloads_from_another_working_directory(
     donors: Donors, lab: Lab, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from espnet2_legonn.tasks.legonn import LegoNNTask
+    from espnet2_legonn.training.task import LegoNNTask
 
     copied = tmp_path / "elsewhere" / "exp"
     shutil.copytree(donors[kind][0], copied, symlinks=True)
@@ -307,7 +307,7 @@ def test_statistics_of_features_come_with_the_part(
     shutil.copytree(lab.stats["speech"], stats)
     feats = dict(np.load(stats / "train" / "feats_stats.npz"))
     np.savez(stats / "train" / "feats_stats.npz", **{**feats, "sum": feats["sum"] + 7 * feats["count"]})
-    from espnet2_legonn.tasks.legonn import LegoNNTask
+    from espnet2_legonn.training.task import LegoNNTask
 
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(data))
     options = ["--config", str(tmp_path / "train.yaml"), "--output_dir", str(tmp_path / "exp")]
@@ -403,7 +403,7 @@ def test_bf16_on_cpu_is_close_to_full_precision(lab: Lab, tmp_path: Path) -> Non
 def test_global_normalisation_without_statistics(tmp_path: Path) -> None:
     import argparse
 
-    from espnet2_legonn.tasks.legonn import LegoNNTask
+    from espnet2_legonn.training.task import LegoNNTask
 
     modules = [{**RECOGNISER, "length_control": {"max_length": 9, "ratio": 1}}]
     given = config(modules)

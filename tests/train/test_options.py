@@ -14,9 +14,9 @@ import yaml
 from torch import nn
 
 from espnet2_legonn.errors import BAD_INPUT, ConfigError
-from espnet2_legonn.tasks.legonn import LegoNNTask
-from espnet2_legonn.tasks.options import USELESS, freeze_params, settle
-from espnet2_legonn.train.trainer import _leftover_step
+from espnet2_legonn.training.options import USELESS, freeze_params, settle
+from espnet2_legonn.training.task import LegoNNTask
+from espnet2_legonn.training.trainer import _leftover_step
 from tests.train.toys import Lab, weights
 
 # Options of ESPnet 202511 that were tried or read: they work, or say so when they cannot. A new one wants a look.

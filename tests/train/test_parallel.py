@@ -18,10 +18,10 @@ import torch
 import torch.distributed as dist
 import yaml
 
-from espnet2_legonn._compat import load
-from espnet2_legonn.chain import Chain
-from espnet2_legonn.modules.position import SinusoidalPositions
-from espnet2_legonn.train.model import LegoNNModel
+from espnet2_legonn.model.chain import Chain
+from espnet2_legonn.model.position import SinusoidalPositions
+from espnet2_legonn.training.compat import load
+from espnet2_legonn.training.model import LegoNNModel
 from tests.modules import reference as ref
 from tests.train.toys import DECODER, ENCODER, MODULES, PRONUNCIATION, QUIET, Lab, config, figures, gap, weights
 
@@ -259,7 +259,7 @@ def test_torchrun(lab: Lab, tmp_path: Path) -> None:
 
 def test_schedulers_are_known_to_a_process_that_parsed_no_options(lab: Lab, tmp_path: Path) -> None:
     """ESPnet starts one process for each GPU with the parsed options: get_parser is not called there."""
-    from espnet2_legonn.tasks.legonn import LegoNNTask
+    from espnet2_legonn.training.task import LegoNNTask
 
     task = load("espnet2.tasks.abs_task")
     args = LegoNNTask.get_parser().parse_args([])

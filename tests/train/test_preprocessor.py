@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.interface import Vocabulary
-from espnet2_legonn.train.preprocessor import Preprocessor
+from espnet2_legonn.training.preprocessor import Preprocessor
 
 
 def vocabulary(*words: str, unit: str = "word") -> Vocabulary:

@@ -14,9 +14,9 @@ import soundfile
 import torch
 from torch import nn
 
-from espnet2_legonn._compat import load
 from espnet2_legonn.errors import ConfigError
-from espnet2_legonn.tasks.stock import BeamConvEncoder, LegoNNDecoder, LegoNNEncoder, WEmbEncoder
+from espnet2_legonn.training.compat import load
+from espnet2_legonn.training.stock import BeamConvEncoder, LegoNNDecoder, LegoNNEncoder, WEmbEncoder
 
 FEATURES, D, V = 10, 8, 7
 EXACT = {"rtol": 0, "atol": 1e-9}  # in float64
@@ -266,9 +266,9 @@ def stock_speech2text() -> type:
 @pytest.mark.slow
 def test_registering_twice_is_registering_once(registered: None) -> None:
     from espnet2_legonn import register
-    from espnet2_legonn.tasks.legonn import LegoNNTask
-    from espnet2_legonn.tasks.register import TASK_TABLES
-    from espnet2_legonn.train.schedulers import InverseSquareRootLR
+    from espnet2_legonn.training.register import TASK_TABLES
+    from espnet2_legonn.training.schedulers import InverseSquareRootLR
+    from espnet2_legonn.training.task import LegoNNTask
 
     def names() -> list[list[str]]:
         tasks = [load(f"espnet2.tasks.{name}") for name in ("asr", "st", "mt")]

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from espnet2_legonn._compat import atomic_save, load
 from espnet2_legonn.errors import CheckpointError
-from espnet2_legonn.scratch import scratch
-from espnet2_legonn.train.averaging import average
+from espnet2_legonn.files.scratch import scratch
+from espnet2_legonn.training.averaging import average
+from espnet2_legonn.training.compat import atomic_save, load
 from tests.train.toys import DECODER, ENCODER, Lab, figures, gap, weights
 
 pytestmark = pytest.mark.xdist_group("espnet")
@@ -57,7 +57,7 @@ def test_leftover_batches_make_an_update(lab: Lab, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_stock_trainer_is_not_exact(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Why there is a trainer of our own; if this fails, ESPnet was mended."""
-    from espnet2_legonn.tasks.legonn import LegoNNTask
+    from espnet2_legonn.training.task import LegoNNTask
 
     monkeypatch.setattr(LegoNNTask, "trainer", load("espnet2.train.trainer").Trainer)
     whole, halves = interrupted(lab, tmp_path, 3)
@@ -170,7 +170,7 @@ class Runs:
 
 def resumed(checkpoint: Path) -> str:
     """What resuming from this says."""
-    from espnet2_legonn.train.trainer import LegoNNTrainer
+    from espnet2_legonn.training.trainer import LegoNNTrainer
 
     model = torch.nn.Linear(1, 1)
     with pytest.raises(CheckpointError) as error:
@@ -208,7 +208,7 @@ def test_damaged_checkpoints_are_named(tmp_path: Path, how: str) -> None:
 
 
 def test_atomic_save_sweeps_what_killed_commands_left(tmp_path: Path) -> None:
-    code = "import os, sys; from pathlib import Path; from espnet2_legonn.scratch import whole\n" + (
+    code = "import os, sys; from pathlib import Path; from espnet2_legonn.files.scratch import whole\n" + (
         "with whole(Path(sys.argv[1])) as new: new.write_bytes(b'half'); os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.pth")])

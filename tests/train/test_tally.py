@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from espnet2_legonn import LegoNN
-from espnet2_legonn.config import parse, require_taught
 from espnet2_legonn.errors import ConfigError, DataError
-from espnet2_legonn.train import trainer
-from espnet2_legonn.train.tally import Tally
+from espnet2_legonn.model.description import parse, require_taught
+from espnet2_legonn.training import trainer
+from espnet2_legonn.training.tally import Tally
 from tests.train.test_parallel import needs_fork, two_processes
 from tests.train.toys import DECODER, ENCODER, MODULES, VOCABS, Lab, config, control
 

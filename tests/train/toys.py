@@ -156,7 +156,7 @@ def logged() -> Iterator[io.StringIO]:
 
 def call(where: Path, description: dict[str, Any], *options: str) -> str:
     """``legonn_train --config ... --output_dir where options`` in this process; the log is returned."""
-    from espnet2_legonn.tasks.legonn import LegoNNTask
+    from espnet2_legonn.training.task import LegoNNTask
 
     where.mkdir(parents=True, exist_ok=True)
     file = where / "train.yaml"

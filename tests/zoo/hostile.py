@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from espnet2_legonn.zoo.card import CARD, FileEntry, content_digest
-from espnet2_legonn.zoo.files import list_files
+from espnet2_legonn.packs.card import CARD, FileEntry, content_digest
+from espnet2_legonn.packs.files import list_files
 
 # Values that nobody expects.
 ODD: list[Any] = [None, True, 1, -1, 10**90, 1.5, float("nan"), float("inf"), "", "x" * 10**5, "\x1b[2J"]

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from espnet2_legonn.interface import Vocabulary
-from espnet2_legonn.zoo import transfer
-from espnet2_legonn.zoo.card import CARD, About, Card, ModuleCard, PortCard, VocabCard, content_digest, dump
-from espnet2_legonn.zoo.files import list_files
+from espnet2_legonn.data.vocabulary import Vocabulary
+from espnet2_legonn.packs import transfer
+from espnet2_legonn.packs.card import CARD, About, Card, ModuleCard, PortCard, VocabCard, content_digest, dump
+from espnet2_legonn.packs.files import list_files
 
 ABOUT = {
     "description": "A toy.",

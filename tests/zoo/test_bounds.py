@@ -14,12 +14,13 @@ import pytest
 import soundfile
 import torch
 
-from espnet2_legonn import inputs
 from espnet2_legonn.bin.legonn import main
+from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import ConfigError, DataError, LegoNNError
-from espnet2_legonn.inputs import adapt_audio
-from espnet2_legonn.interface import Interface, Marginals, Vocabulary
-from espnet2_legonn.lab import plot
+from espnet2_legonn.inference import plot
+from espnet2_legonn.model import inputs
+from espnet2_legonn.model.inputs import adapt_audio
+from espnet2_legonn.model.interface import Interface, Marginals
 from espnet2_legonn.page import model
 from espnet2_legonn.page.hosts import HostCheck, is_ours
 from espnet2_legonn.page.shelf import DECODER, ENCODER, open_shelf, public
@@ -35,8 +36,8 @@ from tests.zoo.toys import build, pair
 def test_an_odd_rate_takes_no_memory(tmp_path: Path) -> None:
     """A filter for each phase of 44101:16000 would take gigabytes."""
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 8000), 44101)
-    code = f"print(len(espnet2_legonn.inputs.adapt_audio({str(tmp_path / 'a.wav')!r}, 16000).wave))"
-    done = limited("soundfile, soxr, espnet2_legonn.inputs, espnet2_legonn.data.audio", code, 200)
+    code = f"print(len(espnet2_legonn.model.inputs.adapt_audio({str(tmp_path / 'a.wav')!r}, 16000).wave))"
+    done = limited("soundfile, soxr, espnet2_legonn.model.inputs, espnet2_legonn.data.audio", code, 200)
     assert done.stdout.strip() in ("2902", "2903"), done.stderr[-500:]
 
 
@@ -70,10 +71,10 @@ def test_a_header_that_promises_days(tmp_path: Path) -> None:
     content[18:26] = struct.pack(">Q", head | (1 << 36) - 1)  # the number of samples
     path.write_bytes(bytes(content))
     code = (
-        f"try: print(len(espnet2_legonn.inputs.adapt_audio({str(path)!r}, 8000).wave))\n"
+        f"try: print(len(espnet2_legonn.model.inputs.adapt_audio({str(path)!r}, 8000).wave))\n"
         "except LegoNNError as error: print('refused')"
     )
-    done = limited("soundfile, soxr, espnet2_legonn.inputs, espnet2_legonn.data.audio", code, 200)
+    done = limited("soundfile, soxr, espnet2_legonn.model.inputs, espnet2_legonn.data.audio", code, 200)
     assert done.stdout.strip() in ("8000", "refused"), done.stderr[-500:]
 
 
@@ -242,7 +243,7 @@ def test_a_pack_of_formulas_goes_through_the_page(tmp_path: Path) -> None:
     tokens.write_text("\n".join(lines), encoding="utf-8")
     import yaml
 
-    from espnet2_legonn.interface import Vocabulary as V
+    from espnet2_legonn.data.vocabulary import Vocabulary as V
     from tests.zoo.hostile import edit
 
     digest = V(tuple(line for line in lines if line), "word").sha256

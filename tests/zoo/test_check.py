@@ -14,7 +14,7 @@ import torch
 from espnet2_legonn import LegoNN
 from espnet2_legonn.bin.legonn import main
 from espnet2_legonn.errors import ConfigError, InterfaceMismatch
-from espnet2_legonn.zoo.check import Verdict, check
+from espnet2_legonn.packs.check import Verdict, check
 from tests.zoo.toys import change, pair
 
 Pack = Callable[..., Path]
@@ -99,7 +99,7 @@ def test_ports_of_another_kind(pack: Pack, left: str, right: str, reason: str) -
 
 
 def test_three_parts_and_zips(pack: Pack, tmp_path: Path) -> None:
-    from espnet2_legonn.zoo.files import zip_pack
+    from espnet2_legonn.packs.files import zip_pack
 
     a = zip_pack(pack("a"), tmp_path / "a.zip")
     report = check([f"{a}#encoder", f"{a}#decoder"])

@@ -11,9 +11,9 @@ import yaml
 from espnet2_legonn import LegoNN
 from espnet2_legonn.bin.legonn import main
 from espnet2_legonn.errors import InterfaceMismatch
-from espnet2_legonn.zoo.card import read_card
-from espnet2_legonn.zoo.check import Verdict, check
-from espnet2_legonn.zoo.files import verify
+from espnet2_legonn.packs.card import read_card
+from espnet2_legonn.packs.check import Verdict, check
+from espnet2_legonn.packs.files import verify
 from tests.zoo.toys import BODY, build, change, pair
 
 TEXTS = ["k l", "m n k", "n"]
@@ -172,7 +172,7 @@ def test_finetune_config(packs: tuple[Path, Path], tmp_path: Path, capsys: pytes
 
 
 def test_mismatch_is_an_interface_mismatch(packs: tuple[Path, Path]) -> None:
-    from espnet2_legonn.compose import join, pick
+    from espnet2_legonn.inference.compose import join, pick
 
     with pytest.raises(InterfaceMismatch):
         join([pick(f"{packs[0]}#decoder"), pick(f"{packs[1]}#decoder")])

@@ -15,22 +15,22 @@ from pathlib import Path
 
 import pytest
 
-from espnet2_legonn import archive
-from espnet2_legonn.api import LegoNN
-from espnet2_legonn.archive import sha256_of
 from espnet2_legonn.errors import CheckpointError
-from espnet2_legonn.zoo import cache as cache_room
-from espnet2_legonn.zoo import transfer
-from espnet2_legonn.zoo.fetch import inventories, kind, resolve
-from espnet2_legonn.zoo.files import list_files, zip_pack
-from espnet2_legonn.zoo.inventory import Inventory
+from espnet2_legonn.files import archive
+from espnet2_legonn.files.archive import sha256_of
+from espnet2_legonn.inference.legonn import LegoNN
+from espnet2_legonn.packs import cache as cache_room
+from espnet2_legonn.packs import transfer
+from espnet2_legonn.packs.fetch import inventories, kind, resolve
+from espnet2_legonn.packs.files import list_files, zip_pack
+from espnet2_legonn.packs.inventory import Inventory
 from tests.zoo.places import Web, make_pack, mounts_work, own_cache, serving
 from tests.zoo.toys import build, pair
 
-PULL = "import sys; from espnet2_legonn.zoo.fetch import resolve; print(resolve(*sys.argv[1:]))"
+PULL = "import sys; from espnet2_legonn.packs.fetch import resolve; print(resolve(*sys.argv[1:]))"
 # As above, with an error as one line on standard output.
 TELL = """import sys
-from espnet2_legonn.zoo.fetch import resolve
+from espnet2_legonn.packs.fetch import resolve
 from espnet2_legonn.errors import LegoNNError
 try: print(resolve(*sys.argv[1:]))
 except LegoNNError as e: print(type(e).__name__, e)"""
@@ -174,7 +174,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 def test_looking_at_local_packs_loads_nothing_heavy(pack: Path) -> None:
     code = (
-        "import sys; from espnet2_legonn.zoo.fetch import resolve; import espnet2_legonn.bin.commands.inventory;"
+        "import sys; from espnet2_legonn.packs.fetch import resolve; import espnet2_legonn.bin.commands.inventory;"
         "resolve(sys.argv[1]); print({'torch', 'fsspec', 'huggingface_hub', 'espnet', 'requests'} & set(sys.modules))"
     )
     assert subprocess.check_output([sys.executable, "-c", code, pack], text=True) == "set()\n"

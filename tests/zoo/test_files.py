@@ -18,9 +18,10 @@ from typing import Any
 
 import pytest
 
-from espnet2_legonn import CheckpointError, ConfigError, LegoNN, archive
-from espnet2_legonn.zoo.check import check
-from espnet2_legonn.zoo.files import card_of, opened, replacing, verify, zip_pack
+from espnet2_legonn import CheckpointError, ConfigError, LegoNN
+from espnet2_legonn.files import archive
+from espnet2_legonn.packs.check import check
+from espnet2_legonn.packs.files import card_of, opened, replacing, verify, zip_pack
 from tests.zoo.hostile import directory_of, patched, zipped
 from tests.zoo.toys import build, pair
 
@@ -383,7 +384,7 @@ def test_no_room_to_save(pack: Path, monkeypatch: pytest.MonkeyPatch, how: str) 
         raise SafetensorError("No space left") if how == "weights" else OSError(errno.ENOSPC, "No space left")
 
     if how == "weights":
-        monkeypatch.setattr("espnet2_legonn.store.save_file", full)
+        monkeypatch.setattr("espnet2_legonn.packs.store.save_file", full)
     else:
         monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(CheckpointError, match=f"^{pack}: cannot be written .*No space left.*is the disk full"):

@@ -22,7 +22,7 @@ import yaml
 
 from espnet2_legonn import LegoNN
 from espnet2_legonn.errors import LegoNNError
-from espnet2_legonn.zoo.card import CARD
+from espnet2_legonn.packs.card import CARD
 from tests.zoo.hostile import ODD, digest, places, put, reseal, zipped
 from tests.zoo.toys import build, pair
 

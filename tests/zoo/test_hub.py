@@ -14,17 +14,17 @@ import pytest
 
 from espnet2_legonn.bin.legonn import main
 from espnet2_legonn.errors import CheckpointError, ConfigError
-from espnet2_legonn.zoo import hub as room
-from espnet2_legonn.zoo.card import CARD
-from espnet2_legonn.zoo.fetch import hub_tag
-from espnet2_legonn.zoo.files import README, list_files
-from espnet2_legonn.zoo.model_card import model_card
+from espnet2_legonn.packs import hub as room
+from espnet2_legonn.packs.card import CARD
+from espnet2_legonn.packs.fetch import hub_tag
+from espnet2_legonn.packs.files import README, list_files
+from espnet2_legonn.packs.model_card import model_card
 from tests.zoo.hub_server import TOKEN, Hub
 from tests.zoo.places import make_pack, serving
 
 # Each argument resolved, or what is said; then what the server is asked is the client's own doing.
 RESOLVE = """import sys
-from espnet2_legonn.zoo.fetch import resolve
+from espnet2_legonn.packs.fetch import resolve
 from espnet2_legonn.errors import LegoNNError
 for tag in sys.argv[1:]:
     try: print(resolve(tag))

@@ -19,9 +19,9 @@ import torch
 import espnet2_legonn
 from espnet2_legonn import ConfigError, DataError, LegoNN
 from espnet2_legonn.bin.legonn_inference import Speech2Text, Text2Text
-from espnet2_legonn.inference import IGNORED, REFUSED, TRANSLATED, Hypothesis
-from espnet2_legonn.inputs import encode_text
-from espnet2_legonn.zoo.files import zip_pack
+from espnet2_legonn.inference.espnet import IGNORED, REFUSED, TRANSLATED, Hypothesis
+from espnet2_legonn.model.inputs import encode_text
+from espnet2_legonn.packs.files import zip_pack
 from tests.zoo.sounds import FS, speech_pair, tone, write
 from tests.zoo.toys import build, change, pair
 

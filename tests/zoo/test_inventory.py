@@ -16,14 +16,14 @@ import pytest
 
 from espnet2_legonn.bin.legonn import main
 from espnet2_legonn.errors import CheckpointError, ConfigError
-from espnet2_legonn.zoo import inventory as room
-from espnet2_legonn.zoo import transfer
-from espnet2_legonn.zoo.fetch import resolve
-from espnet2_legonn.zoo.files import list_files, zip_pack
-from espnet2_legonn.zoo.inventory import INDEX, Inventory
+from espnet2_legonn.packs import inventory as room
+from espnet2_legonn.packs import transfer
+from espnet2_legonn.packs.fetch import resolve
+from espnet2_legonn.packs.files import list_files, zip_pack
+from espnet2_legonn.packs.inventory import INDEX, Inventory
 from tests.zoo.places import ABOUT, Web, make_pack, mounts_work, serving
 
-PUBLISH = "import sys; from espnet2_legonn.zoo.inventory import Inventory as I; from pathlib import Path as P\n" + (
+PUBLISH = "import sys; from espnet2_legonn.packs.inventory import Inventory as I; from pathlib import Path as P\n" + (
     "for p in sys.argv[2:]: I.open(sys.argv[1], new=True).publish(P(p))"
 )
 

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from espnet2_legonn.errors import ConfigError
-from espnet2_legonn.zoo.card import Card, Metric, ModuleCard, Parent, PortCard, read_card
-from espnet2_legonn.zoo.model_card import escape, model_card
+from espnet2_legonn.packs.card import Card, Metric, ModuleCard, Parent, PortCard, read_card
+from espnet2_legonn.packs.model_card import escape, model_card
 from tests.zoo.places import make_pack
 
 

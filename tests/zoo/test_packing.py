@@ -14,8 +14,8 @@ import yaml
 
 from espnet2_legonn import CheckpointError, LegoNN
 from espnet2_legonn.bin.legonn import main
-from espnet2_legonn.zoo.card import read_card
-from espnet2_legonn.zoo.files import verify
+from espnet2_legonn.packs.card import read_card
+from espnet2_legonn.packs.files import verify
 from tests.zoo.toys import build, pair
 
 TEXTS = ["k l", "m n k", "n"]

@@ -11,15 +11,16 @@ import soundfile
 import torch
 
 from espnet2_legonn.bin.legonn import main
-from espnet2_legonn.chain import Labels
+from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import ConfigError, DataError, InterfaceMismatch
-from espnet2_legonn.interface import Interface, Marginals, Vocabulary
-from espnet2_legonn.lab.plot import picture
+from espnet2_legonn.inference.plot import picture
+from espnet2_legonn.model.chain import Labels
+from espnet2_legonn.model.interface import Interface, Marginals
+from espnet2_legonn.packs.check import Verdict
+from espnet2_legonn.packs.files import zip_pack
 from espnet2_legonn.page import model, render
 from espnet2_legonn.page.shelf import DECODER, ENCODER, MIDDLE, Choice, Shelf, open_shelf
 from espnet2_legonn.search.options import SearchChoice
-from espnet2_legonn.zoo.check import Verdict
-from espnet2_legonn.zoo.files import zip_pack
 from tests.zoo.toys import BODY, build, change, pair
 
 SPEECH = {"type": "speech", "n_mels": 8, "channels": [2, 3]}

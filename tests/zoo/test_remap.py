@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from espnet2_legonn import InterfaceMismatch, LegoNN
-from espnet2_legonn.interface import Marginals, Vocabulary
-from espnet2_legonn.modules.module import consumed
-from espnet2_legonn.remap import remap
+from espnet2_legonn.data.vocabulary import Vocabulary
+from espnet2_legonn.model.interface import Marginals
+from espnet2_legonn.model.module import consumed
+from espnet2_legonn.packs.remap import remap
 from tests.zoo.toys import build, change, pair
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from espnet2_legonn import LegoNN
+from espnet2_legonn.packs.card import Card, read_card
+from espnet2_legonn.packs.files import opened, verify
+from espnet2_legonn.packs.inventory import Inventory
 from espnet2_legonn.search.beam import BeamOptions
-from espnet2_legonn.zoo.card import Card, read_card
-from espnet2_legonn.zoo.files import opened, verify
-from espnet2_legonn.zoo.inventory import Inventory
 from tests.zoo.shipped import PACKS, pairs_of, speak
 
 pytestmark = pytest.mark.skipif(not (PACKS / "inventory.json").is_file(), reason="no packs/: `make demo packs`")

@@ -16,10 +16,10 @@ import pytest
 
 from espnet2_legonn.bin.legonn import main
 from espnet2_legonn.errors import CheckpointError
-from espnet2_legonn.zoo import transfer
-from espnet2_legonn.zoo.fetch import resolve
-from espnet2_legonn.zoo.files import list_files
-from espnet2_legonn.zoo.inventory import INDEX, Inventory
+from espnet2_legonn.packs import transfer
+from espnet2_legonn.packs.fetch import resolve
+from espnet2_legonn.packs.files import list_files
+from espnet2_legonn.packs.inventory import INDEX, Inventory
 from tests.zoo.hostile import edit
 from tests.zoo.places import make_pack, own_cache
 
@@ -204,7 +204,7 @@ def test_folders_by_any_name_are_locked(tmp_path: Path, scheme: str) -> None:
     place = f"{scheme}{tmp_path}/inv"
     assert Inventory.open(place, new=True).shared
     code = (
-        "import sys; from espnet2_legonn.zoo.inventory import Inventory as I; from pathlib import Path as P\n"
+        "import sys; from espnet2_legonn.packs.inventory import Inventory as I; from pathlib import Path as P\n"
         "for p in sys.argv[2:]: I.open(sys.argv[1], new=True).publish(P(p))"
     )
     packs = [str(make_pack(tmp_path / f"p{i}", size=10, seed=i)) for i in range(12)]

@@ -77,7 +77,7 @@ def test_i_a_new_language_without_an_update(tmp_path: Path) -> None:
 
 def test_j_the_page_explains_a_misfit() -> None:
     """The browser's view of the same is tests/zoo/test_page.py."""
-    from espnet2_legonn.zoo.check import Verdict, check
+    from espnet2_legonn.packs.check import Verdict, check
 
     report = check(["mt_de_en#decoder", "mt_de_en#decoder"])
     assert report.verdict == Verdict.MISFIT and "decoder writes text, decoder reads marginals" in str(report)

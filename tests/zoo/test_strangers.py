@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 import torch
 
-from espnet2_legonn import CheckpointError, ConfigError, DataError, LegoNN, spm
+from espnet2_legonn import CheckpointError, ConfigError, DataError, LegoNN
 from espnet2_legonn.bin.legonn import main
-from espnet2_legonn.config import MAX_PARTS, parse
+from espnet2_legonn.data import spm
+from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import LegoNNError, harmless
-from espnet2_legonn.interface import Vocabulary
-from espnet2_legonn.schema import nearest
-from espnet2_legonn.zoo.card import CARD, read_card
-from espnet2_legonn.zoo.inventory import Inventory
+from espnet2_legonn.files.schema import nearest
+from espnet2_legonn.model.description import MAX_PARTS, parse
+from espnet2_legonn.packs.card import CARD, read_card
+from espnet2_legonn.packs.inventory import Inventory
 from tests.zoo.hostile import edit, zipped
 from tests.zoo.places import make_pack
 from tests.zoo.toys import build, pair
@@ -120,7 +121,7 @@ def test_links_are_not_published(tmp_path: Path, name: str) -> None:
         target = tmp_path / "elsewhere" / "there"
         (pack / name).rename(target) if (pack / name).exists() else target.write_text("mine")
         (pack / name).symlink_to(target)
-    from espnet2_legonn.zoo import hub
+    from espnet2_legonn.packs import hub
 
     with pytest.raises(CheckpointError, match=f"{name}: is a link; put a copy of the file in its place"):
         Inventory.open(tmp_path / "inv", new=True).publish(pack)
@@ -141,7 +142,7 @@ def test_a_copy_makes_no_file_of_a_link(pack: Path, tmp_path: Path, capsys: pyte
 
 
 def _entry(path: Path) -> dict[str, Any]:
-    from espnet2_legonn.archive import sha256_of
+    from espnet2_legonn.files.archive import sha256_of
 
     return {"sha256": sha256_of(path), "bytes": path.stat().st_size}
 
@@ -175,7 +176,7 @@ def test_every_error_is_harmless() -> None:
     assert LegoNNError("a\x1b[2Jb\tc\nd\u202e").faults == ["a\ufffd[2Jb\tc\nd\ufffd"]
     chain = build(pair())
     with pytest.raises(CheckpointError) as error:
-        from espnet2_legonn import store
+        from espnet2_legonn.packs import store
 
         store.fill(chain, {**chain.state_dict(), "mods.\x1b]0;x\x07": torch.zeros(1)}, "x")
     assert "\x1b" not in str(error.value) and "unexpected" in str(error.value)
@@ -195,7 +196,7 @@ def test_answers_and_file_names_are_harmless(
 
 
 def test_pieces_of_a_strangers_model_are_harmless(tmp_path: Path) -> None:
-    from espnet2_legonn.inputs import encode_text
+    from espnet2_legonn.model.inputs import encode_text
 
     rules = tmp_path / "rules.tsv"
     rules.write_text("61\t1B\n", encoding="utf-8")  # a -> ESC
@@ -288,7 +289,7 @@ def trained(folder: Path, rule: str, **options: Any) -> bytes:
 
 def over(model: bytes) -> Vocabulary:
     """A vocabulary of the model's own pieces, those left out that no vocabulary may have."""
-    from espnet2_legonn.pieces import read_model
+    from espnet2_legonn.data.pieces import read_model
 
     found = read_model(model)
     assert found is not None

@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 import torch
 
-from espnet2_legonn import DataError, LegoNN, inference
+from espnet2_legonn import DataError, LegoNN
 from espnet2_legonn.bin.legonn import get_parser, main
-from espnet2_legonn.inputs import adapt_audio
+from espnet2_legonn.inference import espnet as inference
+from espnet2_legonn.model.inputs import adapt_audio
 from tests.zoo.sounds import FS, speech_pair, tone, write
 from tests.zoo.toys import build, change, pair
 

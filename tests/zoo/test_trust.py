@@ -19,15 +19,16 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from espnet2_legonn import CheckpointError, ConfigError, DataError, LegoNN, store
-from espnet2_legonn.build import least_values
-from espnet2_legonn.config import parse, parse_ratio
+from espnet2_legonn import CheckpointError, ConfigError, DataError, LegoNN
+from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import LegoNNError
-from espnet2_legonn.interface import Vocabulary
-from espnet2_legonn.schema import MAX_VALUES, read_yaml
-from espnet2_legonn.zoo.card import CARD, read_card
-from espnet2_legonn.zoo.card import parse as parse_card
-from espnet2_legonn.zoo.files import verify
+from espnet2_legonn.files.schema import MAX_VALUES, read_yaml
+from espnet2_legonn.model.build import least_values
+from espnet2_legonn.model.description import parse, parse_ratio
+from espnet2_legonn.packs import store
+from espnet2_legonn.packs.card import CARD, read_card
+from espnet2_legonn.packs.card import parse as parse_card
+from espnet2_legonn.packs.files import verify
 from tests.zoo.hostile import ODD, Touch, digest, edit, places, put, reseal
 from tests.zoo.toys import build, change, pair
 
@@ -251,7 +252,7 @@ def test_descriptions_that_ask_for_the_moon(pack: Path, tmp_path: Path) -> None:
         f"    try:\n        espnet2_legonn.LegoNN.from_pretrained(f'{tmp_path}/moon{{i}}')\n        print('built')\n"
         "    except LegoNNError as error:\n        print(error.faults[0])\n"
     )
-    done = limited("torchaudio.transforms, espnet2_legonn.api", code, 300)
+    done = limited("torchaudio.transforms, espnet2_legonn.inference.legonn", code, 300)
     lines = done.stdout.splitlines()
     assert done.returncode == 0 and len(lines) == len(MOON), done.stderr
     assert all("they do not belong together" in line for line in lines), lines
@@ -331,7 +332,7 @@ def test_a_token_list_that_is_not_utf8(pack: Path) -> None:
 
 
 def test_a_token_list_without_end(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("espnet2_legonn.interface.MAX_VOCAB_BYTES", 10)
+    monkeypatch.setattr("espnet2_legonn.model.interface.MAX_VOCAB_BYTES", 10)
     told = faults(lambda: LegoNN.from_pretrained(pack), DataError)
     assert "src.tokens.txt: 32 bytes; a vocabulary has at most 10" in told
 
@@ -415,8 +416,8 @@ def test_unreadable_files(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_worst_yaml_within_the_limits(tmp_path: Path) -> None:
     """As many values as may be, in 300 MB."""
     (tmp_path / "x.yaml").write_text("[" + "a," * (MAX_VALUES - 2) + "]", encoding="utf-8")
-    code = f"print(len(espnet2_legonn.schema.read_yaml({str(tmp_path / 'x.yaml')!r})))"
-    done = limited("espnet2_legonn.schema", code, 300)
+    code = f"print(len(espnet2_legonn.files.schema.read_yaml({str(tmp_path / 'x.yaml')!r})))"
+    done = limited("espnet2_legonn.files.schema", code, 300)
     assert done.stdout.strip() == str(MAX_VALUES - 2), done.stderr[-500:]
 
 

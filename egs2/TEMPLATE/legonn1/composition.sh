@@ -72,6 +72,6 @@ found() { if is_scored "$2" "$3" "$4"; then results+=("$1=$(scored "$2" "$3" "$4
 
 # print_tables FILE TABLE...: the paper's tables with what `found` collected
 print_tables() {
-    python3 -m espnet2_legonn.recipe.paper_tables "${@:2}" --found "${results[@]}" --out "$1"
+    python3 -m espnet2_legonn.recipes.paper_tables "${@:2}" --found "${results[@]}" --out "$1"
     log "written to $1"
 }

@@ -130,7 +130,7 @@ done
 [ $# -eq 0 ] || { log "error: '$1' is no option; options are --name value"; exit 2; }
 fixed=(feats_type "${feats_type}" oov "${oov}" blank "${blank}" sos_eos "${sos_eos}")
 if [ "${fixed[*]}" != "feats_type raw oov <unk> blank <blank> sos_eos <sos/eos>" ]; then
-    log "error: $(${python} -m espnet2_legonn.recipe.options fixed "${fixed[@]}")"
+    log "error: $(${python} -m espnet2_legonn.recipes.options fixed "${fixed[@]}")"
     exit 2
 fi
 if "${skip_data_prep}"; then skip_stages+=" 1 2 3 4 5"; fi

@@ -7,7 +7,7 @@
 # --foo-bar v and --foo_bar v set foo_bar=v, if the script defined foo_bar. A variable that is true or false accepts
 # only these. --config FILE sources FILE before all other options. --help prints $help_message, then every option with
 # the comment behind it (of the script $0). Options end at the first argument that is none; it and the rest stay in "$@".
-# A name that the script has not is taken to espnet2_legonn/recipe/options.py, which knows ESPnet's names and the nearest.
+# A name that the script has not is taken to espnet2_legonn/recipes/options.py, which knows ESPnet's names and the nearest.
 # shellcheck disable=SC2154,SC1090
 
 _po_fail() {
@@ -16,7 +16,7 @@ _po_fail() {
     exit 1
 }
 _po_answer=
-_po_ask() { python3 -m espnet2_legonn.recipe.options "$@" 2>/dev/null; }
+_po_ask() { python3 -m espnet2_legonn.recipes.options "$@" 2>/dev/null; }
 
 for ((_po_i = 1; _po_i <= $#; _po_i++)); do
     if [ "${!_po_i}" = "--config" ]; then

@@ -36,7 +36,7 @@ import time
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[3]))  # where the package is when it is not installed
-from espnet2_legonn.recipe.launcher import Request, UsageError, date, log_head, parse  # noqa: E402
+from espnet2_legonn.recipes.launcher import Request, UsageError, date, log_head, parse  # noqa: E402
 
 GRACE_SECONDS = 5
 

@@ -21,7 +21,7 @@ decoder=             # with WEmb: exp/legonn_x#decoder
 mt_recipe=../../wmt19_de_en/legonn1
 mt_set=newstest2019_lc_rm
 data_args=           # options of run.sh for stages 1 to 5
-ted_args=            # options of python -m espnet2_legonn.corpora.tedlium
+ted_args=            # options of python -m legonn_corpora.tedlium
 speech_args=         # options of legonn.sh for everything that hears
 mt_args=             # options of mt_recipe's run.sh
 finetune=true        # fill Table VI too
@@ -45,7 +45,7 @@ talks=(--train_set train_ted --valid_set dev_ted "${common[@]}")
 # Stages 1 to 5 of TED-LIUM in this folder; then vocabularies of both corpora
 prepare_ted() {
     # shellcheck disable=SC2086
-    python3 -m espnet2_legonn.corpora.tedlium --out data --suffix _ted \
+    python3 -m legonn_corpora.tedlium --out data --suffix _ted \
         --corpus "${TEDLIUM2:?set TEDLIUM2=DIR, the folder TEDLIUM_release2}" ${ted_args}
     # shellcheck disable=SC2086
     ./run.sh --train_set train_ted --valid_set dev_ted --test_sets test_ted --lang "${lang}" --nj "${nj}" --stage 2 \

@@ -28,7 +28,7 @@ average() { # TABLE.ROW.COLUMN SCORE [MODULE]: SYSTEM's mean over seeds
     for seed in ${seeds}; do
         places+=("${expdir}/legonn_${system}_seed${seed}/${decode_tag}/${test_set}/${3:+interfaces/$3/}$2")
     done
-    python3 -m espnet2_legonn.recipe.mean_scores "${expdir}/mean/$1" "${places[@]}"
+    python3 -m espnet2_legonn.recipes.mean_scores "${expdir}/mean/$1" "${places[@]}"
     results+=("$1=${expdir}/mean/$1")
 }
 
@@ -45,7 +45,7 @@ for system in ${systems}; do
                 --legonn_args "--seed ${seed}" --stage 10 ${speech_args}
         fi
         if [ "${system}" = wemb ] || [ "${system}" = beam_conv ]; then
-            python3 -m espnet2_legonn.recipe.valid_loss "${exp}" \
+            python3 -m espnet2_legonn.recipes.valid_loss "${exp}" \
                 "${exp}/${decode_tag}/${test_set}/interfaces/encoder/score_ctc_loss"
         fi
     done

@@ -27,7 +27,7 @@ mean() { # NAME REFERENCE PLACE...: of SWB and CH
     for part in swb ch; do
         places=()
         for place in "$@"; do places+=("${expdir}/legonn_${place}/${decode_tag}/${test_set}/score_wer_${part}"); done
-        python3 -m espnet2_legonn.recipe.mean_scores "${expdir}/mean/${name}_${part}" "${places[@]}" \
+        python3 -m espnet2_legonn.recipes.mean_scores "${expdir}/mean/${name}_${part}" "${places[@]}" \
             ${reference:+--reference "${expdir}/mean/${reference}_${part}"}
     done
 }

@@ -37,7 +37,7 @@ average() { # TABLE.ROW.COLUMN METRIC SETS [MODULE]: SYSTEM's mean over seeds an
             places+=("${expdir}/legonn_${system}_seed${seed}/${decode_tag}/${set}/${4:+interfaces/$4/}score_$2")
         done
     done
-    python3 -m espnet2_legonn.recipe.mean_scores "${expdir}/mean/$1" "${places[@]}"
+    python3 -m espnet2_legonn.recipes.mean_scores "${expdir}/mean/$1" "${places[@]}"
     results+=("$1=${expdir}/mean/$1")
 }
 
@@ -66,7 +66,7 @@ for system in baseline encoder beam_conv legonn; do
         for seed in ${seeds}; do
             exp=${expdir}/legonn_${system}_seed${seed}
             # beside the scores, where a mean looks
-            python3 -m espnet2_legonn.recipe.valid_loss "${exp}" \
+            python3 -m espnet2_legonn.recipes.valid_loss "${exp}" \
                 "${exp}/${decode_tag}/${sets[-1]}/interfaces/encoder/score_ctc_loss"
         done
         average "IX.mt_${row}.loss" ctc_loss "${sets[-1]}" encoder

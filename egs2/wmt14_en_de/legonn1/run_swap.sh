@@ -34,7 +34,7 @@ mean() { # NAME REFERENCE SETS EXPERIMENT...: over sets and experiments
     for place in "$@"; do
         for one in ${where}; do places+=("$(scored "${place}" "${one}" bleu_split)"); done
     done
-    python3 -m espnet2_legonn.recipe.mean_scores "${expdir}/mean/${name}" "${places[@]}" \
+    python3 -m espnet2_legonn.recipes.mean_scores "${expdir}/mean/${name}" "${places[@]}" \
         ${reference:+--reference "${expdir}/mean/${reference}"}
 }
 plug() { # KIND ENCODER DECODER [SETS]: both without seeds

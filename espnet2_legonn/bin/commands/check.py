@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from espnet2_legonn.zoo.check import check
+from espnet2_legonn.packs.check import check
 
 EPILOG = """exit status: 0 fits, 1 fits but differs from training, 2 will not fit
 (or a pack cannot be read: stderr says why)

@@ -28,8 +28,8 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compose, say what differs from training, and which command comes next."""
-    from espnet2_legonn.compose import compose, finetune_config
     from espnet2_legonn.errors import harmless
+    from espnet2_legonn.inference.compose import compose, finetune_config
 
     chain, notes = compose(args.parts, args.out, args.remap, args.sample, args.trust)
     for note in notes:

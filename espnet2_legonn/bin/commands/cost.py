@@ -31,7 +31,7 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what each configuration costs."""
-    from espnet2_legonn.recipe.cost_report import fits, markdown, read, text
+    from espnet2_legonn.recipes.cost_report import fits, markdown, read, text
 
     costs = {
         conf: read(conf, args.gpus, args.tflops, args.stats, args.lengths, dict(args.vocab)) for conf in args.configs

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from espnet2_legonn.errors import CheckpointError, ConfigError, harmless
-from espnet2_legonn.scratch import scratch
-from espnet2_legonn.zoo import hub
-from espnet2_legonn.zoo.card import CARD, Card, read_card
-from espnet2_legonn.zoo.fetch import hub_tag, inventories, kind, look_up, resolve
-from espnet2_legonn.zoo.files import README, card_of, opened, replacing, require_no_links, verify
-from espnet2_legonn.zoo.inventory import Entry, Hit, Inventory, plain
-from espnet2_legonn.zoo.model_card import port_words
-from espnet2_legonn.zoo.transfer import DISK_FULL
+from espnet2_legonn.files.scratch import scratch
+from espnet2_legonn.packs import hub
+from espnet2_legonn.packs.card import CARD, Card, read_card
+from espnet2_legonn.packs.fetch import hub_tag, inventories, kind, look_up, resolve
+from espnet2_legonn.packs.files import README, card_of, opened, replacing, require_no_links, verify
+from espnet2_legonn.packs.inventory import Entry, Hit, Inventory, plain
+from espnet2_legonn.packs.model_card import port_words
+from espnet2_legonn.packs.transfer import DISK_FULL
 
 EPILOGS = {
     "list": """words of --reads and --writes: vocabulary name or its SHA-256 (six digits or more), kind (speech, tokens,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from espnet2_legonn.interface import Vocabulary
+    from espnet2_legonn.data.vocabulary import Vocabulary
 
 EPILOG = """TEXT is a table as in dump/raw/SET/text; with --plain, lines without ids, which are not held in memory.
 --vocab is a folder with tokens.txt (and bpe.model), or a pack or an experiment: the vocabulary that it writes.
@@ -58,13 +58,13 @@ def _sentences(texts: list[Path], plain: bool, vocab: Vocabulary) -> Iterator[li
 
 
 def _vocabulary(source: str, unit: str) -> Vocabulary:
+    from espnet2_legonn.data.vocabulary import Vocabulary
     from espnet2_legonn.errors import DataError
-    from espnet2_legonn.interface import Vocabulary
 
     folder = Path(source)
     if (folder / "tokens.txt").is_file():
         return Vocabulary.from_files(folder / "tokens.txt", unit, folder / "bpe.model" if unit == "bpe" else None)
-    from espnet2_legonn.api import LegoNN
+    from espnet2_legonn.inference.legonn import LegoNN
 
     chain = LegoNN.from_pretrained(source)
     vocab = chain.last.ports[1].vocab

@@ -21,8 +21,8 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the packs; say what a shared one would still lack."""
-    from espnet2_legonn.recipe.packing import pack_experiment
-    from espnet2_legonn.zoo.card import read_card
+    from espnet2_legonn.packs.card import read_card
+    from espnet2_legonn.recipes.packing import pack_experiment
 
     folders = pack_experiment(args.exp, args.out or args.exp / "packs", args.about, args.name, args.model)
     for folder in folders:

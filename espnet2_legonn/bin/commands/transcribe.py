@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from espnet2_legonn.errors import DataError, LegoNNError, harmless
 
 if TYPE_CHECKING:
-    from espnet2_legonn.inference import Answer, Result, Speech2Text, Text2Text
-    from espnet2_legonn.inputs import Recording
+    from espnet2_legonn.inference.espnet import Answer, Result, Speech2Text, Text2Text
+    from espnet2_legonn.model.inputs import Recording
 
 # What libsndfile decodes; a file that is named is tried whatever it is called.
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".au", ".sph")
@@ -147,8 +147,8 @@ class Desk:
 
 def transcribe(args: argparse.Namespace) -> int:
     """Decode audio files in the order given; the exit status."""
-    from espnet2_legonn.inference import Speech2Text
-    from espnet2_legonn.inputs import adapt_audio
+    from espnet2_legonn.inference.espnet import Speech2Text
+    from espnet2_legonn.model.inputs import adapt_audio
 
     if args.format == "srt" and args.nbest > 1:
         raise DataError("--format srt has room for one answer; leave --nbest out, or take --format json")
@@ -174,8 +174,8 @@ def transcribe(args: argparse.Namespace) -> int:
 
 def translate(args: argparse.Namespace) -> int:
     """Translate texts in the order given; the exit status."""
-    from espnet2_legonn.inference import Text2Text
-    from espnet2_legonn.inputs import encode_text, normalized
+    from espnet2_legonn.inference.espnet import Text2Text
+    from espnet2_legonn.model.inputs import encode_text, normalized
 
     if args.texts and args.file:
         raise DataError("texts were given and --file, too: choose one")
@@ -199,7 +199,7 @@ def translate(args: argparse.Namespace) -> int:
 
 def _load(cls: type[Any], args: argparse.Namespace, desk: Desk) -> Any:
     """The model; what its joints have to say is a note."""
-    from espnet2_legonn.compose import join, pick
+    from espnet2_legonn.inference.compose import join, pick
 
     chain, notes = join([pick(spec, args.trust) for spec in args.model])
     for note in notes:
@@ -238,7 +238,7 @@ def _texts(args: argparse.Namespace) -> Iterable[tuple[str, str]]:
 
 
 def _standard_input() -> Iterator[tuple[str, str]]:
-    from espnet2_legonn.lines import scan
+    from espnet2_legonn.files.lines import scan
 
     # The bytes, since what the locale makes of them (surrogates, line ends) is not what a line is here.
     stream = getattr(sys.stdin, "buffer", None) or map(str.encode, sys.stdin)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from espnet2_legonn.interface import Vocabulary
+    from espnet2_legonn.data.vocabulary import Vocabulary
 
 EPILOG = """DIR gets tokens.txt and, for bpe, bpe.model (which YAML calls tokens and bpemodel). Three ways:
   --train   make one from texts, several of them make one joint vocabulary
@@ -49,9 +49,9 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make or adopt, then report."""
-    from espnet2_legonn.config import parse_ratio
     from espnet2_legonn.data import vocab_report
     from espnet2_legonn.errors import ConfigError
+    from espnet2_legonn.model.description import parse_ratio
 
     try:
         ratio = parse_ratio(args.ratio)
@@ -94,6 +94,6 @@ def _make(args: argparse.Namespace) -> None:
 
 
 def _load(folder: Path, unit: str) -> Vocabulary:
-    from espnet2_legonn.interface import Vocabulary
+    from espnet2_legonn.data.vocabulary import Vocabulary
 
     return Vocabulary.from_files(folder / "tokens.txt", unit, folder / "bpe.model" if unit == "bpe" else None)

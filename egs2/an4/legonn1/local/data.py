@@ -7,11 +7,11 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from espnet2_legonn.corpora.options import Parser
 from espnet2_legonn.data.datadir import validate
 from espnet2_legonn.data.tables import write_table
 from espnet2_legonn.data.text import normalize, plain_lines
 from espnet2_legonn.errors import DataError, command
+from legonn_corpora.options import Parser
 
 COLUMNS = {"utt_id", "path", "speaker", "split", "text"}
 # an4.dic gives "a" first as the article; in this corpus it is always the letter.

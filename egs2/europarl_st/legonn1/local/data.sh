@@ -4,5 +4,5 @@
 set -euo pipefail
 . ./path.sh
 . ./db.sh
-python3 -m espnet2_legonn.corpora.europarl_st --out data \
+python3 -m legonn_corpora.europarl_st --out data \
     --corpus "${EUROPARL_ST:?set EUROPARL_ST=DIR, the folder v1.1 of Europarl-ST; with --download it is put there}" "$@"

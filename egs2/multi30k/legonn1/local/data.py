@@ -6,11 +6,11 @@ import gzip
 import sys
 from pathlib import Path
 
-from espnet2_legonn.corpora.options import Parser
 from espnet2_legonn.data.tables import write_table
 from espnet2_legonn.data.text import normalize
 from espnet2_legonn.errors import DataError, command
-from espnet2_legonn.lines import scan
+from espnet2_legonn.files.lines import scan
+from legonn_corpora.options import Parser
 
 SPLITS = {"train": "train", "val": "valid", "test_2016_flickr": "test2016", "test_2017_flickr": "test2017"}
 LINES = {"train": 29000, "val": 1014, "test_2016_flickr": 1000, "test_2017_flickr": 1000}

@@ -7,7 +7,7 @@ exp=${*: -1}
 for decoded in "${exp}"/*/eval2000; do
     for folder in "${decoded}" "${decoded}"/interfaces/*; do
         if [ -f "${folder}/text" ]; then
-            python3 -m espnet2_legonn.scoring.hub5 --stm data/eval2000/stm --glm data/eval2000/glm \
+            python3 -m legonn_corpora.hub5 --stm data/eval2000/stm --glm data/eval2000/glm \
                 --hyp "${folder}/text" --outdir "${folder}" "${@:1:$#-1}"
         fi
     done

@@ -9,4 +9,4 @@ case " $* " in
     *" --release 3 "*) corpus=${TEDLIUM3:?set TEDLIUM3=DIR, the folder TEDLIUM_release-3; with --download it is put there} ;;
     *) corpus=${TEDLIUM2:?set TEDLIUM2=DIR, the folder TEDLIUM_release2; with --download it is put there} ;;
 esac
-python3 -m espnet2_legonn.corpora.tedlium --out data --corpus "${corpus}" "$@"
+python3 -m legonn_corpora.tedlium --out data --corpus "${corpus}" "$@"

@@ -3,5 +3,5 @@
 set -euo pipefail
 . ./path.sh
 . ./db.sh
-python3 -m espnet2_legonn.corpora.wmt14_en_de \
+python3 -m legonn_corpora.wmt14_en_de \
     "${WMT14_EN_DE:?set WMT14_EN_DE=DIR, the folder with train.tok.clean.bpe.32000.en and the others}" --out data "$@"

@@ -3,5 +3,5 @@
 set -euo pipefail
 . ./path.sh
 . ./db.sh
-python3 -m espnet2_legonn.corpora.wmt16_ro_en \
+python3 -m legonn_corpora.wmt16_ro_en \
     "${WMT16_RO_EN:?set WMT16_RO_EN=DIR, the folder with corpus.bpe.ro and the others}" --out data "$@"

@@ -3,5 +3,5 @@
 set -euo pipefail
 . ./path.sh
 . ./db.sh
-python3 -m espnet2_legonn.corpora.wmt19_de_en \
+python3 -m legonn_corpora.wmt19_de_en \
     "${WMT19_DE_EN:?set WMT19_DE_EN=DIR, the folder with europarl-v9.de-en.tsv.gz and the others}" --out data "$@"

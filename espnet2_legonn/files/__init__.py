@@ -1,0 +1,1 @@
+"""Files that may come from anybody: lines, plain descriptions, archives, folders that appear whole."""

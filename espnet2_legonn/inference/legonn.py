@@ -1,0 +1,173 @@
+"""The class a user meets first: a chain that reads files, arrays and texts and answers in text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from typing_extensions import Self
+
+from espnet2_legonn.errors import DataError
+from espnet2_legonn.model.chain import Chain, warn_of_plug
+from espnet2_legonn.model.inputs import (
+    Batch,
+    as_items,
+    check_waveform,
+    collect,
+    encode_text,
+    is_list,
+    pad,
+    read_audio,
+)
+from espnet2_legonn.model.interface import Marginals
+from espnet2_legonn.model.module import DecoderModule, consumed
+from espnet2_legonn.model.parts.speech import SpeechInput
+from espnet2_legonn.packs import pack, store
+from espnet2_legonn.packs.load import load
+from espnet2_legonn.search.chain_search import ScorerMaker, fill, search_ctc, search_decoder, warn_without_ctc
+from espnet2_legonn.search.options import BeamOptions, Hypothesis
+
+
+class LegoNN(Chain):
+    """Modules that snap together: ``plugged = asr[:-1] + mt[-1:]``, then ``plugged("speech.wav")``."""
+
+    _warned = False
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, model_file: str | Path | None = None, device: str = "cpu", trust: bool = False
+    ) -> Self:
+        """A chain from a pack (folder, zip, URL, name, hub tag) or an ESPnet experiment folder; ready to decode.
+
+        Args:
+            trust: load an archive without a card, which nothing is compared with; see ``zoo.load.load``.
+        """
+        return load(cls, path, model_file, trust).to(device)  # type: ignore[return-value]
+
+    def save(self, folder: str | Path, **about: Any) -> Path:
+        """Write a pack; the folder appears whole or not at all. ``about``: fields of its card."""
+        return pack.write(self, folder, about)
+
+    def load(self, path: str | Path) -> Self:
+        """Fill this chain from a weights file (.safetensors, .pth) or from a folder's weights; whole or an error."""
+        path = Path(path)
+        store.load_weights(self, store.find_weights(path, None) if path.is_dir() else path)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def batch(self, inputs: Any) -> Batch:
+        """One input or a list of them to a padded batch.
+
+        A speech chain takes file names and waveforms; a text chain takes strings and ids; a chain that begins with
+        an ingestor takes Marginals. Only a list is several inputs: an array is one, whatever its shape.
+
+        Raises:
+            DataError: every input that cannot be used.
+        """
+        if isinstance(inputs, Marginals):
+            reads = consumed(self.first)
+            if reads is None:
+                raise DataError(f"{self.names[0]} reads {self.input_kind}, not Marginals; leave out the modules before")
+            warn_of_plug(inputs.interface, self.first, f"Marginals -> {self.names[0]}")
+            inputs.require_numbers("Marginals")
+            return inputs.log_probs.to(self.device), inputs.lengths.to(self.device)
+        items = as_items(inputs)
+        if not items:
+            raise DataError("no inputs: the list is empty")
+        if self.input_kind == "speech":
+            assert isinstance(self.first.input, SpeechInput)
+            fs = self.first.input.fs
+
+            def read(item: Any, place: str) -> np.ndarray:
+                return read_audio(item, fs) if isinstance(item, (str, Path)) else check_waveform(item, place)
+
+            return pad(collect(items, read), torch.float32, self.device)
+        vocab = self.first.ports[0].vocab
+        if self.input_kind != "tokens" or vocab is None:
+            raise DataError(
+                f"{self.names[0]} reads {self.input_kind}: give Marginals, or put an encoder module before it"
+            )
+        return pad(collect(items, lambda item, place: encode_text(item, vocab, place)), torch.long, self.device)
+
+    def marginals(self, inputs: Any, module: str | int = -1) -> Marginals:
+        """Distributions of one interface: of the last one, or of the module of this name or number.
+
+        Raises:
+            DataError: the chain has no interface there.
+        """
+        found, _, _ = self.encode(*self.batch(inputs))
+        if not found:
+            raise DataError(f"no interface in this chain ({', '.join(self.names)}): its modules pass hidden states")
+        names = list(found)
+        if isinstance(module, int):
+            module = names[module] if -len(names) <= module < len(names) else str(module)
+        if module not in found:
+            raise DataError(f"no interface behind {module!r}; there are {', '.join(found)}")
+        return found[module]
+
+    def generate(self, inputs: Any, **options: Any) -> list[list[Hypothesis]]:
+        """Beam search for each input; options are those of BeamOptions. Without a decoder module CTC alone searches.
+
+        Raises:
+            DataError: bad inputs, or a chain that writes hidden states.
+        """
+        batch = self.batch(inputs)
+        found, x, lengths = self.encode(*batch)
+        if isinstance(inputs, Marginals) and not found and isinstance(self.last, DecoderModule):
+            found = {"given": Marginals(*batch, inputs.interface)}  # CTC of what was given searches beside the decoder
+        return self.decode_encoded(found, x, lengths, BeamOptions(**options))
+
+    def decode_batch(
+        self,
+        x: torch.Tensor,
+        lengths: torch.Tensor,
+        options: BeamOptions,
+        more: Sequence[ScorerMaker] = (),
+        judge_all: bool = False,
+    ) -> tuple[list[list[Hypothesis]], dict[str, Marginals]]:
+        """Hypotheses of a padded batch, and the marginals met on the way; see ``search.chain_search``.
+
+        Raises:
+            DataError: the chain writes hidden states.
+            ConfigError: options that this chain cannot follow.
+        """
+        found, x, lengths = self.encode(x, lengths)
+        return self.decode_encoded(found, x, lengths, options, more, judge_all), found
+
+    def decode_encoded(
+        self,
+        found: dict[str, Marginals],
+        x: torch.Tensor,
+        lengths: torch.Tensor,
+        options: BeamOptions,
+        more: Sequence[ScorerMaker] = (),
+        judge_all: bool = False,
+    ) -> list[list[Hypothesis]]:
+        """Hypotheses from what ``encode`` gave; the rest is that of ``decode_batch``."""
+        last = list(found.values())[-1] if found else None
+        if isinstance(self.last, DecoderModule):
+            options = fill(self.last, last, options, self.search)
+            if not self._warned:
+                self._warned = warn_without_ctc(self.last, self.input_kind == "speech", options)
+            return search_decoder(self.last, x, lengths, last, options, self.search, more, judge_all)
+        if last is None:
+            raise DataError(f"{self.names[-1]} writes hidden states, no text; add the module that reads them")
+        return search_ctc(last, options, self.search, more)
+
+    def text(self, ids: list[int]) -> str:
+        """Ids of the last module's vocabulary to text."""
+        vocab = self.last.ports[1].vocab
+        if vocab is None:
+            raise DataError(f"{self.names[-1]} writes hidden states, no text")
+        return vocab.decode(ids)
+
+    def forward(self, inputs: Any, **options: Any) -> Any:
+        """Text for one input, a list of texts for a list; options are those of BeamOptions."""
+        texts = [self.text(best[0].ids) for best in self.generate(inputs, **options)]
+        return texts if is_list(inputs) or isinstance(inputs, Marginals) else texts[0]

@@ -1,1 +1,0 @@
-"""Looking at what modules say: pictures of interfaces."""

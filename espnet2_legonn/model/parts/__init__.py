@@ -1,0 +1,1 @@
+"""What a module reads: speech, tokens, and distributions by an ingestor."""

@@ -1,0 +1,228 @@
+"""Speech input: waveform to 40 ms steps (paper IV-A): log-mel, normalisation, SpecAugment, two conv blocks."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from espnet2_legonn.errors import DataError
+from espnet2_legonn.model.masks import valid_mask, zero_padding
+from espnet2_legonn.model.position import SinusoidalPositions
+
+
+class LogMel(nn.Module):
+    """Log-mel filter banks, 25 ms windows every 10 ms, no frame reaching beyond the item's own samples.
+
+    Args:
+        fs: sampling rate in Hz.
+        n_mels: number of filters.
+    """
+
+    def __init__(self, fs: int = 16000, n_mels: int = 80) -> None:
+        super().__init__()
+        from torchaudio.transforms import MelSpectrogram  # slow to import, needed for speech alone
+
+        self.window, self.hop = fs * 25 // 1000, fs * 10 // 1000
+        self.mel = MelSpectrogram(
+            fs,
+            n_fft=1 << (self.window - 1).bit_length(),
+            win_length=self.window,
+            hop_length=self.hop,
+            n_mels=n_mels,
+            center=False,
+        )
+
+    def frames(self, samples: torch.Tensor) -> torch.Tensor:
+        """Frames of waveforms of these lengths, (B,) -> (B,); too short ones are padded to one frame."""
+        return (torch.div(samples - self.mel.n_fft, self.hop, rounding_mode="floor") + 1).clamp(min=1)
+
+    def forward(self, waveform: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, samples) in -1 ... 1, (B,) -> (B, frames, n_mels), (B,)."""
+        with torch.no_grad(), torch.autocast(waveform.device.type, enabled=False):
+            waveform = zero_padding(waveform, lengths)  # a frame shorter than its window reads zeros
+            waveform = F.pad(waveform.float(), (0, max(0, self.mel.n_fft - waveform.shape[1])))
+            features = self.mel(waveform).clamp(min=1e-10).log().transpose(1, 2)
+        return features, self.frames(lengths)
+
+
+class Normalization(nn.Module):
+    """Mean and variance of each filter: of the utterance itself, or of the training data.
+
+    Args:
+        kind: ``utterance``, ``global`` or ``none``.
+        n_mels: number of filters.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, kind: str, n_mels: int) -> None:
+        super().__init__()
+        self.kind = kind
+        if kind == "global":
+            self.register_buffer("mean", torch.zeros(n_mels))
+            self.register_buffer("std", torch.ones(n_mels))
+
+    def load_stats(self, path: str | Path) -> None:
+        """Read ESPnet's ``feats_stats.npz`` (count, sum, sum_square) into the buffers.
+
+        Raises:
+            DataError: the file is missing, not of this number of filters, or not wanted.
+        """
+        if self.kind != "global":
+            raise DataError(f"{path}: statistics are for normalize: global, this module has {self.kind}")
+        try:
+            stats = np.load(path)
+            mean = stats["sum"] / stats["count"]
+            variance = stats["sum_square"] / stats["count"] - mean**2
+            if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
+                raise ValueError("not all of them are numbers")
+        except (OSError, LookupError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise DataError(f"{path}: not statistics of features ({reason}); stage 10 makes them") from None
+        if mean.shape != tuple(self.mean.shape):
+            raise DataError(f"{path}: statistics of {mean.size} filters, this module has {len(self.mean)}")
+        self.mean.copy_(torch.from_numpy(mean))
+        self.std.copy_(torch.from_numpy(np.sqrt(np.maximum(variance, 1e-10))))
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """(B, frames, n_mels) -> the same, padding zeroed."""
+        if self.kind == "global":
+            x = (x - self.mean) / self.std
+        elif self.kind == "utterance":
+            count = lengths[:, None, None]
+            x = zero_padding(x, lengths)
+            mean = x.sum(1, keepdim=True) / count
+            x = zero_padding(x - mean, lengths)
+            x = x / ((x**2).sum(1, keepdim=True) / count + 1e-5).sqrt()
+        return zero_padding(x, lengths)
+
+
+@dataclass(frozen=True)
+class MaskPolicy:
+    """SpecAugment without time warping (Park et al. 2019); the default is the Switchboard-strong policy.
+
+    Args:
+        freq_width, num_freq: widest frequency mask (filters) and number of masks.
+        time_width, num_time: widest time mask (frames) and number of masks.
+        time_share: a time mask is at most this share of the utterance.
+    """
+
+    freq_width: int = 27
+    num_freq: int = 2
+    time_width: int = 70
+    num_time: int = 2
+    time_share: float = 0.2
+
+
+class SpecAugment(nn.Module):
+    """Zero random bands of each utterance in training; the features are normalised, so zero is the mean."""
+
+    def __init__(self, policy: MaskPolicy) -> None:
+        super().__init__()
+        self.policy = policy
+
+    @staticmethod
+    def _bands(limit: torch.Tensor, widest: torch.Tensor, number: int, size: int) -> torch.Tensor:
+        """(B, size) True in ``number`` bands within ``limit``, each narrower than ``widest`` + 1."""
+        width = torch.floor(torch.rand(len(limit), number, device=limit.device) * (widest[:, None] + 1))
+        start = torch.floor(torch.rand_like(width) * (limit[:, None] - width + 1).clamp(min=1))
+        place = torch.arange(size, device=limit.device)
+        return ((place >= start[..., None]) & (place < (start + width)[..., None])).any(1)
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """(B, frames, n_mels) -> the same."""
+        if not self.training:
+            return x
+        policy, frames, filters = self.policy, x.shape[1], x.shape[2]
+        all_filters = torch.full_like(lengths, filters)
+        freq = self._bands(all_filters, all_filters.clamp(max=policy.freq_width), policy.num_freq, filters)
+        widest = (lengths * policy.time_share).long().clamp(max=policy.time_width)
+        time = self._bands(lengths, widest, policy.num_time, frames)
+        return x.masked_fill(time[:, :, None] | freq[:, None, :], 0.0)
+
+
+class ConvSubsampling(nn.Module):
+    """Two blocks of two 3x3 convolutions, ReLU and 2x2 max-pooling: a quarter of the frames.
+
+    The output of each convolution is masked, so an item does not depend on its padding. Weights begin as those of He et
+    al. for ReLU, the last layer's too, although no ReLU follows it: about half of what a ReLU lets through does not
+    vary in time, and what varies should be as large as an embedding (docs/initialisation.md).
+
+    Args:
+        n_mels: filters of the features.
+        size: width D of the output.
+        channels: maps of the two blocks, (64, 128) in the paper.
+    """
+
+    def __init__(self, n_mels: int, size: int, channels: tuple[int, int] = (64, 128)) -> None:
+        super().__init__()
+        widths = [1, channels[0], channels[0], channels[1], channels[1]]
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:]))
+        self.out = nn.Linear(channels[1] * ((n_mels + 3) // 4), size)
+        for layer in (*self.convs, self.out):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+
+    def steps(self, frames: torch.Tensor) -> torch.Tensor:
+        """ceil(ceil(frames / 2) / 2)."""
+        return (frames + 3) // 4
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, frames, n_mels), (B,) -> (B, T, D), (B,)."""
+        x = x.unsqueeze(1)
+        for i, conv in enumerate(self.convs):
+            mask = valid_mask(lengths, x.shape[2])[:, None, :, None]
+            x = torch.relu(conv(x)).masked_fill(~mask, 0.0)
+            if i % 2:
+                x = F.max_pool2d(x, 2, ceil_mode=True)
+                lengths = (lengths + 1) // 2
+        return self.out(x.transpose(1, 2).flatten(2)), lengths
+
+
+class SpeechInput(nn.Module):
+    """Waveform to model width.
+
+    Args:
+        features, normalization, conv: see the classes.
+        augment: SpecAugment or None.
+        dropout: on the sum of steps and positions.
+    """
+
+    def __init__(
+        self,
+        features: LogMel,
+        normalization: Normalization,
+        conv: ConvSubsampling,
+        augment: SpecAugment | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.features, self.normalization, self.augment, self.conv = features, normalization, augment, conv
+        self.positions = SinusoidalPositions(conv.out.out_features)
+        self.dropout = nn.Dropout(dropout)
+
+    @property
+    def fs(self) -> int:
+        """Sampling rate in Hz."""
+        return int(self.features.mel.sample_rate)
+
+    def steps(self, lengths: torch.Tensor) -> torch.Tensor:
+        """Steps T made of waveforms of these lengths."""
+        return self.conv.steps(self.features.frames(lengths))
+
+    def forward(self, waveform: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, samples), (B,) -> (B, T, D), (B,)."""
+        x, frames = self.features(waveform, lengths)
+        x = self.normalization(x, frames)
+        if self.augment is not None:
+            x = self.augment(x, frames)
+        x, steps = self.conv(x, frames)
+        return self.dropout(self.positions(x, self.conv.out.weight.dtype)), steps

@@ -1,0 +1,164 @@
+"""Pre-norm transformer stacks: encoder blocks (eq. 10-11) and blocks with cross-attention (eq. 13-16)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import nn
+
+from espnet2_legonn.model.attention import KVCache, MultiHeadAttention
+from espnet2_legonn.model.masks import key_mask
+
+
+@dataclass(frozen=True)
+class BlockSizes:
+    """Sizes of one transformer stack (paper IV-A, IV-B, Tables XII and XIII).
+
+    Args:
+        num_blocks: number of blocks.
+        size: width D.
+        heads: attention heads.
+        linear_units: inner width of the feed-forward layer.
+        dropout: on block inputs and outputs ("hidden").
+        attention_dropout: on attention weights.
+        activation_dropout: inside the feed-forward layer.
+    """
+
+    num_blocks: int
+    size: int
+    heads: int
+    linear_units: int
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    activation_dropout: float = 0.1
+
+
+class FeedForward(nn.Module):
+    """FFN(x) with ReLU (parameter names w_1, w_2 as in ESPnet)."""
+
+    def __init__(self, sizes: BlockSizes) -> None:
+        super().__init__()
+        self.w_1 = nn.Linear(sizes.size, sizes.linear_units)
+        self.w_2 = nn.Linear(sizes.linear_units, sizes.size)
+        self.dropout = nn.Dropout(sizes.activation_dropout)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., D) -> (..., D)."""
+        return self.w_2(self.dropout(torch.relu(self.w_1(x))))
+
+
+class EncoderBlock(nn.Module):
+    """Self-attention and feed-forward, LayerNorm before each (equations 10, 11)."""
+
+    def __init__(self, sizes: BlockSizes) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(sizes.size), nn.LayerNorm(sizes.size)
+        self.self_attn = MultiHeadAttention(sizes.size, sizes.heads, sizes.attention_dropout)
+        self.feed_forward = FeedForward(sizes)
+        self.dropout = nn.Dropout(sizes.dropout)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        y = self.norm1(x)
+        x = x + self.dropout(self.self_attn(y, y, mask))
+        return x + self.dropout(self.feed_forward(self.norm2(x)))
+
+
+class TransformerEncoder(nn.Module):
+    """Encoder blocks and a final LayerNorm; (B, T, D) -> (B, T, D)."""
+
+    def __init__(self, sizes: BlockSizes) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleList(EncoderBlock(sizes) for _ in range(sizes.num_blocks))
+        self.after_norm = nn.LayerNorm(sizes.size)
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """(B, T, D), (B,) -> (B, T, D)."""
+        mask = key_mask(lengths, x.shape[1])
+        for block in self.encoders:
+            x = block(x, mask)
+        return self.after_norm(x)
+
+
+class CrossBlock(nn.Module):
+    """Self-attention, cross-attention to a source, feed-forward (equations 13-16; also the decoder's block)."""
+
+    def __init__(self, sizes: BlockSizes) -> None:
+        super().__init__()
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(sizes.size) for _ in range(3))
+        self.self_attn = MultiHeadAttention(sizes.size, sizes.heads, sizes.attention_dropout)
+        self.src_attn = MultiHeadAttention(sizes.size, sizes.heads, sizes.attention_dropout)
+        self.feed_forward = FeedForward(sizes)
+        self.dropout = nn.Dropout(sizes.dropout)
+
+    def forward(
+        self,
+        y: torch.Tensor,
+        self_mask: torch.Tensor | None,
+        source: torch.Tensor,
+        source_mask: torch.Tensor | None,
+        causal: bool = False,
+    ) -> torch.Tensor:
+        """(B, Q, D) queries over themselves and (B, S, D) source -> (B, Q, D)."""
+        z = self.norm1(y)
+        y = y + self.dropout(self.self_attn(z, z, self_mask, causal))
+        y = y + self.dropout(self.src_attn(self.norm2(y), source, source_mask))
+        return y + self.dropout(self.feed_forward(self.norm3(y)))
+
+    def step(self, y: torch.Tensor, own: KVCache, source: KVCache, source_mask: torch.Tensor) -> torch.Tensor:
+        """One position (N, 1, D) after those in ``own``; ``source`` was filled by ``fill``. Evaluation only.
+
+        ``source`` holds B utterances and ``y`` N = B x beam hypotheses: the beam of an utterance becomes the
+        query axis of its cross-attention, so keys and values are stored and read once per utterance.
+        """
+        z = self.norm1(y)
+        y = y + self.self_attn.attend(z, *own.append(*self.self_attn.keys_values(z)))
+        assert source.keys is not None and source.values is not None
+        utterances = source.keys.shape[0]
+        query = self.norm2(y).view(utterances, -1, y.shape[-1])
+        y = y + self.src_attn.attend(query, source.keys, source.values, source_mask).view(y.shape)
+        return y + self.feed_forward(self.norm3(y))
+
+
+class CrossTransformer(nn.Module):
+    """Cross blocks and a final LayerNorm; reads (B, S, D) from (B, Q, D)."""
+
+    def __init__(self, sizes: BlockSizes) -> None:
+        super().__init__()
+        self.decoders = nn.ModuleList(CrossBlock(sizes) for _ in range(sizes.num_blocks))
+        self.after_norm = nn.LayerNorm(sizes.size)
+
+    def forward(
+        self,
+        y: torch.Tensor,
+        source: torch.Tensor,
+        source_lengths: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """With ``lengths`` the queries see each other (OLC); without, only what lies before (decoder).
+
+        The decoder needs no padding mask: padding is on the right, behind the causal mask.
+        """
+        source_mask = key_mask(source_lengths, source.shape[1])
+        self_mask = None if lengths is None else key_mask(lengths, y.shape[1])
+        for block in self.decoders:
+            y = block(y, self_mask, source, source_mask, causal=lengths is None)
+        return self.after_norm(y)
+
+    def _blocks(self) -> Iterable[CrossBlock]:
+        return cast(Iterable[CrossBlock], self.decoders)
+
+    def fill(self, source: torch.Tensor) -> list[KVCache]:
+        """Keys and values of the source for each block, computed once."""
+        return [KVCache(*block.src_attn.keys_values(source)) for block in self._blocks()]
+
+    def step(
+        self, y: torch.Tensor, own: list[KVCache], source: list[KVCache], source_mask: torch.Tensor
+    ) -> torch.Tensor:
+        """(N, 1, D) -> (N, 1, D); see CrossBlock.step."""
+        for block, mine, theirs in zip(self._blocks(), own, source):
+            y = block.step(y, mine, theirs, source_mask)
+        return self.after_norm(y)

@@ -1,1 +1,0 @@
-"""What a module is made of. Torch only; no ESPnet."""

@@ -1,0 +1,147 @@
+"""Chains to packs."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import SafetensorError
+
+from espnet2_legonn.errors import CheckpointError
+from espnet2_legonn.files.archive import sha256_of
+from espnet2_legonn.model.chain import Chain
+from espnet2_legonn.model.description import ModuleConfig, SpeechConfig
+from espnet2_legonn.model.interface import SearchChoice
+from espnet2_legonn.model.module import Module, consumed, produced
+from espnet2_legonn.packs import store
+from espnet2_legonn.packs.card import (
+    CARD,
+    About,
+    Card,
+    FileEntry,
+    ModuleCard,
+    PortCard,
+    Provenance,
+    VocabCard,
+    content_digest,
+    dump,
+    read_card,
+)
+from espnet2_legonn.packs.files import list_files, replacing
+from espnet2_legonn.packs.transfer import DISK_FULL
+from espnet2_legonn.scoring.tables import write_atomic
+
+
+def write(chain: Chain, folder: str | Path, about: Mapping[str, Any] | None = None) -> Path:
+    """Write a pack; the folder appears whole or not at all.
+
+    Args:
+        chain: one module or several.
+        folder: is replaced if it holds a pack and nothing else.
+        about: ``name`` (default: the folder's), fields of About, ``metrics``, ``provenance``, ``module_parents``
+            (by module name), and ``extra``: more files to take along, by name.
+
+    Raises:
+        FileExistsError: the folder exists and holds something else than a pack.
+        CheckpointError: the disk is full.
+    """
+    folder, about = Path(folder), dict(about or {})
+    extra: Mapping[str, Path] = about.pop("extra", {})
+    try:
+        with replacing(folder) as temporary:
+            store.write(chain, temporary)
+            for name, source in extra.items():
+                shutil.copyfile(source, temporary / name)
+            card = describe(chain, {"name": folder.name, **about}, list_files(temporary))
+            (temporary / CARD).write_text(dump(card), encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno not in DISK_FULL:
+            raise
+        remedy = "is the disk full? free some and try again, what was there before is kept"
+        raise CheckpointError(f"{folder}: cannot be written ({error}); {remedy}") from None
+    return folder
+
+
+def keep_search(folder: Path, choice: SearchChoice, model: str | Path | None = None) -> Path:
+    """Keep tuned weights where the chain will find them: in a pack's card, or beside an experiment's config.
+
+    Args:
+        model: which of an experiment's weights were searched (None: the best it has).
+
+    Returns:
+        the file that holds them.
+    """
+    if (folder / CARD).is_file():
+        card = dataclasses.replace(read_card(folder), search=choice)
+        write_atomic(folder / CARD, dump(card))
+        return folder / CARD
+    path = folder / store.SEARCH
+    choice = dataclasses.replace(choice, weights=sha256_of(store.find_weights(folder, model)))
+    write_atomic(path, yaml.safe_dump(dataclasses.asdict(choice), sort_keys=False))
+    return path
+
+
+def describe(chain: Chain, about: Mapping[str, Any], files: dict[str, FileEntry]) -> Card:
+    """The card of a chain."""
+    parents = about.get("module_parents", {})
+    modules = []
+    for config, module in zip(chain.configs, chain):
+        reads, writes = _ports(config, module)
+        body = f"{config.body.type} {config.body.num_blocks} x {config.body.size}"
+        parameters = sum(p.numel() for p in module.parameters())
+        modules.append(ModuleCard(config.name, reads, writes, parameters, body, parents.get(config.name)))
+    vocabs = {
+        name: VocabCard(
+            sha256=v.sha256,
+            size=len(v),
+            unit=v.unit,
+            tokens=f"{name}.tokens.txt",
+            blank_id=v.blank_id,
+            bpemodel=f"{name}.bpe.model" if v.bpemodel else None,
+            language=v.language,
+            normalization=v.normalization,
+        )
+        for name, v in chain.vocabs.items()
+    }
+    told = {f.name: about[f.name] for f in dataclasses.fields(About) if f.name in about}
+    spoken = sorted({v.language for v in chain.vocabs.values() if v.language})
+    return Card(
+        name=about["name"],
+        modules=modules,
+        vocabs=vocabs,
+        files=files,
+        content_sha256=content_digest(files),
+        about=About(**{"language": spoken or None, **told}),
+        metrics=list(about.get("metrics", [])),
+        provenance=about.get("provenance") or Provenance(),
+        search=chain.search,
+    )
+
+
+def _ports(config: ModuleConfig, module: Module) -> tuple[PortCard, PortCard]:
+    # By the description: of two vocabularies that fit without being equal, a composition keeps the writer's alone.
+    names = (getattr(config.input, "vocab", None), getattr(config.target, "vocab", None))
+    sides = []
+    for port, name, contract in zip(module.ports, names, (consumed(module), produced(module))):
+        card = PortCard(port.kind, name if port.vocab else None, port.size)
+        if contract is not None:
+            ratio = contract.slots_per_token
+            card.slots_per_token = None if ratio is None else round(ratio, 4)
+            card.longest = contract.longest
+        sides.append(card)
+    reads, writes = sides
+    _describe_input(config.input, reads)
+    if writes.kind == "marginals":
+        writes.grounded = config.output.ctc_weight > 0
+    return reads, writes
+
+
+def _describe_input(config: Any, reads: PortCard) -> None:
+    if isinstance(config, SpeechConfig):
+        reads.fs, reads.n_mels, reads.normalize = config.fs, config.n_mels, config.normalize
+    elif reads.kind == "marginals":
+        reads.ingestor, reads.k, reads.collapse = config.type, getattr(config, "k", None), config.collapse

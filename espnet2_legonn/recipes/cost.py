@@ -1,0 +1,299 @@
+"""What training a configuration costs, from the configuration alone: parameters, updates, memory a card, hours.
+
+Memory counts what PyTorch keeps for the backward pass, layer by layer (`tests/recipes/test_cost.py` compares it with
+what PyTorch really keeps); time counts 6 operations for each weight and position. Both are estimates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from espnet2_legonn.model.description import (
+    BeamConvConfig,
+    BodyConfig,
+    ChainConfig,
+    ModuleConfig,
+    OutputConfig,
+    SpeechConfig,
+    TokensConfig,
+    WEmbConfig,
+    parse_ratio,
+)
+from espnet2_legonn.recipes.lengths import Lengths
+
+GB = 1e9
+CONTEXT = 0.7e9  # what CUDA and its libraries take before the first tensor
+ALLOCATOR = 1.08  # blocks that the allocator holds and nobody uses
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Bytes of a value that a matrix product reads, and whether dropout keeps its mask."""
+
+    narrow: int
+    dropout: bool
+
+    @property
+    def copies(self) -> int:
+        """Casts of one float32 value to the narrow type: each reader of a LayerNorm makes its own."""
+        return int(self.narrow < 4)
+
+
+@dataclass
+class Layer:
+    """One part of a module.
+
+    Args:
+        name: module and part.
+        parameters: all of them, biases and norms too.
+        work: weights x positions of an item, of its matrix products.
+        kept: bytes of an item that wait for the backward pass.
+        passing: bytes of an item that exist only when its backward pass begins.
+    """
+
+    name: str
+    parameters: int
+    work: float = 0.0
+    kept: float = 0.0
+    passing: float = 0.0
+
+
+def _linear(a: int, b: int) -> int:
+    return a * b + b
+
+
+def encoder_stack(name: str, body: BodyConfig, blocks: int, steps: float, precision: Precision) -> Layer:
+    """Self-attention blocks and the norm behind them, over ``steps`` positions."""
+    d, f, p = body.size, body.linear_units, precision
+    parameters = blocks * (4 * _linear(d, d) + _linear(d, f) + _linear(f, d) + 4 * d) + 2 * d
+    kept = blocks * steps * (_self_attention(d, p) + _feed_forward(d, f, p)) + 4 * d * steps
+    return Layer(name, parameters, blocks * steps * (4 * d * d + 2 * d * f), kept)
+
+
+def cross_stack(name: str, body: BodyConfig, blocks: int, steps: float, source: float, precision: Precision) -> Layer:
+    """Blocks with cross-attention from ``steps`` positions to ``source`` positions, and the norm behind them."""
+    d, f, p = body.size, body.linear_units, precision
+    parameters = blocks * (8 * _linear(d, d) + _linear(d, f) + _linear(f, d) + 6 * d) + 2 * d
+    work = blocks * (steps * (6 * d * d + 2 * d * f) + source * 2 * d * d)
+    # Queries: norm, its cast, query, answer, mask. Source: a cast for keys and one for values, and both.
+    queries = 4 * d + (p.narrow * d if p.copies else 4 * d) + 2 * p.narrow * d + p.dropout * d
+    read = 2 * p.copies * p.narrow * d + 2 * p.narrow * d
+    kept = blocks * (steps * (_self_attention(d, p) + queries + _feed_forward(d, f, p)) + source * read) + 4 * d * steps
+    return Layer(name, parameters, work, kept)
+
+
+def _self_attention(d: int, p: Precision) -> int:
+    """Bytes a position: input of the norm; its output as three casts (or once); query, key, value, answer; mask."""
+    read = 3 * p.narrow * d if p.copies else 4 * d
+    return 4 * d + read + 4 * p.narrow * d + p.dropout * d
+
+
+def _feed_forward(d: int, f: int, p: Precision) -> int:
+    """Bytes a position: input of the norm, its output; ReLU's output, and after dropout with its mask; mask."""
+    return 4 * d + (p.narrow * d if p.copies else 4 * d) + p.narrow * f + p.dropout * (f + p.narrow * f + d)
+
+
+def speech_input(name: str, spec: SpeechConfig, size: int, samples: float, precision: Precision) -> Layer:
+    """Two convolution blocks; frames come every 10 ms, steps every 40."""
+    (a, b), mels, n = spec.channels, spec.n_mels, precision.narrow
+    frames = samples / (spec.fs * 10 // 1000)
+    outer, inner = mels, -(-mels // 2) / 2  # filters of the first block, and of the second for each frame of the first
+    folded = b * (-(-mels // 4))
+    parameters = 9 * (a + a * a + a * b + b * b) + 2 * a + 2 * b + _linear(folded, size)
+    work = frames * 9 * (outer * (a + a * a) + inner * (a * b + b * b)) + frames / 4 * folded * size
+    # Each convolution keeps its ReLU and its masked output; a pooling its places (8 bytes) and its output.
+    first = outer * n + 4 * n * a * outer + (8 + n) * a * outer / 4
+    second = 4 * n * b * inner + (8 + n) * b * inner / 4
+    return Layer(name, parameters, work, frames * (first + second) + frames / 4 * precision.dropout * size)
+
+
+def interface(name: str, size: int, vocab: int, slots: float, precision: Precision) -> Layer:
+    """The projection to a vocabulary, its log-softmax in float32, and the CTC loss."""
+    kept = slots * (4 * vocab + precision.copies * precision.narrow * size)
+    return Layer(name, _linear(size, vocab), slots * size * vocab, kept, slots * 8 * vocab)
+
+
+def ingestor(name: str, module: ModuleConfig, vocab: int, slots: float, precision: Precision, tied: bool) -> Layer:
+    """WEmb or BeamConv with its blocks."""
+    spec, size, n = module.input, module.body.size, precision.narrow
+    stack = encoder_stack(name, module.body, spec.num_blocks, slots, precision)
+    if isinstance(spec, BeamConvConfig):
+        width = spec.k * spec.embed_size
+        stack.parameters += vocab * spec.embed_size + width * spec.receptive_field * size
+        stack.work += slots * width * spec.receptive_field * size
+        stack.kept += slots * (8 * spec.k + n * width)
+    else:
+        stack.parameters += 0 if tied else vocab * size * spec.receptive_field
+        stack.work += slots * vocab * size * spec.receptive_field
+        stack.kept += slots * vocab * (4 + n)
+    stack.kept += slots * precision.dropout * size
+    return stack
+
+
+@dataclass(frozen=True)
+class ChainCost:
+    """Layers of a chain by module, for one item."""
+
+    modules: Mapping[str, list[Layer]]
+    trained: Mapping[str, bool]
+
+    @property
+    def parameters(self) -> int:
+        """All of them, frozen ones too."""
+        return sum(layer.parameters for layers in self.modules.values() for layer in layers)
+
+    @property
+    def trainable(self) -> int:
+        """Parameters of the modules that are not frozen."""
+        return sum(x.parameters for name, layers in self.modules.items() if self.trained[name] for x in layers)
+
+    @property
+    def operations(self) -> float:
+        """Floating-point operations of an item, forward and backward: 6 for a weight and position.
+
+        A frozen module has no gradients of weights (4); before the first trained one nothing goes backward (2).
+        """
+        total, begun = 0.0, False
+        for name, layers in self.modules.items():
+            begun = begun or self.trained[name]
+            factor = 6 if self.trained[name] else 4 if begun else 2
+            total += factor * sum(layer.work for layer in layers)
+        return total
+
+    @property
+    def bytes_per_item(self) -> float:
+        """What an item takes when the backward pass begins."""
+        kept, begun = 0.0, False
+        for name, layers in self.modules.items():
+            begun = begun or self.trained[name]
+            kept += sum(layer.kept for layer in layers) if begun else 0.0
+        last = list(self.modules.values())[-1]
+        return ALLOCATOR * (kept + max(layer.passing for layer in last))
+
+
+def chain_cost(config: ChainConfig, sizes: Mapping[str, int], lengths: Lengths, amp: bool) -> ChainCost:
+    """Layers of a described chain.
+
+    Args:
+        sizes: tokens of each vocabulary.
+        lengths: mean lengths of the training set.
+        amp: half precision in matrix products.
+    """
+    modules: dict[str, list[Layer]] = {}
+    trained: dict[str, bool] = {}
+    steps = lengths.input
+    for module in config.modules:
+        precision = Precision(2 if amp else 4, module.body.dropout > 0)
+        layers, steps = _input_layers(config, module, sizes, steps, precision)
+        if module.decodes:
+            layers += _decoder_layers(module, sizes, steps, lengths, precision)
+        else:
+            encoder, steps = _encoder_layers(module, sizes, steps, lengths, precision)
+            layers += encoder
+        modules[module.name], trained[module.name] = layers, "" not in module.frozen
+    return ChainCost(modules, trained)
+
+
+def _input_layers(
+    config: ChainConfig, module: ModuleConfig, sizes: Mapping[str, int], steps: float, precision: Precision
+) -> tuple[list[Layer], float]:
+    """Input of a module, and the steps it makes of ``steps`` samples, ids or slots."""
+    spec, size, name = module.input, module.body.size, f"{module.name}.input"
+    if isinstance(spec, SpeechConfig):
+        return [speech_input(name, spec, size, steps, precision)], steps / (spec.fs * 40 // 1000)
+    if isinstance(spec, TokensConfig):
+        kept = (steps + 1) * (8 + precision.dropout * size)
+        return [Layer(name, sizes[spec.vocab] * size, kept=kept)], steps + 1
+    if not isinstance(spec, WEmbConfig | BeamConvConfig):
+        return [], steps
+    out = module.output
+    tied = (
+        isinstance(spec, WEmbConfig)
+        and module.decodes
+        and isinstance(out, OutputConfig)
+        and out.tie
+        and spec.receptive_field == 1
+        and config.vocabs[spec.vocab] == config.vocabs[out.vocab]
+    )
+    return [ingestor(name, module, sizes[spec.vocab], steps, precision, tied)], steps
+
+
+def _encoder_layers(
+    module: ModuleConfig, sizes: Mapping[str, int], steps: float, lengths: Lengths, precision: Precision
+) -> tuple[list[Layer], float]:
+    body, control, target = module.body, module.length_control, module.target
+    layers = [encoder_stack(f"{module.name}.body", body, body.num_blocks, steps, precision)]
+    if control is not None:
+        if control.ratio is not None:
+            slots = steps * float(parse_ratio(control.ratio))
+        else:
+            slots = (control.slots_per_token or 1.0) * lengths.of(target.vocab if target else "")
+        slots = min(slots, control.max_length)
+        layer = cross_stack(f"{module.name}.length_control", body, control.num_blocks, slots, steps, precision)
+        layer.parameters += control.max_length * body.size
+        layers.append(layer)
+        steps = slots
+    if target is not None:
+        layers.append(interface(f"{module.name}.interface", body.size, sizes[target.vocab], steps, precision))
+    return layers, steps
+
+
+def _decoder_layers(
+    module: ModuleConfig, sizes: Mapping[str, int], steps: float, lengths: Lengths, precision: Precision
+) -> list[Layer]:
+    body, out = module.body, module.output
+    vocab, tokens = sizes[out.vocab], lengths.of(out.vocab) + 1
+    stack = cross_stack(f"{module.name}.body", body, body.num_blocks, tokens, steps, precision)
+    stack.kept += tokens * (8 + precision.dropout * body.size)
+    kept = tokens * (4 * vocab + precision.copies * precision.narrow * body.size)
+    passing = tokens * (12 + precision.copies * precision.narrow) * vocab
+    tables = vocab * body.size * (1 if out.tie else 2)
+    return [stack, Layer(f"{module.name}.output", tables, tokens * body.size * vocab, kept, passing)]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A training: see the fields; memory in bytes."""
+
+    parameters: int
+    items_per_update: float
+    updates: int
+    passes: float
+    items_per_card: float
+    fixed: float
+    per_item: float
+    gpu_hours: float
+
+    @property
+    def memory(self) -> float:
+        """Bytes of a card: what does not depend on the batch, and its share of a batch."""
+        return self.fixed + self.per_item * self.items_per_card
+
+
+def training_cost(
+    config: ChainConfig,
+    options: Mapping[str, Any],
+    sizes: Mapping[str, int],
+    lengths: Lengths,
+    gpus: int,
+    tflops: float,
+) -> Cost:
+    """What the training options of a configuration make of its chain.
+
+    Args:
+        options: the configuration's other keys; ``batch_bins`` is of all cards together, as in ESPnet.
+        tflops: 10^12 operations that a card does in a second.
+    """
+    amp = options.get("amp_dtype", "none") != "none"
+    chain = chain_cost(config, sizes, lengths, amp)
+    accum = int(options.get("accum_grad") or 1)
+    items = lengths.items_per_batch(options)
+    iterations = options.get("num_iters_per_epoch") or max(1, round(lengths.items / items))
+    updates = int(options.get("max_epoch", 40)) * int(iterations) // accum
+    # Weights; gradients and Adam's two moments; DDP's buckets; narrow copies of the weights.
+    fixed = 4 * chain.parameters + (12 + 4 * (gpus > 1)) * chain.trainable + 2 * amp * chain.parameters + CONTEXT
+    hours = chain.operations * items * accum * updates / (tflops * 1e12) / 3600
+    passes = items * accum * updates / lengths.items
+    return Cost(chain.parameters, items * accum, updates, passes, items / gpus, fixed, chain.bytes_per_item, hours)

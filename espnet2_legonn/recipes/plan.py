@@ -1,0 +1,377 @@
+"""A plan: experiments that build on each other, run over a few processes, and the tables they fill.
+
+``conf/plan.yaml`` of a recipe names modules once, then experiments as lists of them (to train) or as plugs (nothing to
+train). What is done is not done again; a changed description is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from espnet2_legonn.errors import ConfigError
+from espnet2_legonn.files.schema import Reader, nearest, read_yaml
+from espnet2_legonn.model.description import VocabConfig, override, parse, read_module
+from espnet2_legonn.model.freeze import InitConfig, check_parts, source_of
+from espnet2_legonn.scoring.metrics import METRICS
+
+PAPER = "decode"  # the search that every experiment is decoded with unless it says otherwise
+
+
+@dataclass
+class SearchPlan:
+    """One way to decode, by name; its results lie in ``exp/legonn_<experiment>/<name>``.
+
+    Args:
+        tune: choose ctc_weight and length_penalty on the experiment's ``valid``, where they are not given.
+        ngram: name of one of the plan's n-gram models.
+        ngram_weight: of it; tuned where ``tune`` is true and it is not given.
+        others: as in BeamOptions.
+    """
+
+    beam_size: int = 5
+    length_penalty: float | None = None
+    maxlenratio: float = 0.0
+    ctc_weight: float | None = None
+    temperature: float = 1.0
+    tune: bool = False
+    ngram: str | None = None
+    ngram_weight: float | None = None
+
+
+@dataclass
+class NgramPlan:
+    """An n-gram model of some data sets' ``text``, over the tokens of a vocabulary."""
+
+    vocab: str
+    sets: list[str]
+    order: int = 4
+
+
+@dataclass
+class Experiment:
+    """One row of work.
+
+    Args:
+        name: folder ``exp/legonn_<name>``.
+        modules: keys of the plan's ``modules``, in order; empty for a plug.
+        plug: ``experiment#module`` parts of a chain that is only put together.
+        init: module name to ``experiment#module`` it starts from, or to a mapping as in a training config.
+        train, valid: data sets under dump/raw; a plug needs ``valid`` only to tune its search.
+        tests: data sets decoded and scored.
+        metrics: of the final output and of interfaces in words; the first one is tuned for.
+        options: training options that differ from the plan's ``training``.
+        change: changes of module descriptions, by module name.
+        searches: names of the plan's ``searches``.
+    """
+
+    name: str
+    modules: list[str] = field(default_factory=list)
+    plug: list[str] = field(default_factory=list)
+    init: dict[str, Any] = field(default_factory=dict)
+    train: str = ""
+    valid: str = ""
+    tests: list[str] = field(default_factory=list)
+    metrics: list[str] = field(default_factory=lambda: ["bleu"])
+    options: dict[str, Any] = field(default_factory=dict)
+    change: dict[str, Any] = field(default_factory=dict)
+    searches: list[str] = field(default_factory=lambda: [PAPER])
+
+    @property
+    def needs(self) -> set[str]:
+        """Experiments that must be done before."""
+        return {part.partition("#")[0] for part in (*self.plug, *map(source_of, self.init.values()))}
+
+
+@dataclass
+class Cell:
+    """A score: of an experiment, decoded by one of its searches; or of one of its interfaces.
+
+    ``more``: its experiment takes long, so it is run when all tables are asked for; until then the cell says so.
+    """
+
+    exp: str
+    search: str = PAPER
+    interface: str = ""
+    more: bool = False
+
+
+@dataclass
+class Row:
+    """A row of a table: one cell for each column, null for none; ``baseline``: it must have learned."""
+
+    label: str
+    cells: list[Cell | None]
+    baseline: bool = False
+
+
+@dataclass
+class Column:
+    """What the scores below it are of."""
+
+    title: str
+    metric: str
+    set: str
+
+
+@dataclass
+class Table:
+    """A table of the report.
+
+    Args:
+        unlearned: show the table although a baseline did not learn; it is marked.
+        more: not among the first ones: made when all tables are asked for.
+        study: of the rows that are repeated over seeds.
+    """
+
+    title: str
+    columns: list[Column]
+    rows: list[Row]
+    unlearned: bool = False
+    more: bool = False
+    study: bool = False
+
+    @property
+    def needs(self) -> set[str]:
+        """Experiments that must be done before it is shown."""
+        return {cell.exp for _, _, cell in self.cells() if not cell.more}
+
+    def cells(self) -> Iterator[tuple[Row, Column, Cell]]:
+        """All cells that hold a score."""
+        for row in self.rows:
+            for column, cell in zip(self.columns, row.cells):
+                if cell is not None:
+                    yield row, column, cell
+
+
+@dataclass
+class Plan:
+    """A whole plan; ``fingerprint`` of an experiment changes with anything it depends on."""
+
+    vocabs: dict[str, Any]
+    modules: dict[str, Any]
+    experiments: list[Experiment]
+    training: dict[str, Any] = field(default_factory=dict)
+    searches: dict[str, SearchPlan] = field(default_factory=lambda: {PAPER: SearchPlan(ctc_weight=0.0)})
+    ngrams: dict[str, NgramPlan] = field(default_factory=dict)
+    average_window: int = 0
+    tables: list[Table] = field(default_factory=list)
+
+    @property
+    def by_name(self) -> dict[str, Experiment]:
+        return {experiment.name: experiment for experiment in self.experiments}
+
+    def chain(self, experiment: Experiment, exp_dir: Path) -> dict[str, Any]:
+        """The training config of an experiment."""
+        modules = []
+        for key in experiment.modules:
+            module = json.loads(json.dumps(self.modules[key]))
+            init = experiment.init.get(module["name"])
+            if init:
+                donor, _, part = source_of(init).partition("#")
+                source = f"{folder(exp_dir, donor)}#{part}" if part else str(folder(exp_dir, donor))
+                module["init"] = {**init, "from": source} if isinstance(init, dict) else source
+            modules.append(module)
+        sides = [side for m in modules for side in (m["input"], m["output"], m["output"].get("ctc") or {})]
+        used = {side.get("vocab") for side in sides}
+        vocabs = {name: vocab for name, vocab in self.vocabs.items() if name in used}
+        config = {"vocabs": vocabs, "modules": modules, **self.training, **experiment.options}
+        return {**config, "modules_conf": experiment.change} if experiment.change else config
+
+    def made(self, experiment: Experiment) -> str:
+        """Digest of what an experiment's weights depend on: itself and all before it."""
+        own = {
+            "experiment": {k: v for k, v in asdict(experiment).items() if k not in ("tests", "metrics", "searches")},
+            "chain": self.chain(experiment, Path()) if experiment.modules else {},
+            "window": self.average_window,
+            "before": sorted(self.made(self.by_name[n]) for n in experiment.needs),
+        }
+        return _digest(own)
+
+    def fingerprint(self, experiment: Experiment) -> str:
+        """Digest of the weights, and of how they are decoded and scored."""
+        searches = {name: asdict(self.searches[name]) for name in experiment.searches}
+        ngrams = {name: asdict(model) for name, model in self.ngrams.items()}
+        return _digest([self.made(experiment), experiment.tests, experiment.metrics, searches, ngrams])
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def folder(exp_dir: Path, name: str) -> Path:
+    """Where an experiment lives."""
+    return exp_dir / f"legonn_{name}"
+
+
+def load_plan(path: Path, only: list[str] | None = None, tables: str = "first", seed: int | None = None) -> Plan:
+    """Read and check a plan.
+
+    Args:
+        only: run these experiments and what they need.
+        tables: ``first`` (those not marked ``more``), ``all``, or ``study``; with the experiments that they need.
+        seed: in place of the plan's.
+
+    Raises:
+        ConfigError: everything that is wrong with it.
+    """
+    reader = Reader()
+    data = read_yaml(path)
+    data = _with_short_forms(data) if isinstance(data, dict) else data
+    plan = reader.build(Plan, data, str(path))
+    _read_parts(reader, data, str(path))
+    if reader.faults:
+        raise ConfigError(reader.faults)
+    faults = [f"{path}: {fault}" for fault in _faults(plan)]
+    if faults:
+        raise ConfigError(faults)
+    if seed is not None:
+        plan.training["seed"] = seed
+    if tables != "all":
+        kept = [table for table in plan.tables if (table.study if tables == "study" else not table.more)]
+        plan = dataclasses.replace(plan, tables=kept)
+        only = only or [exp for table in kept for exp in table.needs]
+    if only:
+        wanted = _with_needs(only, plan.by_name, path)
+        plan = dataclasses.replace(plan, experiments=[e for e in plan.experiments if e.name in wanted])
+    return plan
+
+
+def _read_parts(reader: Reader, data: Any, path: str) -> None:
+    """Faults of vocabularies and modules, by the schema of training configs: before hours of work, not within."""
+    vocabs, modules = (data.get(key) if isinstance(data, dict) else None for key in ("vocabs", "modules"))
+    for name, vocab in (vocabs.items() if isinstance(vocabs, dict) else ()):
+        reader.build(VocabConfig, vocab, f"{path}.vocabs.{name}")
+    for key, module in (modules.items() if isinstance(modules, dict) else ()):
+        inner = Reader()
+        read_module(inner, module, "")
+        reader.faults += [f"{path}.modules.{key}: {fault.removeprefix(': ')}" for fault in inner.faults]
+
+
+def _with_short_forms(data: dict[str, Any]) -> dict[str, Any]:
+    """``search`` of older plans, and tables with one column whose rows are cells themselves."""
+    data = dict(data)
+    given, named = data.get("search"), data.get("searches") or {}
+    if isinstance(given, dict) and isinstance(named, dict):
+        data["searches"] = {PAPER: {"ctc_weight": 0.0, **data.pop("search")}, **named}
+    tables = data.get("tables") or []
+    data["tables"] = [_long_table(table) for table in tables] if isinstance(tables, list) else tables
+    return data
+
+
+def _long_table(table: Any) -> Any:
+    if not isinstance(table, dict) or "columns" in table or not {"metric", "set"} <= table.keys():
+        return table
+    metric = str(table["metric"])
+    unit = (
+        f"{metric.upper()} (higher is better)" if metric.startswith("bleu") else f"% {metric.upper()} (lower is better)"
+    )
+    rows, given = [], table.get("rows") or []
+    for row in given if isinstance(given, list) else [given]:
+        if isinstance(row, dict) and "cells" not in row:
+            cell = {key: row[key] for key in ("exp", "search", "interface", "more") if key in row}
+            row = {**{k: v for k, v in row.items() if k not in cell}, "cells": [cell]}
+        rows.append(row)
+    kept = {k: v for k, v in table.items() if k not in ("metric", "set")}
+    return {**kept, "columns": [{"title": unit, "metric": metric, "set": table["set"]}], "rows": rows}
+
+
+def _faults(plan: Plan) -> list[str]:
+    faults: list[str] = []
+    names = plan.by_name
+    if len(names) < len(plan.experiments):
+        faults.append("experiments: two have the same name")
+    for experiment in plan.experiments:
+        where = f"experiment {experiment.name}"
+        if bool(experiment.modules) == bool(experiment.plug):
+            faults.append(f"{where}: give modules (to train) or plug (to put together)")
+        if experiment.modules and not (experiment.train and experiment.valid):
+            faults.append(f"{where}: training needs train and valid")
+        for name in experiment.metrics:
+            if name not in METRICS:
+                faults.append(f"{where}: no metric {name!r}{nearest(name, METRICS)}")
+        for key in experiment.modules:
+            if key not in plan.modules:
+                faults.append(f"{where}: no module {key!r}{nearest(key, plan.modules)}")
+        for key in experiment.searches:
+            if key not in plan.searches:
+                faults.append(f"{where}: no search {key!r}{nearest(key, plan.searches)}")
+            elif plan.searches[key].tune and not experiment.valid:
+                faults.append(f"{where}: search {key} is tuned, so it needs valid")
+        inits = _init_faults(where, experiment, plan.modules)
+        faults += inits
+        if not inits and experiment.modules and set(experiment.modules) <= set(plan.modules):
+            faults += _chain_faults(where, plan, experiment)
+        for need in experiment.needs - set(names) - {""}:
+            faults.append(f"{where}: no experiment {need!r}{nearest(need, names)}")
+    for name, search in plan.searches.items():
+        if search.ngram is not None and search.ngram not in plan.ngrams:
+            faults.append(f"searches.{name}: no n-gram model {search.ngram!r}{nearest(search.ngram, plan.ngrams)}")
+    for name, ngram in plan.ngrams.items():
+        if ngram.vocab not in plan.vocabs:
+            faults.append(f"ngrams.{name}: no vocabulary {ngram.vocab!r}{nearest(ngram.vocab, plan.vocabs)}")
+    for table in plan.tables:
+        faults += _table_faults(table, names)
+    return faults
+
+
+def _chain_faults(where: str, plan: Plan, experiment: Experiment) -> list[str]:
+    """What training would say of the chain: modules that do not follow each other, vocabularies that are not there."""
+    chain = plan.chain(experiment, Path())
+    try:
+        parse(override({key: chain[key] for key in ("vocabs", "modules")}, experiment.change))
+    except ConfigError as error:
+        return [f"{where}: {fault}" for fault in error.faults]
+    return []
+
+
+def _table_faults(table: Table, names: dict[str, Experiment]) -> list[str]:
+    where, faults = f"table {table.title!r}", []
+    for row in table.rows:
+        if len(row.cells) != len(table.columns):
+            faults.append(f"{where}: row {row.label!r} has {len(row.cells)} cells for {len(table.columns)} columns")
+    for column in table.columns:
+        if column.metric not in METRICS:
+            faults.append(f"{where}: no metric {column.metric!r}{nearest(column.metric, METRICS)}")
+    for _, column, cell in table.cells():
+        if cell.exp not in names:
+            faults.append(f"{where}: no experiment {cell.exp!r}{nearest(cell.exp, names)}")
+        elif cell.search not in names[cell.exp].searches:
+            faults.append(f"{where}: experiment {cell.exp} is not decoded by search {cell.search!r}")
+        elif column.set not in names[cell.exp].tests:
+            faults.append(f"{where}: experiment {cell.exp} is not tested on {column.set}")
+    return faults
+
+
+def _init_faults(where: str, experiment: Experiment, modules: dict[str, Any]) -> list[str]:
+    faults: list[str] = []
+    chosen = {modules[key]["name"]: modules[key] for key in experiment.modules if key in modules}
+    for name, init in experiment.init.items():
+        if name not in chosen:
+            faults.append(f"{where}: init: no module {name!r}{nearest(name, chosen)}")
+            continue
+        reader = Reader()
+        read = reader.coerce(str | InitConfig, init, f"{name}.init")
+        if not reader.faults:
+            decodes = chosen[name]["body"].get("type") == "transformer_decoder"
+            reader.faults += check_parts(name, decodes, read, False)
+        faults += [f"{where}: {fault}" for fault in reader.faults]
+    return faults
+
+
+def _with_needs(names: list[str], experiments: dict[str, Experiment], path: Path) -> set[str]:
+    wanted: set[str] = set()
+    queue = list(names)
+    while queue:
+        name = queue.pop()
+        if name not in experiments:
+            raise ConfigError(f"{path}: no experiment {name!r}{nearest(name, experiments)}")
+        if name not in wanted:
+            wanted.add(name)
+            queue += experiments[name].needs
+    return wanted

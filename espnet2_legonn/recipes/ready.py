@@ -1,0 +1,77 @@
+"""Before a stage begins: are its data directories valid, is the audio what the model takes, do vocabularies fit?"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from pathlib import Path
+
+from espnet2_legonn.data.audio import seconds
+from espnet2_legonn.data.checks import Wanted
+from espnet2_legonn.data.datadir import DataDir
+from espnet2_legonn.data.vocab import Coverage, measure
+from espnet2_legonn.errors import DataError
+from espnet2_legonn.inference.decode import KINDS
+from espnet2_legonn.model.build import load_vocab
+from espnet2_legonn.model.description import ChainConfig, SpeechConfig, TokensConfig
+
+
+def target_files(config: ChainConfig) -> dict[str, str]:
+    """Text table of each vocabulary that the chain is trained to say: words, or phonemes."""
+    vocabs = {m.output.vocab for m in config.modules if hasattr(m.output, "vocab")}
+    return {name: "text_phn" if config.vocabs[name].unit == "phn" else "text" for name in vocabs}
+
+
+def require_valid(config: ChainConfig, folders: Iterable[Path], targets: bool = True) -> None:
+    """Check data directories as `validate` does, and what a chain asks of them beside it.
+
+    Args:
+        targets: texts are learned from, so none is empty, and each sound file is looked at: it is at the rate of the
+            model, has one channel and is not cut short. Without (decoding), the decoder looks at them itself.
+
+    Raises:
+        DataError: every fault of all directories.
+    """
+    first = config.modules[0].input
+    files = [KINDS[first.type][0], *(sorted(set(target_files(config).values())) if targets else ())]
+    probe = functools.partial(seconds, fs=first.fs) if targets and isinstance(first, SpeechConfig) else None
+    wanted = Wanted(
+        text=False, wav=False, files=tuple(files), spk_sort=False, allow_empty_text=True, durations=probe,
+        filled=tuple(files) if targets else (),
+    )  # fmt: skip
+    faults: list[str] = []
+    for folder in dict.fromkeys(folders):
+        try:
+            DataDir(folder).check(wanted).tables()
+        except DataError as error:
+            faults += error.faults
+    if faults:
+        raise DataError(faults)
+
+
+def coverages(config: ChainConfig, config_file: Path, folders: Iterable[Path]) -> list[Coverage]:
+    """How the vocabularies of a chain cover the texts that it reads and learns to say.
+
+    Raises:
+        DataError: a vocabulary or a text is missing or damaged.
+    """
+    pairs = list(target_files(config).items())
+    first = config.modules[0].input
+    if isinstance(first, TokensConfig):
+        pairs.append((first.vocab, KINDS["tokens"][0]))
+    found = []
+    for name, file in sorted(pairs):
+        description = config.vocabs[name]
+        here = not isinstance(description.tokens, str) or Path(description.tokens).is_file()
+        vocab = load_vocab(description, None if here else config_file.parent)
+        found += [measure(vocab, folder / file) for folder in dict.fromkeys(folders)]
+    return found
+
+
+def report(found: Iterable[Coverage]) -> list[str]:
+    """Lines about `<unk>` and text that does not come back; some begin with `warning:`."""
+    lines = []
+    for coverage in found:
+        lines.append(f"{coverage.corpus}: {coverage.tokens} tokens, {100 * coverage.oov_rate:.2f} % of them <unk>")
+        lines += coverage.warnings()
+    return lines

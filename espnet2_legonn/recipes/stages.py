@@ -1,0 +1,307 @@
+"""Stages 10-13: statistics, training, decoding, scoring.
+
+Every function writes a ``run.sh`` that repeats it into the folder it fills, as ESPnet's recipes do (legonn.sh passes
+it), and leaves finished results alone only where ESPnet does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from espnet2_legonn.data.tables import atomic_text, read_table, write_table
+from espnet2_legonn.errors import ConfigError, DataError
+from espnet2_legonn.files.schema import read_yaml
+from espnet2_legonn.files.scratch import LAUNCHING, TRAINING, alone
+from espnet2_legonn.inference.decode import FILES, KINDS
+from espnet2_legonn.model.description import ChainConfig, parse
+from espnet2_legonn.packs import store
+from espnet2_legonn.recipes.jobs import call, module, once, read_keys, run, split_keys, unchanged, working
+from espnet2_legonn.recipes.origin import keep_origin, origin, read_origin, set_aside
+from espnet2_legonn.recipes.ready import coverages, report, require_valid
+from espnet2_legonn.recipes.speed import gather_speed
+from espnet2_legonn.recipes.train_options import in_parts
+from espnet2_legonn.scoring import metrics as metric_of
+from espnet2_legonn.scoring.tables import write_atomic
+from espnet2_legonn.scoring.trn import run_sclite, without_symbols, write_trn
+
+TRAIN = "espnet2_legonn.bin.legonn_train"
+
+
+def chain_config(path: Path) -> ChainConfig:
+    """The chain of a training config or of an experiment.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    data = read_yaml(path)
+    if not isinstance(data, dict) or "modules" not in data:
+        raise ConfigError(f"{path}: describes no chain (no 'modules')")
+    return parse({"vocabs": data.get("vocabs"), "modules": data["modules"]})
+
+
+def input_of(config: ChainConfig) -> tuple[str, str, str]:
+    """File, name and type of what a chain reads.
+
+    Raises:
+        ConfigError: no data directory holds it.
+    """
+    kind = config.modules[0].input.type
+    if kind not in KINDS:
+        raise ConfigError(f"{config.modules[0].name}: a recipe begins with speech or tokens, not with {kind}")
+    return KINDS[kind]
+
+
+def data_triples(config: ChainConfig, data: Path, targets: bool = True) -> list[str]:
+    """``file,name,type`` of a data directory for this chain.
+
+    Raises:
+        DataError: a file that the chain needs is missing.
+    """
+    wanted = [input_of(config)]
+    units = {config.vocabs[m.target.vocab].unit for m in config.modules if m.target is not None}
+    if targets and units - {"phn"}:
+        wanted.append(("text", "text", "text"))
+    if targets and "phn" in units:
+        wanted.append(("text_phn", "text_phn", "text"))
+    missing = [str(data / name) for name, _, _ in wanted if not (data / name).is_file()]
+    if missing:
+        raise DataError(f"{m}: this chain needs it; run the stages that make it" for m in missing)
+    return [f"{data / file},{name},{type_}" for file, name, type_ in wanted]
+
+
+def shape_names(config: ChainConfig) -> list[str]:
+    """Shape files that batches are cut by: the input and the last target."""
+    return [f"{input_of(config)[1]}_shape", f"text_{_last_target(config)}_shape"]
+
+
+def shape_options(config: ChainConfig, stats_dir: Path) -> list[str]:
+    """Shape file options of training, for both phases."""
+    options = []
+    for phase in ("train", "valid"):
+        for name in shape_names(config):
+            options += [f"--{phase}_shape_file", str(stats_dir / phase / name)]
+    return options
+
+
+def _last_target(config: ChainConfig) -> str:
+    return [m.name for m in config.modules if m.target is not None][-1]
+
+
+def data_options(config: ChainConfig, train: Path, valid: Path) -> list[str]:
+    """Data options of training, for both phases."""
+    options = []
+    for phase, data in (("train", train), ("valid", valid)):
+        for triple in data_triples(config, data):
+            options += [f"--{phase}_data_path_and_name_and_type", triple]
+    return options
+
+
+def stats(
+    config_file: Path, train: Path, valid: Path, out: Path, cmd: str, nj: int, extra: Sequence[str] = ()
+) -> list[str]:
+    """Stage 10: lengths of everything and statistics of features.
+
+    Returns:
+        what is worth knowing of the vocabularies; it also stands in ``out/vocabulary.txt``.
+
+    Raises:
+        DataError: every fault of the data directories, before any job begins.
+    """
+    config = chain_config(config_file)
+    data_options(config, train, valid)  # names files that are missing, and the stage that makes them
+    require_valid(config, (train, valid))
+    said = report(coverages(config, config_file, (train, valid)))
+    logs = out / "logdir"
+    command = module(TRAIN, "--collect_stats", "true", "--config", config_file, *data_options(config, train, valid))
+    command += ["--train_shape_file", f"{logs}/train/keys.JOB.scp", "--valid_shape_file", f"{logs}/valid/keys.JOB.scp"]
+    command += ["--output_dir", f"{logs}/stats.JOB", "--ngpu", "0", *extra]
+    tables = [data / input_of(config)[0] for data in (train, valid)]
+    jobs = min(max(1, nj), *(len(read_keys(table)) for table in tables))
+    read = [Path(triple.split(",")[0]) for data in (train, valid) for triple in data_triples(config, data)]
+    with working(logs, [*command, str(jobs)], [config_file, *read]):
+        for phase, table in zip(("train", "valid"), tables):
+            split_keys(table, jobs, logs / phase)
+        run(cmd, logs / "stats.JOB.log", once(command, logs / "stats.JOB"), jobs)
+        folders = [o for i in range(jobs) for o in ("--input_dir", f"{logs}/stats.{i + 1}")]
+        skip = [] if config.modules[0].input.type == "speech" else ["--skip_sum_stats"]
+        aggregate = module("espnet2.bin.aggregate_stats_dirs", *skip, *folders, "--output_dir", out)
+        run(cmd, logs / "aggregate.log", aggregate)
+        with atomic_text(out / "vocabulary.txt") as stream:
+            stream.writelines(f"{line}\n" for line in said)
+    return said
+
+
+def train(
+    config_file: Path,
+    train_dir: Path,
+    valid: Path,
+    stats_dir: Path,
+    exp: Path,
+    cmd: str,
+    ngpu: int = 0,
+    num_nodes: int = 1,
+    extra: Sequence[str] = (),
+    num_splits: int = 1,
+) -> None:
+    """Stage 11: training, resumed where it stopped.
+
+    Args:
+        num_splits: the training set is read in so many parts.
+
+    Raises:
+        DataError: every fault of the data directories.
+        BusyError: a training runs in ``exp``.
+    """
+    config = chain_config(config_file)
+    data_options(config, train_dir, valid)
+    require_valid(config, (train_dir, valid))
+    command = module("espnet2.bin.launch", "--cmd", f"{cmd} --name {exp}/train.log", "--log", f"{exp}/train.log")
+    command += ["--ngpu", str(ngpu), "--num_nodes", str(num_nodes), "--init_file_prefix", f"{exp}/.dist_init_"]
+    command += ["--multiprocessing_distributed", "true", "--"]
+    inputs = [*data_options(config, train_dir, valid), *shape_options(config, stats_dir)]
+    command += module(TRAIN, "--config", config_file, *in_parts(inputs, stats_dir, num_splits))
+    command += ["--resume", "true", "--output_dir", str(exp), *extra]
+    with alone(exp, TRAINING):  # one that outlived its launcher: leave its log alone
+        pass
+    with alone(exp, LAUNCHING):
+        if call(command):
+            raise ConfigError(f"training failed; its log is {exp}/train.log")
+
+
+def decode(
+    exp: Path, model: str | None, data: Path, out: Path, cmd: str, nj: int, ngpu: int = 0, extra: Sequence[str] = ()
+) -> None:
+    """Stage 12: decode a data directory and every interface on the way.
+
+    ``out`` says what made it (``recipes/origin.py``); answers of other weights, data or another search are set aside.
+
+    Raises:
+        DataError: every fault of the data directory.
+    """
+    config = chain_config(exp / store.CONFIG)
+    file = data / input_of(config)[0]
+    keys = read_keys(file)
+    triple = data_triples(config, data, targets=False)[0]
+    require_valid(config, [data], targets=False)
+    logs = out / "logdir"
+    jobs = max(1, min(nj, len(keys)))
+    weights = ["--legonn_model_file", model] if model else []
+    command = module("espnet2_legonn.bin.legonn_inference", "--legonn_train_config", exp / store.CONFIG, *weights)
+    command += ["--data_path_and_name_and_type", triple]
+    command += ["--key_file", f"{logs}/keys.JOB.scp", "--output_dir", f"{logs}/output.JOB", "--ngpu", str(ngpu), *extra]
+    options = [Path(word) for word in extra]  # the search's configuration among them
+    model_files = [exp / store.CONFIG, exp / store.WEIGHTS, *sorted(exp.glob("*.pth"))]
+    record = origin(exp, model, file, extra)
+    with working(logs, [*command, str(jobs)], [file, *model_files, *options]):
+        set_aside(out, record)
+        split_keys(file, jobs, logs)
+        run(cmd, logs / "legonn_inference.JOB.log", once(command, logs / "output.JOB"), jobs, ngpu)
+        parts = [logs / f"output.{i + 1}" for i in range(jobs)]
+        _gather(out, parts, keys)
+        if said := gather_speed(parts, logs):
+            print(said)
+        keep_origin(out, record)
+
+
+def _gather(out: Path, parts: Sequence[Path], keys: Sequence[str]) -> None:
+    """The tables of all jobs as those of one."""
+    for folder in sorted(
+        p.relative_to(parts[0]) for p in [*parts[0].glob("*best_recog"), *parts[0].glob("interfaces/*")]
+    ):
+        target = out if folder.name == "1best_recog" else out / folder
+        for name in FILES:
+            tables = [part / folder / name for part in parts]
+            merged: dict[str, str] = {}
+            for table in tables:
+                if name != "scores" or table.is_file():  # interfaces have no parts
+                    merged.update(read_table(table))
+            if name == "scores" and not merged:
+                continue
+            lost = [key for key in keys if key not in merged] if name != "scores" else []
+            if lost:
+                raise DataError(f"{target / name}: no answer for {len(lost)} inputs ({lost[0]}, ...); decode again")
+            write_table(target / name, merged)
+
+
+def tune_search(exp: Path, model: str | None, data: Path, metric: str, beam_size: int, limit: int = 0) -> str:
+    """Before stage 12: weights of the search by a validation set, kept for all who load this experiment.
+
+    What was tuned for these weights and this data is not tuned again.
+
+    Returns:
+        the curve as a table, and where the choice is kept.
+    """
+    from espnet2_legonn.inference.legonn import LegoNN
+    from espnet2_legonn.packs.pack import keep_search
+    from espnet2_legonn.recipes.tune import tune
+
+    out = exp / "tune" / data.name
+    weights = store.find_weights(exp, model)
+    text = KINDS[chain_config(exp / store.CONFIG).modules[0].input.type][0]
+    mark = json.dumps([metric, beam_size, limit, unchanged([weights.resolve(), data / text, data / "text"])])
+    done = out / "of.json"
+    if done.is_file() and done.read_text(encoding="utf-8") == mark:
+        return (out / "result.txt").read_text(encoding="utf-8")
+    choice, _, curve = tune(LegoNN.from_pretrained(exp, model), data, metric, beam_size, limit=limit, out=out)
+    kept = keep_search(exp, choice, model)
+    write_atomic(done, mark)
+    return f"{curve}\nkept in {kept}\n"
+
+
+def score(
+    exp: Path, data: Path, decoded: Path, metrics: Sequence[str], symbols: Sequence[str] = (), score_opts: str = ""
+) -> list[tuple[str, str, float]]:
+    """Stage 13: score the final output and every interface (Table IX); ref.trn and hyp.trn stand beside each score.
+
+    Args:
+        symbols: non-linguistic ones: words that error rates do not see, in references and in hypotheses.
+        score_opts: options of sclite, where SCTK is installed.
+
+    Returns:
+        (module, metric, value) of each; module is empty for the final output.
+
+    Raises:
+        DataError: no such metric, all of them before anything is scored; or see ``scoring.metrics.score``.
+    """
+    for metric in metrics:
+        metric_of.known(metric)
+    config = chain_config(exp / store.CONFIG)
+    vocabs = {m.name: config.vocabs[m.target.vocab] for m in config.modules if m.target is not None}
+    speakers = data / "utt2spk" if (data / "utt2spk").is_file() else None
+    made_by = read_origin(decoded)
+    found = []
+    for name, folder in [("", decoded)] + [(m, decoded / "interfaces" / m) for m in vocabs]:
+        if not (folder / "text").is_file():
+            continue
+        vocab = vocabs[name or _last_target(config)]
+        phonemes = vocab.unit == "phn"
+        reference = data / ("text_phn" if phonemes else "text")
+        if not reference.is_file():
+            continue  # a donor's phonemes need not be known for this data
+        for metric in ["per"] if phonemes else metrics:
+            with seen_by(metric, data, folder / "text", symbols) as (references, text):
+                result = metric_of.score(metric, references, text, vocab.language, speakers, phonemes)
+                out = folder / f"score_{metric}"
+                result.write(out, made_by)
+                write_trn(metric, metric_of.reference_files(metric, references, phonemes), text, out, speakers)
+            if not metric_of.known(metric).higher:
+                run_sclite(out, score_opts)
+            found.append((name, metric, result.value))
+    return found
+
+
+@contextlib.contextmanager
+def seen_by(metric: str, data: Path, hyp: Path, symbols: Sequence[str]) -> Iterator[tuple[Path, Path]]:
+    """Folder of references and hypotheses as a metric sees them: error rates without these symbols."""
+    if not symbols or metric_of.known(metric).higher:
+        yield data, hyp
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("text", "text_phn"):
+            if (data / name).is_file():
+                without_symbols(data / name, Path(folder) / name, symbols)
+        yield Path(folder), without_symbols(hyp, Path(folder) / "hyp", symbols)

@@ -1,0 +1,199 @@
+"""Weights of the search chosen on a validation set: candidates are found once, a grid of weights ranks them anew.
+
+Three searches (decoder alone, both, CTC alone) find candidates, and every scorer judges all of them. The score of a
+candidate is ((1 - w) * decoder + w * CTC + l * n-gram) / length ** penalty, so any weights can be tried without
+decoding again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from espnet2_legonn.inference.decode import KINDS, each_batch, read_inputs
+from espnet2_legonn.inference.legonn import LegoNN
+from espnet2_legonn.model.interface import SearchChoice
+from espnet2_legonn.model.module import DecoderModule, produced
+from espnet2_legonn.recipes.validation import read_references
+from espnet2_legonn.scoring import metrics
+from espnet2_legonn.scoring.results import markdown_table
+from espnet2_legonn.scoring.tables import write_report
+from espnet2_legonn.search.chain_search import ScorerMaker
+from espnet2_legonn.search.options import BeamOptions
+
+WEIGHTS = tuple(round(0.1 * i, 1) for i in range(11))
+PENALTIES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
+NGRAM_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
+# Searches that propose candidates; a scorer of weight 0 still judges.
+PROPOSERS = (0.0, 0.4, 1.0)
+_IMPOSSIBLE = -1e9
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Texts found for a validation set, with all that is needed to rank and score them.
+
+    Args:
+        owner: (n,) number of the utterance, 0 ... u - 1.
+        lengths: (n,) tokens, <sos/eos> counted.
+        parts: (n,) log-probabilities by scorer; a chain without a decoder has no ``decoder``.
+        texts: the n texts.
+        references: texts of the u utterances, one list for each reference.
+    """
+
+    owner: np.ndarray
+    lengths: np.ndarray
+    parts: Mapping[str, np.ndarray]
+    texts: Sequence[str]
+    references: Sequence[Sequence[str]]
+
+
+def find_candidates(
+    chain: LegoNN,
+    data: Path,
+    metric: str,
+    beam_size: int,
+    more: Sequence[ScorerMaker] = (),
+    limit: int = 0,
+    batch_size: int = 64,
+) -> Candidates:
+    """Decode a data directory with each of PROPOSERS; each text of an utterance once.
+
+    Args:
+        metric: whose references are read.
+        more: other scorers, with weight; limit: the first utterances only (0: all).
+
+    Raises:
+        DataError: no such metric, a reference is missing, or inputs that cannot be read.
+    """
+    inputs = read_inputs(data / KINDS[chain.input_kind][0])
+    inputs = dict(list(inputs.items())[: limit or None])
+    vocab = chain.last.ports[1].vocab
+    assert vocab is not None
+    references = read_references(metric, data, vocab, inputs)
+    number = {uid: i for i, uid in enumerate(inputs)}
+    options = [BeamOptions(beam_size, 1.0, nbest=beam_size, ctc_weight=w) for w in _proposers(chain)]
+    rows: list[tuple[int, int, dict[str, float], str]] = []
+    for uids, x, lengths in each_batch(chain, inputs, batch_size, "tune"):
+        encoded = chain.encode(x, lengths)
+        found = [chain.decode_encoded(*encoded, o, more, judge_all=True) for o in options]
+        for uid, *hypotheses in zip(uids, *found):
+            once = {tuple(h.ids): h for h in itertools.chain.from_iterable(hypotheses)}
+            rows += [(number[uid], len(ids) + 1, h.parts, vocab.decode(h.ids)) for ids, h in once.items()]
+    names = rows[0][2] if rows else {}
+    empty = sorted(set(number.values()) - {row[0] for row in rows})
+    rows += [(i, 1, dict.fromkeys(names, 0.0), "") for i in empty]  # sources without words
+    owner, sizes, parts, texts = zip(*rows)
+    table = {k: np.maximum([p[k] for p in parts], _IMPOSSIBLE) for k in parts[0] if all(k in p for p in parts)}
+    return Candidates(np.array(owner), np.array(sizes), table, texts, references)
+
+
+def _proposers(chain: LegoNN) -> Sequence[float]:
+    """Weights of the searches for candidates: where CTC cannot propose tokens, or nothing else can, one is enough."""
+    vocabs = [interface.vocab for module in chain if (interface := produced(module)) is not None]
+    if not isinstance(chain.last, DecoderModule):
+        return PROPOSERS[-1:]
+    written = chain.last.ports[1].vocab
+    assert written is not None
+    return PROPOSERS if vocabs and vocabs[-1].sha256 == written.sha256 else PROPOSERS[:1]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The grid: score of the validation set by (ctc_weight, n-gram weight, length penalty), and the best place."""
+
+    metric: str
+    better: int
+    scores: Mapping[tuple[float, float, float], float]
+    utterances: int
+    candidates: int
+
+    @property
+    def best(self) -> tuple[float, float, float]:
+        """The best weights."""
+        return self._best(self.scores)
+
+    def _best(self, places: Iterable[tuple[float, float, float]]) -> tuple[float, float, float]:
+        """Of equally good places the one nearest to the defaults."""
+
+        def rank(place: tuple[float, float, float]) -> tuple[float, float]:
+            return round(self.better * self.scores[place], 6), -abs(place[0] - 0.4) - abs(place[2] - 1)
+
+        return max(places, key=rank)
+
+    def curve(self) -> str:
+        """A table: for each CTC weight the best n-gram weight and length penalty, and the score with them."""
+        rows = []
+        for weight in sorted({k[0] for k in self.scores}):
+            place = self._best(k for k in self.scores if k[0] == weight)
+            mark = " <- chosen" if place == self.best else ""
+            rows.append((f"{weight:.1f}", f"{place[1]:.1f}", f"{place[2]:.1f}", f"{self.scores[place]:.2f}{mark}"))
+        return markdown_table(("ctc_weight", "ngram_weight", "length_penalty", self.metric.upper()), rows)
+
+
+def search_grid(
+    candidates: Candidates, metric: str, language: str | None = None, ctc_weight: float | None = None
+) -> Tuned:
+    """Score every combination of weights.
+
+    Args:
+        metric: of scoring; language: of the target, for ``bleu_detok``.
+        ctc_weight: if given, the only one tried.
+    """
+    references = [[texts[i] for i in candidates.owner] for texts in candidates.references]
+    stats, score = metrics.statistics(metric, references, candidates.texts, language)
+    better, utterances = 1 if metrics.known(metric).higher else -1, len(candidates.references[0])
+    decoder, ctc, ngram = (candidates.parts.get(name) for name in ("decoder", "ctc", "ngram"))
+    weights = WEIGHTS if ctc_weight is None else (ctc_weight,)
+    if decoder is None or ctc is None:
+        weights = (0.0,) if ctc is None else (1.0,)
+    zero = np.zeros(len(candidates.owner))
+    scores = {}
+    for w, n in itertools.product(weights, (0.0,) if ngram is None else NGRAM_WEIGHTS):
+        total = (1 - w) * (zero if decoder is None else decoder) + w * (zero if ctc is None else ctc)
+        total = total + n * (zero if ngram is None else ngram)
+        for penalty in PENALTIES:
+            ranked = np.lexsort((total / candidates.lengths**penalty, candidates.owner))
+            last = np.searchsorted(candidates.owner[ranked], np.arange(utterances), side="right") - 1
+            scores[w, n, penalty] = float(score(stats[ranked[last]].sum(0, keepdims=True))[0])
+    return Tuned(metric, better, scores, utterances, len(candidates.owner))
+
+
+def tune(
+    chain: LegoNN,
+    data: Path,
+    metric: str,
+    beam_size: int,
+    more: Sequence[ScorerMaker] = (),
+    ctc_weight: float | None = None,
+    limit: int = 0,
+    out: Path | None = None,
+) -> tuple[SearchChoice, float, str]:
+    """Choose weights for a chain on a validation set.
+
+    Args:
+        data: a data directory; metric: what is made best; beam_size: of the searches.
+        ctc_weight: if given, only the other weights are chosen.
+        out: folder for result.txt (the curve) and result.json (the grid).
+
+    Returns:
+        the choice, the weight of the n-gram model (0 without one), and the curve as a table.
+    """
+    candidates = find_candidates(chain, data, metric, beam_size, more, limit)
+    vocab = chain.last.ports[1].vocab
+    tuned = search_grid(candidates, metric, vocab.language if vocab else None, ctc_weight)
+    w, n, penalty = tuned.best
+    choice = SearchChoice(w, penalty, data.name, metric, round(tuned.scores[tuned.best], 2), beam_size)
+    facts = f"{tuned.utterances} utterances of {data.name}, {tuned.candidates} candidates, beam {beam_size}"
+    curve = f"{facts}\n\n{tuned.curve()}"
+    if out is not None:
+        grid = [[*place, value] for place, value in tuned.scores.items()]
+        payload = {**dataclasses.asdict(choice), "ngram_weight": n, "grid": grid}
+        write_report(out, curve, json.loads(json.dumps(payload)))
+    return choice, n, curve

@@ -1,0 +1,88 @@
+"""Decoded validation score of a set of weights, for checkpoint averaging."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from pathlib import Path
+
+import torch
+
+from espnet2_legonn.data.tables import read_table
+from espnet2_legonn.data.vocabulary import Vocabulary
+from espnet2_legonn.errors import DataError
+from espnet2_legonn.files.schema import read_yaml
+from espnet2_legonn.inference.decode import KINDS, decode_table, read_inputs
+from espnet2_legonn.inference.legonn import LegoNN
+from espnet2_legonn.model.build import build_modules
+from espnet2_legonn.model.description import parse
+from espnet2_legonn.packs import store
+from espnet2_legonn.scoring import metrics
+from espnet2_legonn.search.beam import BeamOptions
+from espnet2_legonn.training.averaging import choose
+
+
+def read_references(metric: str, data: Path, vocab: Vocabulary, keys: Collection[str]) -> list[list[str]]:
+    """References of a data directory for a metric, one list for each file, in the order of ``keys``.
+
+    Args:
+        vocab: of what is scored: words, or phonemes.
+
+    Raises:
+        DataError: no such metric, or a reference is missing.
+    """
+    files = metrics.reference_files(metric, data, vocab.unit == "phn")
+    tables = [read_table(file) for file in files]
+    if lost := [f"{file}: no line for {k}" for file, table in zip(files, tables) for k in keys if k not in table]:
+        raise DataError(lost)
+    return [[table[k] for k in keys] for table in tables]
+
+
+def place(ngpu: int, num_threads: int) -> str:
+    """The device to decode on: a GPU if one is asked for and there, else CPUs with so many threads (0: as it is)."""
+    if ngpu > 0 and torch.cuda.is_available():
+        return "cuda"
+    if ngpu > 0:
+        logging.warning("no GPU is available: decoding on CPUs")
+    if num_threads > 0:
+        torch.set_num_threads(num_threads)
+    return "cpu"
+
+
+def choose_window(
+    exp: Path,
+    data: Path,
+    metric: str,
+    window: int,
+    candidates: int,
+    stride: int,
+    limit: int,
+    beam_size: int,
+    length_penalty: float | None = None,
+    device: str = "cpu",
+) -> tuple[Path, list[tuple[str, float]]]:
+    """See ``train.averaging.choose``; decodes the validation set ``data`` with each averaged window.
+
+    By the decoder alone, as the paper, whatever search decodes the test sets.
+
+    Raises:
+        DataError: no such metric, or a reference is missing; before anything is decoded.
+    """
+    better = 1.0 if metrics.known(metric).higher else -1.0
+    config_data = read_yaml(exp / store.CONFIG)
+    config = parse({"vocabs": config_data["vocabs"], "modules": config_data["modules"]})
+    modules, vocabs = build_modules(config, exp)
+    chain = LegoNN(modules, config.modules, vocabs).eval().to(device)
+    inputs = read_inputs(data / KINDS[chain.input_kind][0])
+    if limit:
+        inputs = dict(list(inputs.items())[:limit])
+    vocab = next(m.ports[1].vocab for m in reversed(list(chain)) if m.ports[1].vocab is not None)
+    assert vocab is not None
+    refs = read_references(metric, data, vocab, inputs)
+
+    def score(state: dict[str, torch.Tensor]) -> float:
+        store.fill(chain, {k.removeprefix("chain."): v for k, v in state.items()}, str(exp))
+        texts = decode_table(chain, inputs, BeamOptions(beam_size, length_penalty, ctc_weight=0.0), 64).nbest[0].text
+        return better * metrics.value(metric, refs, [texts[k] for k in inputs], vocab.language)
+
+    return choose(exp, window, score, candidates, stride)

@@ -1,1 +1,0 @@
-"""ESPnet side: the task, and registration with the stock tasks."""
