@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
+from typing_extensions import Self
 
+from espnet2_legonn.data.vocabulary import Vocabulary
+from espnet2_legonn.model.inputs import encode_text, normalized
+from espnet2_legonn.model.parts.base import INPUTS, Column, InputPart
 from espnet2_legonn.model.position import SinusoidalPositions
+from espnet2_legonn.model.transformer import BodyConfig
 
 
-class TokenInput(nn.Module):
+@dataclass
+class TokensConfig:
+    """Source text input."""
+
+    vocab: str
+    type: str = "tokens"
+
+
+@INPUTS.add("tokens")
+class TokenInput(InputPart):
     """Embedding scaled by sqrt(D) plus sinusoidal positions; the end of the source is a token of its own.
 
     Args:
@@ -17,6 +34,8 @@ class TokenInput(nn.Module):
         size: width D.
         dropout: on the sum.
     """
+
+    Config, kind, data, dtype = TokensConfig, "tokens", Column("src_text", "src_text", "text"), torch.long
 
     def __init__(self, vocab_size: int, size: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -26,8 +45,34 @@ class TokenInput(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.eos, self.scale = vocab_size - 1, size**0.5
 
+    @classmethod
+    def make(cls, config: TokensConfig, body: BodyConfig, vocab: Vocabulary | None, where: str) -> Self:
+        """Fresh weights."""
+        assert vocab is not None
+        return cls(len(vocab), body.size, body.dropout)
+
+    @classmethod
+    def least_values(cls, config: TokensConfig, size: int, vocab_size: int) -> int:
+        """The table."""
+        return vocab_size * size
+
+    @classmethod
+    def total_steps(cls, config: TokensConfig, total: float, items: int) -> float:
+        """One more than its tokens for each text."""
+        return total + items
+
+    def measure(self, value: str) -> float | None:
+        """Characters; None where there are no words."""
+        assert self.vocab is not None
+        return len(value) if normalized(value, self.vocab).strip() else None
+
+    def read(self, item: Any, place: str) -> list[int]:
+        """Raw text or ids to ids; see ``inputs.encode_text``."""
+        assert self.vocab is not None
+        return encode_text(item, self.vocab, place)
+
     def steps(self, lengths: torch.Tensor) -> torch.Tensor:
-        """Steps T made of sources of these lengths: one more each."""
+        """One more for each source."""
         return lengths + 1
 
     def forward(self, ids: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
