@@ -11,8 +11,11 @@ import warnings
 from collections.abc import Sequence
 from types import CodeType, ModuleType
 
-ROOMS = {"recipe": "recipes", "train": "training", "zoo": "packs"}
+# The readers of corpora are in a checkout's local/, beside the package.
+ROOMS = {"corpora": "legonn_corpora", "recipe": "recipes", "train": "training", "zoo": "packs"}
 MODULES = {
+    "scoring.glm": "legonn_corpora.glm",
+    "scoring.hub5": "legonn_corpora.hub5",
     "_compat": "training.compat",
     "api": "inference.legonn",
     "archive": "files.archive",
@@ -61,7 +64,7 @@ def new_name(old: str) -> str | None:
         return None
     room, dot, rest = inside.partition(".")
     new = MODULES.get(inside) or (ROOMS[room] + dot + rest if room in ROOMS else None)
-    return None if new is None else _HERE + new
+    return new if new is None or new.startswith("legonn_corpora") else _HERE + new
 
 
 class _Loader(importlib.abc.InspectLoader):
