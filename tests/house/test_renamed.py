@@ -43,3 +43,11 @@ def test_a_program_runs_by_its_old_name() -> None:
     command = [sys.executable, "-m", "espnet2_legonn.recipe.paper_tables", "IV"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "LegoNN encoder only" in done.stdout and "recipes.paper_tables now" in done.stderr
+
+
+def test_what_the_old_inference_module_had_is_in_its_room() -> None:
+    from espnet2_legonn import inference
+    from espnet2_legonn.inference import espnet
+
+    for name in ("Answer", "ChainInference", "Hypothesis", "Result", "Speech2Text", "Text2Text", "beyond_training"):
+        assert getattr(inference, name) is getattr(espnet, name)
