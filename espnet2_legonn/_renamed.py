@@ -12,7 +12,15 @@ from collections.abc import Sequence
 from types import CodeType, ModuleType
 
 # The readers of corpora are in a checkout's local/, beside the package.
-ROOMS = {"corpora": "legonn_corpora", "recipe": "recipes", "train": "training", "zoo": "packs"}
+ROOMS = {
+    "corpora": "legonn_corpora",
+    "lab": "inference",
+    "modules": "model",
+    "recipe": "recipes",
+    "tasks": "training",
+    "train": "training",
+    "zoo": "packs",
+}
 MODULES = {
     "_compat": "training.compat",
     "api": "inference.legonn",

@@ -7,9 +7,11 @@ import importlib.util
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
+import espnet2_legonn
 from espnet2_legonn._renamed import MODULES, ROOMS, new_name
 
 OLD = [*MODULES, *ROOMS, "zoo.card", "recipe.paper_tables", "train.model"]
@@ -18,6 +20,9 @@ OLD = [*MODULES, *ROOMS, "zoo.card", "recipe.paper_tables", "train.model"]
 @pytest.mark.parametrize("old", OLD)
 def test_an_old_name_is_the_new_module(old: str) -> None:
     new = new_name(f"espnet2_legonn.{old}")
+    # The folder above must be known too: a checkout that was pulled may still have it, a new clone does not.
+    for above in old.split(".")[:-1]:
+        assert above in ROOMS or Path(espnet2_legonn.__path__[0], above, "__init__.py").exists()
     assert new is not None and importlib.util.find_spec(new) is not None
     if "training" in new or new.endswith("plot"):
         return  # they load ESPnet or matplotlib
