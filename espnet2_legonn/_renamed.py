@@ -11,7 +11,16 @@ import warnings
 from collections.abc import Sequence
 from types import CodeType, ModuleType
 
-ROOMS = {"recipe": "recipes", "train": "training", "zoo": "packs"}
+# The readers of corpora are in a checkout's local/, beside the package.
+ROOMS = {
+    "corpora": "legonn_corpora",
+    "lab": "inference",
+    "modules": "model",
+    "recipe": "recipes",
+    "tasks": "training",
+    "train": "training",
+    "zoo": "packs",
+}
 MODULES = {
     "_compat": "training.compat",
     "api": "inference.legonn",
@@ -40,6 +49,8 @@ MODULES = {
     "pieces": "data.pieces",
     "remap": "packs.remap",
     "schema": "files.schema",
+    "scoring.glm": "legonn_corpora.glm",
+    "scoring.hub5": "legonn_corpora.hub5",
     "scratch": "files.scratch",
     "spm": "data.spm",
     "store": "packs.store",
@@ -61,17 +72,17 @@ def new_name(old: str) -> str | None:
         return None
     room, dot, rest = inside.partition(".")
     new = MODULES.get(inside) or (ROOMS[room] + dot + rest if room in ROOMS else None)
-    return None if new is None else _HERE + new
+    return new if new is None or new.startswith("legonn_corpora") else _HERE + new
 
 
 class _Loader(importlib.abc.InspectLoader):
     """Hands out the module of the new name; there is one of each."""
 
-    def __init__(self, new: str) -> None:
+    def __init__(self, new: importlib.machinery.ModuleSpec) -> None:
         self.new = new
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
-        module = importlib.import_module(self.new)
+        module = importlib.import_module(self.new.name)
         self.own = module.__spec__
         return module
 
@@ -80,8 +91,8 @@ class _Loader(importlib.abc.InspectLoader):
         module.__spec__ = self.own
 
     def get_code(self, fullname: str) -> CodeType | None:  # for python -m
-        spec = importlib.util.find_spec(self.new)
-        return spec.loader.get_code(self.new) if spec and isinstance(spec.loader, importlib.abc.InspectLoader) else None
+        loader = self.new.loader
+        return loader.get_code(self.new.name) if isinstance(loader, importlib.abc.InspectLoader) else None
 
     def get_source(self, fullname: str) -> str | None:
         return None
@@ -97,7 +108,7 @@ class _Finder(importlib.abc.MetaPathFinder):
             return None
         warnings.warn(f"{fullname} is {new} now; the old name goes with the next version", FutureWarning, stacklevel=2)
         package = fullname.removeprefix(_HERE) in ROOMS
-        return importlib.machinery.ModuleSpec(fullname, _Loader(new), origin=found.origin, is_package=package)
+        return importlib.machinery.ModuleSpec(fullname, _Loader(found), origin=found.origin, is_package=package)
 
 
 def install() -> None:

@@ -23,7 +23,7 @@ from packaging.utils import InvalidWheelFilename, parse_sdist_filename, parse_wh
 from setup import CONSTRAINTS, UNHASHED, Pin, read_pins
 
 JSON = "application/vnd.pypi.simple.v1+json"
-PYTHONS = {"py3", "py2.py3", *(f"{kind}3{minor}" for kind in ("cp", "py") for minor in (10, 11, 12))}
+PYTHONS = {"py3", *(f"{kind}3{minor}" for kind in ("cp", "py") for minor in (10, 11, 12))}
 OLDER = {f"cp3{minor}" for minor in range(2, 10)}  # wheels of the stable ABI name the oldest Python they fit
 
 

@@ -31,7 +31,6 @@ OWNED = VENV / ".legonn-venv"  # we made this folder, so we may remake it
 STAMP = VENV / ".legonn-ready"  # everything is installed, for this hash of the inputs
 LOG = VENV / "setup.log"
 PINS = VENV / "pins.txt"  # constraints.txt without hashes
-HASHED = VENV / "hashed-{}.txt"  # what one step installs, with hashes
 CONSTRAINTS = ROOT / "constraints.txt"
 INPUTS = (CONSTRAINTS, ROOT / "setup.py", Path(__file__).resolve())
 
@@ -167,7 +166,7 @@ def read_pins() -> tuple[list[str], list[Pin]]:
 
 def only(name: str, pins: list[Pin]) -> list[str]:
     """pip's words to install these pins, from files with these hashes, and nothing besides."""
-    path = Path(str(HASHED).format(name))
+    path = VENV / f"hashed-{name}.txt"
     path.write_text("".join(" ".join([p.line, *(f"--hash={h}" for h in p.hashes)]) + "\n" for p in pins))
     return ["--no-deps", "--no-compile", "--require-hashes", "--requirement", str(path)]
 

@@ -26,9 +26,9 @@ EXAMPLE = """example:
 def __getattr__(name: str) -> Any:
     """ESPnet's classes where ESPnet has them; loaded when asked for, since --help needs no torch."""
     if name in ("Speech2Text", "Text2Text"):
-        from espnet2_legonn.inference import espnet
+        from espnet2_legonn import inference as home
 
-        return getattr(espnet, name)
+        return getattr(home, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

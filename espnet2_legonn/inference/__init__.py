@@ -8,10 +8,12 @@ if TYPE_CHECKING:
     from espnet2_legonn.inference.espnet import Speech2Text, Text2Text
 
 __all__ = ["Speech2Text", "Text2Text"]
+# This room was one file, `espnet.py` now; what could be imported from it still can.
+_WERE_HERE = ("Answer", "ChainInference", "Hypothesis", "Result", "beyond_training")
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:  # loaded when asked for
+    if name in (*__all__, *_WERE_HERE):  # loaded when asked for
         from espnet2_legonn.inference import espnet
 
         return getattr(espnet, name)

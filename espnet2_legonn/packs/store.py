@@ -308,7 +308,7 @@ def read_search(folder: Path, weights: Path) -> SearchChoice | None:
     choice = reader.build(SearchChoice, read_yaml(path), str(path))
     if faults := reader.faults or choice.faults(str(path)):
         raise ConfigError(faults)
-    if choice.weights not in (None, sha256_of(weights)):
+    if choice.weights is not None and choice.weights != sha256_of(weights):
         logging.warning("%s was tuned for other weights than %s: not used; stage 12 tunes anew", path, weights)
         return None
     return dataclasses.replace(choice, weights=None)

@@ -1,6 +1,6 @@
 """NIST SPHERE files with the two sides of a telephone call, one channel each: finding, describing, reading a side.
 
-In wav.scp a side is the command `python3 -m legonn_corpora.sphere FILE CHANNEL |`, which writes a wav file.
+In wav.scp a side is the command `python3 .../sphere.py FILE CHANNEL |`, which writes a wav file.
 Shorten-compressed files need sph2pipe on PATH; their command is sph2pipe's.
 """
 
@@ -134,7 +134,7 @@ def _command(path: Path, header: Header, channel: int) -> str:
     quoted = shlex.quote(str(path.resolve()))
     if header.compressed:
         return f"sph2pipe -f wav -p -c {channel} {quoted} |"
-    return f"python3 -m legonn_corpora.sphere {quoted} {channel} |"
+    return f"python3 {shlex.quote(__file__)} {quoted} {channel} |"
 
 
 def read_side(path: Path | str, channel: int) -> tuple[bytes, int]:

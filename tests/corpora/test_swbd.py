@@ -358,7 +358,7 @@ def test_faults_of_audio(tmp_path: Path) -> None:
     said = str(caught.value)
     assert "1 channels, 2 expected" in said and "odd.sph: SPHERE header without a number" in said
     done = subprocess.run(
-        [sys.executable, "-m", "legonn_corpora.sphere", str(tmp_path / "odd.sph"), "1"], capture_output=True
+        [sys.executable, sphere.__file__, str(tmp_path / "odd.sph"), "1"], capture_output=True
     )
     assert done.returncode == 2 and b"odd.sph" in done.stderr and not done.stdout
 

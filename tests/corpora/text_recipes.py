@@ -16,6 +16,7 @@ def copy_recipes(folder: Path, *names: str) -> Path:
     for name in ("TEMPLATE", *names):
         ignored = shutil.ignore_patterns("data", "dump", "exp") if name != "TEMPLATE" else None
         shutil.copytree(ROOT / "egs2" / name, folder / "egs2" / name, symlinks=True, ignore=ignored)
+    (folder / "local").symlink_to(ROOT / "local")
     return folder / "egs2" / names[0] / "legonn1"
 
 

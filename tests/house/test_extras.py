@@ -12,10 +12,10 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tools.setup import SKIPPED
+
 ROOT = Path(__file__).resolve().parents[2]
 MT = str(next((ROOT / "packs").glob("mt_de_en-*.zip")))
-# What set-up leaves out of ESPnet's own requirements: tools/setup.py says why.
-LEFT_OUT = {"ci-sdr", "pyworld"}
 LEGONN = ["-m", "espnet2_legonn.bin.legonn"]
 WORKS = {
     "": [*LEGONN, "translate", "--model", MT, "der hund"],
@@ -39,7 +39,7 @@ def wanted(extra: str) -> dict[str, metadata.Distribution]:
     while asked:
         need = asked.pop()
         name, extras = canonicalize_name(need.name), frozenset(need.extras)
-        if (name, extras) in seen or name in LEFT_OUT:
+        if (name, extras) in seen or name in SKIPPED:
             continue
         seen.add((name, extras))
         found[name] = metadata.distribution(name)

@@ -332,7 +332,7 @@ def test_a_token_list_that_is_not_utf8(pack: Path) -> None:
 
 
 def test_a_token_list_without_end(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("espnet2_legonn.model.interface.MAX_VOCAB_BYTES", 10)
+    monkeypatch.setattr("espnet2_legonn.data.vocabulary.MAX_VOCAB_BYTES", 10)
     told = faults(lambda: LegoNN.from_pretrained(pack), DataError)
     assert "src.tokens.txt: 32 bytes; a vocabulary has at most 10" in told
 

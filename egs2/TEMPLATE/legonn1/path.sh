@@ -17,7 +17,9 @@ export PATH="${MAIN_ROOT}/egs2/TEMPLATE/legonn1:${PATH}"
 if ! (cd / && python3 -c 'import importlib.util as u, sys; sys.exit(u.find_spec("espnet2_legonn") is None)'); then
     export PYTHONPATH="${MAIN_ROOT}${PYTHONPATH:+:${PYTHONPATH}}"
 fi
-export PYTHONPATH="${MAIN_ROOT}/local${PYTHONPATH:+:${PYTHONPATH}}" # legonn_corpora: readers of corpora
+if [ -d "${MAIN_ROOT}/local/legonn_corpora" ]; then # readers of corpora, which the installed package has not
+    export PYTHONPATH="${MAIN_ROOT}/local${PYTHONPATH:+:${PYTHONPATH}}"
+fi
 
 # A script that a signal ends takes along what it waits for, a training for instance: bash alone would leave it running.
 # What runs in the background stays, as it does after any other end.
