@@ -52,10 +52,10 @@ def main() -> None:
     print("| sentences together | sentences/s | tokens/s |\n|---|---|---|")
     for size in (1, 4, 16, 64):
         parts = [p for p in source.split(size) if len(p) == size][: max(1, 16 // size) if size < 16 else None]
-        model.decode_batch(parts[0], torch.full((size,), 20), options)  # warm up
+        model.decode_encoded(*model.encode(parts[0], torch.full((size,), 20)), options)  # warm up
         start = time.perf_counter()
         for part in parts:
-            model.decode_batch(part, torch.full((len(part),), 20), options)
+            model.decode_encoded(*model.encode(part, torch.full((len(part),), 20)), options)
         rate = len(parts) * size / (time.perf_counter() - start)
         print(f"| {size} | {rate:.1f} | {rate * 20:.0f} |", flush=True)
 

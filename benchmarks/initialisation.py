@@ -34,10 +34,10 @@ from espnet2_legonn import LegoNN  # noqa: E402
 from espnet2_legonn.model import build  # noqa: E402
 from espnet2_legonn.model.attention import MultiHeadAttention  # noqa: E402
 from espnet2_legonn.model.chain import Labels  # noqa: E402
-from espnet2_legonn.model.ctc import ctc_loss  # noqa: E402
 from espnet2_legonn.model.inputs import read_audio  # noqa: E402
 from espnet2_legonn.model.length_control import LengthController  # noqa: E402
-from espnet2_legonn.model.parts.ingestor import BeamConvolution  # noqa: E402
+from espnet2_legonn.model.losses import ctc_loss  # noqa: E402
+from espnet2_legonn.model.parts.beam_conv import BeamConvolution  # noqa: E402
 from espnet2_legonn.model.parts.speech import ConvSubsampling  # noqa: E402
 
 Change = Callable[[nn.Module], None]

@@ -35,7 +35,7 @@ MODULES = {
     "lab.plot": "inference.plot",
     "lines": "files.lines",
     "modules.attention": "model.attention",
-    "modules.ctc": "model.ctc",
+    "modules.ctc": "model.parts.ctc",
     "modules.ingestor": "model.parts.ingestor",
     "modules.length_control": "model.length_control",
     "modules.masks": "model.masks",

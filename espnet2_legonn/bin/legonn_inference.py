@@ -102,7 +102,7 @@ def parse_args(cmd: Sequence[str] | None = None) -> argparse.Namespace:
 def inference(args: argparse.Namespace) -> Path:
     """Decode and write ``<n>best_recog/`` and ``interfaces/<module>/`` into the output folder."""
     from espnet2_legonn.data.tables import read_table
-    from espnet2_legonn.inference.decode import KINDS, decode_table, read_inputs
+    from espnet2_legonn.inference.decode import column_of, decode_table, read_inputs
     from espnet2_legonn.inference.legonn import LegoNN
     from espnet2_legonn.recipes.origin import keep_origin, origin
     from espnet2_legonn.recipes.speed import write_speed
@@ -111,7 +111,7 @@ def inference(args: argparse.Namespace) -> Path:
     device = "cuda" if args.ngpu > 0 else "cpu"
     chain = LegoNN.from_pretrained(args.legonn_train_config.parent, args.legonn_model_file, device)
     options = BeamOptions(**{f.name: getattr(args, f.name) for f in dataclasses.fields(BeamOptions)})
-    _, wanted, _ = KINDS.get(chain.input_kind, ("", chain.input_kind, ""))
+    wanted = column_of(chain).name
     triples = [entry.split(",") for entry in args.data_path_and_name_and_type]
     wrong = [",".join(t) for t in triples if len(t) != 3]
     if wrong:

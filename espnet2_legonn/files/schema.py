@@ -10,6 +10,7 @@ import math
 import re
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ class Reader:
         """Note a fault; reading goes on."""
         self.faults.append(f"{where}: {message}")
 
-    def choose(self, table: dict[str, type], value: Any, where: str, default: str | None = None) -> Any:
+    def choose(self, table: Mapping[str, type], value: Any, where: str, default: str | None = None) -> Any:
         """A dataclass named by the entry's ``type``."""
         if not isinstance(value, dict):
             return self.fault(where, f"must be a mapping with type: {' | '.join(table)}, found {shown(value)}")

@@ -95,7 +95,7 @@ def join(
         if allow_remap and _vocabularies_differ(chain, right):
             vocab = chain.last.ports[1].vocab
             assert vocab is not None
-            right, report = remap(right, vocab, chain.configs[-1].output.vocab)
+            right, report = remap(right, vocab, str(chain.configs[-1].target_vocab))
             notes.append(f"{where}: remapped: {report}")
             if sample and not report.exact:
                 share = report.lost_mass(chain.marginals(list(sample)))

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
-from espnet2_legonn.data import audio
 from espnet2_legonn.data.tables import read_table, write_table
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.inference.legonn import LegoNN
-from espnet2_legonn.model.inputs import Batch, normalized
-from espnet2_legonn.model.interface import Marginals
 from espnet2_legonn.model.module import DecoderModule, produced
-from espnet2_legonn.model.parts.speech import SpeechInput
+from espnet2_legonn.model.parts import Column, InputPart, Unfit
+from espnet2_legonn.search.answers import Answer
 from espnet2_legonn.search.chain_search import ScorerMaker
 from espnet2_legonn.search.options import BeamOptions
 
-# What a chain reads, by the kind of its first port: file of a data directory, ESPnet's name and type of it.
-KINDS = {"speech": ("wav.scp", "speech", "sound"), "tokens": ("src_text", "src_text", "text")}
 # Tables of an output folder; ``scores``, which ESPnet has not, is the log-probability by scorer: decoder=-3.2 ctc=-4.1.
 FILES = ("text", "token", "token_int", "score", "scores")
 
@@ -89,7 +86,7 @@ class Decoded:
 
 
 def read_inputs(path: Path, keys: Sequence[str] | None = None) -> dict[str, str]:
-    """Utterance ids and what to decode: audio files from ``wav.scp``, or source text.
+    """Utterance ids and what to decode: a line each of the table of the chain's input.
 
     Raises:
         DataError: the file is missing, or has not all of ``keys``.
@@ -103,23 +100,33 @@ def read_inputs(path: Path, keys: Sequence[str] | None = None) -> dict[str, str]
     return {key: table[key] for key in keys}
 
 
-def _lengths(chain: LegoNN, inputs: dict[str, str], bad: dict[str, str] | None = None) -> dict[str, float]:
+def column_of(chain: LegoNN) -> Column:
+    """Where a data directory has what a chain reads.
+
+    Raises:
+        DataError: none has it.
+    """
+    column = chain.first.input.data
+    if column is None:
+        raise DataError(f"{chain.names[0]} reads {chain.input_kind}, which no data directory has")
+    return column
+
+
+def _lengths(part: InputPart, inputs: dict[str, str], bad: dict[str, str] | None = None) -> dict[str, float]:
     """Utterances with something to decode, and how long each is: inputs of similar length are decoded together.
 
     Args:
         bad: faults by utterance go there.
 
     Raises:
-        DataError: audio that is missing, no audio or cut short; all of it, before hours of decoding.
+        DataError: inputs that cannot be read, all of them, before hours of decoding.
     """
-    if chain.input_kind != "speech":
-        vocab = chain.first.ports[0].vocab
-        assert vocab is not None
-        return {uid: len(text) for uid, text in inputs.items() if normalized(text, vocab).strip()}
     found, faults = {}, []
-    for uid, spec in inputs.items():
+    for uid, value in inputs.items():
         try:
-            found[uid] = audio.seconds(spec) or 0.0
+            length = part.measure(value)
+            if length is not None:
+                found[uid] = length
         except DataError as error:
             faults += [f"utterance {uid}: {fault}" for fault in error.faults]
             if bad is not None:
@@ -129,9 +136,15 @@ def _lengths(chain: LegoNN, inputs: dict[str, str], bad: dict[str, str] | None =
     return found
 
 
-def _batch(chain: LegoNN, inputs: Mapping[str, str | np.ndarray], uids: Sequence[str]) -> Batch:
+@contextlib.contextmanager
+def naming(uids: Sequence[str]) -> Iterator[None]:
+    """Faults of inputs by number become those of utterances.
+
+    Raises:
+        DataError: these.
+    """
     try:
-        return chain.batch([inputs[uid] for uid in uids])
+        yield
     except DataError as error:
 
         def named(fault: str) -> str:
@@ -142,39 +155,28 @@ def _batch(chain: LegoNN, inputs: Mapping[str, str | np.ndarray], uids: Sequence
         raise DataError(map(named, error.faults)) from None
 
 
-def _waves(
-    chain: LegoNN, inputs: dict[str, str], uids: Sequence[str], channel: str | None, bad: dict[str, str] | None
-) -> dict[str, np.ndarray]:
-    """Sound of the utterances that can be read, as the chain needs it; faults of the others go to `bad`.
+def _fetch(
+    part: InputPart, inputs: dict[str, str], uids: Sequence[str], channel: str | None, bad: dict[str, str] | None
+) -> dict[str, Any]:
+    """Items of the utterances that can be read; faults of the others go to ``bad``.
 
-    Another rate, or several channels without a choice, are no fault of one file but of the set.
+    What does not fit the model (another rate, several channels without a choice) is a fault of the whole set.
 
     Raises:
-        DataError: these, and without `bad` every fault.
+        DataError: this, and without ``bad`` every fault.
     """
-    assert isinstance(chain.first.input, SpeechInput)
-    fs = chain.first.input.fs
-    waves, faults = {}, []
+    items, faults = {}, []
     for uid in uids:
         try:
-            samples, rate = audio.read_audio(inputs[uid])
+            items[uid] = part.fetch(inputs[uid], channel)
         except DataError as error:
-            faults += [f"utterance {uid}: {fault}" for fault in error.faults] if bad is None else []
-            if bad is not None:
+            if bad is None or isinstance(error, Unfit):
+                faults += [f"utterance {uid}: {fault}" for fault in error.faults]
+            else:
                 bad[uid] = str(error)
-            continue
-        try:
-            waves[uid] = audio.to_mono(samples, channel)
-        except DataError as error:
-            faults.append(f"utterance {uid}: '{inputs[uid]}' {error}")
-        if rate != fs:
-            faults.append(
-                f"utterance {uid}: '{inputs[uid]}' is sampled at {rate} Hz, this model was trained at {fs} Hz; "
-                "resample it first (stage 3, `format --fs`)"
-            )
     if faults:
         raise DataError(faults)
-    return waves
+    return items
 
 
 def each_batch(
@@ -184,30 +186,27 @@ def each_batch(
     title: str,
     channel: str | None = None,
     bad: dict[str, str] | None = None,
-) -> Iterator[tuple[list[str], torch.Tensor, torch.Tensor]]:
-    """Utterance ids, padded inputs and lengths, those of similar length together; shows progress.
+) -> Iterator[dict[str, Any]]:
+    """Items by utterance, those of similar length together; shows progress.
 
     Texts without words are left out: there is nothing to decode.
 
     Args:
         channel: of audio with several, `mean` or a number from 0.
-        bad: what is wrong with audio that cannot be read goes there, by utterance, and it is left out.
+        bad: what is wrong with inputs that cannot be read goes there, by utterance, and it is left out.
 
     Raises:
         DataError: inputs that cannot be read, by utterance.
     """
-    lengths = _lengths(chain, inputs, bad)
+    part = chain.first.input
+    lengths = _lengths(part, inputs, bad)
     order = sorted(lengths, key=lengths.__getitem__)
     with tqdm(total=len(order), unit="utt", desc=title, file=sys.stderr, mininterval=5.0) as progress:
         for begin in range(0, len(order), batch_size):
             uids = order[begin : begin + batch_size]
             progress.update(len(uids))
-            if chain.input_kind == "speech":
-                waves = _waves(chain, inputs, uids, channel, bad)
-                if waves:
-                    yield list(waves), *_batch(chain, waves, list(waves))
-            else:
-                yield uids, *_batch(chain, inputs, uids)
+            if items := _fetch(part, inputs, uids, channel, bad):
+                yield items
 
 
 def decode_table(
@@ -222,33 +221,30 @@ def decode_table(
 
     Args:
         chain: in evaluation mode; without a decoder module CTC of the last interface searches.
-        inputs: utterance id to audio file or source text; the answer to a text without words is empty, and said to be.
+        inputs: utterance id to what the table has; the answer to a text without words is empty, and said to be.
         options: of the search.
         batch_size: utterances at once; it does not change the answers.
         more: other scorers, see ``search.chain_search``.
         channel: of audio with several, `mean` or a number from 0.
 
-    The answer to audio that cannot be read is empty, too, and each is named: one file never loses a set.
+    The answer to what cannot be read is empty, too, and each is named: one file never loses a set.
 
     Raises:
-        DataError: none of the audio can be read, it has another rate than the chain's, or several channels.
+        DataError: none of the inputs can be read, or they do not fit the model (sound of another rate, of several
+            channels).
     """
     bad: dict[str, str] = {}
-    vocab = chain.last.ports[1].vocab
+    part = chain.first.input
     interfaces = {n: Tables() for n, m in zip(chain.names, chain) if not isinstance(m, DecoderModule) and produced(m)}
     result = Decoded([Tables() for _ in range(options.nbest)], interfaces)
     start, done = time.perf_counter(), set[str]()
-    for uids, x, lengths in each_batch(chain, inputs, batch_size, "decode", channel, bad):
-        answers, found = chain.decode_batch(x, lengths, options, more)
-        assert vocab is not None
-        for uid, hypotheses in zip(uids, answers):
-            for tables, hypothesis in zip(result.nbest, hypotheses):
-                tables.add(uid, hypothesis.ids, hypothesis.score, vocab, hypothesis.parts)
-        for module, marginals in found.items():
-            _add_greedy(result.interfaces[module], uids, marginals)
-        done.update(uids)
-        if isinstance(chain.first.input, SpeechInput):
-            result.audio += float(lengths.sum()) / chain.first.input.fs
+    for items in each_batch(chain, inputs, batch_size, "decode", channel, bad):
+        with naming(list(items)):
+            answers = chain.answer(list(items.values()), options, more)
+        for uid, answer in zip(items, answers):
+            _add(result, uid, answer)
+        done.update(items)
+        result.audio += part.seconds(torch.tensor([len(item) for item in items.values()]))
     if bad and len(bad) == len(inputs):
         raise DataError(f"utterance {uid}: {fault}" for uid, fault in bad.items())
     for uid, fault in bad.items():
@@ -257,6 +253,13 @@ def decode_table(
     _add_empty(result, [uid for uid in inputs if uid not in done and uid not in bad], "have no words")
     result.seconds = time.perf_counter() - start
     return result
+
+
+def _add(result: Decoded, uid: str, answer: Answer) -> None:
+    for tables, hypothesis in zip(result.nbest, answer.nbest):
+        tables.add(uid, hypothesis.ids, hypothesis.score, answer.vocab, hypothesis.parts)
+    for module, path in answer.interfaces.items():
+        result.interfaces[module].add(uid, path.ids, path.score, path.marginals.interface.vocab)
 
 
 def _add_empty(result: Decoded, uids: Sequence[str], why: str) -> None:
@@ -268,10 +271,3 @@ def _add_empty(result: Decoded, uids: Sequence[str], why: str) -> None:
         for uid in uids:
             tables.text[uid] = tables.token[uid] = tables.token_int[uid] = ""
             tables.score[uid] = f"{0.0:.6f}"
-
-
-def _add_greedy(tables: Tables, uids: Sequence[str], marginals: Marginals) -> None:
-    best = marginals.log_probs.max(-1).values
-    for i, (uid, ids) in enumerate(zip(uids, marginals.greedy_ids())):
-        score = float(best[i, : int(marginals.lengths[i])].sum())
-        tables.add(uid, ids, score, marginals.interface.vocab)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -26,12 +25,8 @@ from espnet2_legonn.files.schema import nearest
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.model.inputs import as_items, is_list
 from espnet2_legonn.model.interface import Marginals
-from espnet2_legonn.model.length_control import slots_for
-from espnet2_legonn.model.module import DecoderModule, consumed, produced
-from espnet2_legonn.model.parts.ingestor import Ingestor
-from espnet2_legonn.model.parts.speech import SpeechInput
-from espnet2_legonn.model.parts.tokens import TokenInput
 from espnet2_legonn.search import options as search
+from espnet2_legonn.search.answers import Answer
 from espnet2_legonn.search.options import BeamOptions
 
 _NO_SCORER = "this search has no language model, and without the model that was asked for the answers would be others"
@@ -65,7 +60,7 @@ TRANSLATED = ("normalize_length",)
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
-class Hypothesis(NamedTuple):
+class ESPnetHypothesis(NamedTuple):
     """One answer, with the fields of ESPnet's.
 
     Args:
@@ -87,22 +82,8 @@ class Hypothesis(NamedTuple):
         return {**plain._asdict(), "scores": {name: float(value) for name, value in self.scores.items()}}
 
 
-Result = tuple[str, list[str], list[int], Hypothesis]
-
-
-@dataclass
-class Answer:
-    """All that a chain says of one input.
-
-    Args:
-        nbest: (text, tokens, ids, hypothesis), best first.
-        interfaces: greedy text of each encoder module.
-        beyond: joints that carry more slots than in training.
-    """
-
-    nbest: list[Result]
-    interfaces: dict[str, str]
-    beyond: list[str]
+Hypothesis = ESPnetHypothesis  # as ESPnet calls it
+Result = tuple[str, list[str], list[int], ESPnetHypothesis]
 
 
 class ChainInference:
@@ -222,7 +203,8 @@ class ChainInference:
             batch = items[begin : begin + self.batch_size]
             with self._precision():
                 found, _, _ = self.chain.encode(*self.chain.batch(batch))
-            texts += _greedy(found, len(batch))
+            said = {name: marginals.greedy_texts() for name, marginals in found.items()}
+            texts += [{name: items[i] for name, items in said.items()} for i in range(len(batch))]
         return texts if is_list(inputs) else texts[0]
 
     def answers(self, inputs: Sequence[Any]) -> list[Answer]:
@@ -231,12 +213,8 @@ class ChainInference:
         Raises:
             DataError: every input that cannot be used.
         """
-        x, lengths = self.chain.batch(list(inputs))
         with self._precision():
-            hypotheses, found = self.chain.decode_batch(x, lengths, self.options)
-        nbest = [[self._result(h) for h in item] for item in hypotheses]
-        texts = _greedy(found, len(nbest))
-        return [Answer(*parts) for parts in zip(nbest, texts, beyond_training(self.chain, lengths, found))]
+            return self.chain.answer(list(inputs), self.options)
 
     def _results(self, inputs: Any) -> Any:
         """ESPnet's return value for one input, a list of those for a list."""
@@ -244,15 +222,15 @@ class ChainInference:
         results: list[list[Result]] = []
         for begin in range(0, len(items), self.batch_size):
             for i, answer in enumerate(self.answers(items[begin : begin + self.batch_size]), begin):
-                for message in answer.beyond:
+                for message in answer.notes:
                     warnings.warn(f"input {i}: {message}", stacklevel=3)
-                results.append(answer.nbest)
+                results.append([self._result(hypothesis) for hypothesis in answer.nbest])
         return results if is_list(inputs) else results[0]
 
     def _result(self, found: search.Hypothesis) -> Result:
         ends, ids = [self.vocab.sos_eos_id], found.ids
         parts = {name: torch.tensor(value) for name, value in found.parts.items()}
-        hypothesis = Hypothesis(torch.tensor(ends + ids + ends), torch.tensor(found.score), parts, {}, [])
+        hypothesis = ESPnetHypothesis(torch.tensor(ends + ids + ends), torch.tensor(found.score), parts, {}, [])
         return self.vocab.decode(ids), [self.vocab.tokens[i] for i in ids], ids, hypothesis
 
     def _precision(self) -> torch.autocast:
@@ -285,8 +263,8 @@ class Speech2Text(ChainInference):
 
     @property
     def fs(self) -> int:
-        assert isinstance(self.chain.first.input, SpeechInput)
-        return self.chain.first.input.fs
+        """Sampling rate of the model in Hz."""
+        return int(self.chain.first.config.input.fs)
 
 
 class Text2Text(ChainInference):
@@ -311,39 +289,6 @@ class Text2Text(ChainInference):
             DataError: every input that cannot be used.
         """
         return self._results(src_text)
-
-
-def beyond_training(chain: LegoNN, lengths: torch.Tensor, found: dict[str, Marginals]) -> list[list[str]]:
-    """For each input, the joints that carry more slots than any did in training, and by how much.
-
-    Args:
-        lengths: (B,) of the chain's input; found: marginals of its interfaces.
-    """
-    notes: list[list[str]] = [[] for _ in lengths]
-    source = chain.first.input
-    assert isinstance(source, SpeechInput | TokenInput)
-    steps = source.steps(lengths)
-    for name, module, reader in zip(chain.names, chain, [*list(chain)[1:], None]):
-        if isinstance(module, DecoderModule):
-            break
-        control, wanted = module.length_control, steps
-        if isinstance(module.input, Ingestor) and module.input.collapse_slots:
-            wanted = found[name].lengths if name in found else steps  # how much collapses is in the data
-        elif control is not None:  # more than it can make, perhaps
-            wanted = slots_for(steps, *control.ratio, torch.iinfo(torch.long).max)
-        seen = [produced(module), None if reader is None else consumed(reader)]
-        limit = min((port.longest for port in seen if port is not None and port.longest), default=0)
-        for i, slots in enumerate(wanted.tolist()):
-            if limit and slots > limit:
-                most = f"at most {limit} were seen in training ({slots / limit:.1f} times)"
-                notes[i].append(f"{slots} slots behind {name}, {most}; the text is not to be trusted, split the input")
-        steps = wanted if control is None else wanted.clamp(max=control.max_length)
-    return notes
-
-
-def _greedy(found: dict[str, Marginals], size: int) -> list[dict[str, str]]:
-    texts = {name: marginals.greedy_texts() for name, marginals in found.items()}
-    return [{name: items[i] for name, items in texts.items()} for i in range(size)]
 
 
 def _check_espnet(owner: str, given: dict[str, Any]) -> list[str]:

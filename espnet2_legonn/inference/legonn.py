@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from typing_extensions import Self
 
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.model.chain import Chain, warn_of_plug
-from espnet2_legonn.model.inputs import (
-    Batch,
-    as_items,
-    check_waveform,
-    collect,
-    encode_text,
-    is_list,
-    pad,
-    read_audio,
-)
+from espnet2_legonn.model.inputs import Batch, as_items, collect, is_list
 from espnet2_legonn.model.interface import Marginals
 from espnet2_legonn.model.module import DecoderModule, consumed
-from espnet2_legonn.model.parts.speech import SpeechInput
 from espnet2_legonn.packs import pack, store
 from espnet2_legonn.packs.load import load
+from espnet2_legonn.search.answers import Answer, best_paths, beyond_training
 from espnet2_legonn.search.chain_search import ScorerMaker, fill, search_ctc, search_decoder, warn_without_ctc
 from espnet2_legonn.search.options import BeamOptions, Hypothesis
 
@@ -80,20 +71,12 @@ class LegoNN(Chain):
         items = as_items(inputs)
         if not items:
             raise DataError("no inputs: the list is empty")
-        if self.input_kind == "speech":
-            assert isinstance(self.first.input, SpeechInput)
-            fs = self.first.input.fs
-
-            def read(item: Any, place: str) -> np.ndarray:
-                return read_audio(item, fs) if isinstance(item, (str, Path)) else check_waveform(item, place)
-
-            return pad(collect(items, read), torch.float32, self.device)
-        vocab = self.first.ports[0].vocab
-        if self.input_kind != "tokens" or vocab is None:
+        part = self.first.input
+        if part.data is None:
             raise DataError(
                 f"{self.names[0]} reads {self.input_kind}: give Marginals, or put an encoder module before it"
             )
-        return pad(collect(items, lambda item, place: encode_text(item, vocab, place)), torch.long, self.device)
+        return part.pad(collect(items, part.read), self.device)
 
     def marginals(self, inputs: Any, module: str | int = -1) -> Marginals:
         """Distributions of one interface: of the last one, or of the module of this name or number.
@@ -117,28 +100,49 @@ class LegoNN(Chain):
         Raises:
             DataError: bad inputs, or a chain that writes hidden states.
         """
-        batch = self.batch(inputs)
-        found, x, lengths = self.encode(*batch)
-        if isinstance(inputs, Marginals) and not found and isinstance(self.last, DecoderModule):
-            found = {"given": Marginals(*batch, inputs.interface)}  # CTC of what was given searches beside the decoder
-        return self.decode_encoded(found, x, lengths, BeamOptions(**options))
+        return [answer.nbest for answer in self.answer(inputs, BeamOptions(**options))]
 
-    def decode_batch(
+    def answer(
         self,
-        x: torch.Tensor,
-        lengths: torch.Tensor,
-        options: BeamOptions,
+        inputs: Any,
+        options: BeamOptions | None = None,
         more: Sequence[ScorerMaker] = (),
         judge_all: bool = False,
-    ) -> tuple[list[list[Hypothesis]], dict[str, Marginals]]:
-        """Hypotheses of a padded batch, and the marginals met on the way; see ``search.chain_search``.
+    ) -> list[Answer]:
+        """All that the chain says of each input; they are decoded as one batch.
+
+        Args:
+            inputs: as for ``batch``.
+            options: of the search.
+            more: other scorers over the decoder's tokens.
+            judge_all: scorers of weight 0 judge, too.
 
         Raises:
-            DataError: the chain writes hidden states.
+            DataError: every input that cannot be used, or a chain that writes hidden states.
             ConfigError: options that this chain cannot follow.
         """
-        found, x, lengths = self.encode(x, lengths)
-        return self.decode_encoded(found, x, lengths, options, more, judge_all), found
+        options, seconds = options or BeamOptions(), dict[str, float]()
+        batch = self.batch(inputs)
+        found, x, lengths = self.encode(*batch, seconds)
+        searched, started = found, time.perf_counter()
+        if isinstance(inputs, Marginals) and not found and isinstance(self.last, DecoderModule):
+            searched = {"given": Marginals(*batch, inputs.interface)}  # its CTC searches beside the decoder
+        options = self._filled(searched, options)
+        nbest = self.decode_encoded(searched, x, lengths, options, more, judge_all)
+        if isinstance(self.last, DecoderModule):
+            seconds[self.names[-1]] = time.perf_counter() - started
+        vocab = self.last.ports[1].vocab
+        assert vocab is not None
+        said = {name: best_paths(marginals) for name, marginals in found.items()}
+        notes = beyond_training(self, batch[1], found)
+        return [
+            Answer(hypotheses, vocab, {name: paths[i] for name, paths in said.items()}, notes[i], seconds, options)
+            for i, hypotheses in enumerate(nbest)
+        ]
+
+    def _filled(self, found: dict[str, Marginals], options: BeamOptions) -> BeamOptions:
+        last = list(found.values())[-1] if found else None
+        return fill(self.last, last, options, self.search) if isinstance(self.last, DecoderModule) else options
 
     def decode_encoded(
         self,
@@ -149,10 +153,10 @@ class LegoNN(Chain):
         more: Sequence[ScorerMaker] = (),
         judge_all: bool = False,
     ) -> list[list[Hypothesis]]:
-        """Hypotheses from what ``encode`` gave; the rest is that of ``decode_batch``."""
+        """Hypotheses from what ``encode`` gave; the rest is that of ``answer``."""
         last = list(found.values())[-1] if found else None
         if isinstance(self.last, DecoderModule):
-            options = fill(self.last, last, options, self.search)
+            options = self._filled(found, options)
             if not self._warned:
                 self._warned = warn_without_ctc(self.last, self.input_kind == "speech", options)
             return search_decoder(self.last, x, lengths, last, options, self.search, more, judge_all)
@@ -169,5 +173,5 @@ class LegoNN(Chain):
 
     def forward(self, inputs: Any, **options: Any) -> Any:
         """Text for one input, a list of texts for a list; options are those of BeamOptions."""
-        texts = [self.text(best[0].ids) for best in self.generate(inputs, **options)]
+        texts = [answer.text for answer in self.answer(inputs, BeamOptions(**options))]
         return texts if is_list(inputs) or isinstance(inputs, Marginals) else texts[0]

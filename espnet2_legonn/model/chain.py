@@ -9,14 +9,15 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import itertools
+import time
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from typing_extensions import Self
 
@@ -24,43 +25,21 @@ from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import ConfigError, DataError, InterfaceMismatch
 from espnet2_legonn.files.schema import nearest, read_yaml
 from espnet2_legonn.model.build import build_modules
-from espnet2_legonn.model.ctc import ctc_loss
 from espnet2_legonn.model.description import ChainConfig, ModuleConfig, parse
 from espnet2_legonn.model.interface import Interface, Marginals, SearchChoice, require_match
-from espnet2_legonn.model.masks import valid_mask
+from espnet2_legonn.model.losses import Labels, ModuleLoss
 from espnet2_legonn.model.module import DecoderModule, EncoderModule, Module, consumed, learns, parts_of, produced
-from espnet2_legonn.model.parts.ingestor import Ingestor
 
-
-class Labels(NamedTuple):
-    """Target ids (B, L), padded with -1, and their lengths (B,)."""
-
-    ids: torch.Tensor
-    lengths: torch.Tensor
-
-
-@dataclass
-class ModuleLoss:
-    """What one module's loss adds to equation 9.
-
-    Args:
-        total: sum over the batch in nats (0-dim, with gradient), weight included.
-        tokens: number of target tokens it is a sum over (0-dim); the loss is ``total / tokens``.
-        stats: figures to log, each a (sum, count) pair of 0-dim tensors; ``infeasible`` is of utterances.
-    """
-
-    total: torch.Tensor
-    tokens: torch.Tensor
-    stats: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+__all__ = ["Chain", "Labels", "ModuleLoss", "check_plug", "warn_of_plug"]
 
 
 class Chain(nn.Module):
     """A sequence of modules: ``chain[:-1]``, ``chain[0]``, ``len(chain)`` and ``chain + other`` share the modules.
 
     Args:
-        modules: in order.
-        configs: their descriptions, same order.
-        vocabs: vocabularies by the names that ``configs`` use.
+        modules: in order; each knows its description.
+        vocabs: vocabularies by name; where a module's description calls one otherwise, ``configs`` uses this name.
+        names: of the modules here; by default those of their descriptions.
 
     ``search`` holds the weights that were tuned for this chain as a whole; a slice or a sum is another chain and has
     none.
@@ -69,11 +48,11 @@ class Chain(nn.Module):
     search: SearchChoice | None = None
 
     def __init__(
-        self, modules: Sequence[Module], configs: Sequence[ModuleConfig], vocabs: dict[str, Vocabulary]
+        self, modules: Sequence[Module], vocabs: Mapping[str, Vocabulary], names: Sequence[str] | None = None
     ) -> None:
         super().__init__()
-        self.mods = nn.ModuleDict({config.name: module for config, module in zip(configs, modules)})
-        self.configs, self.vocabs = list(configs), dict(vocabs)
+        self.mods = nn.ModuleDict(dict(zip(names or [module.config.name for module in modules], modules)))
+        self.vocabs = dict(vocabs)
         # Shared modules keep their mode: a slice or a sum of evaluated chains is evaluated.
         self.training = self.mods.training = any(module.training for module in modules)
         self.apply_freeze()
@@ -92,14 +71,18 @@ class Chain(nn.Module):
             config = {k: v for k, v in config.items() if k in ("vocabs", "modules")}
         if not isinstance(config, ChainConfig):
             config = parse(config)
-        modules, vocabs = build_modules(config, base)
-        return cls(modules, config.modules, vocabs)
+        return cls(*build_modules(config, base))
 
     # -- a sequence ------------------------------------------------------------------------------------------------
 
     @property
     def names(self) -> list[str]:
-        return [config.name for config in self.configs]
+        return list(self.mods)
+
+    @property
+    def configs(self) -> list[ModuleConfig]:
+        """Descriptions of the modules, by the names that modules and vocabularies have in this chain."""
+        return [_described(module, name, self.vocabs) for name, module in zip(self.names, self)]
 
     @property
     def input_kind(self) -> str:
@@ -117,7 +100,7 @@ class Chain(nn.Module):
         return cast(Module, self.mods[name])  # ModuleDict knows only nn.Module
 
     def __len__(self) -> int:
-        return len(self.configs)
+        return len(self.mods)
 
     def __iter__(self) -> Iterator[Module]:
         return iter(cast(list[Module], list(self.mods.values())))
@@ -130,12 +113,12 @@ class Chain(nn.Module):
             item = self.names.index(item)
         if isinstance(item, slice) and item.step not in (None, 1):
             raise IndexError("a chain has no steps: modules that do not follow each other do not fit")
-        chosen = self.configs[item] if isinstance(item, slice) else [self.configs[item]]
-        if not chosen:
+        names = self.names[item] if isinstance(item, slice) else [self.names[item]]
+        if not names:
             raise IndexError(f"no module left: this chain has {', '.join(self.names)}")
-        used = {name for config in chosen for name in config.vocabs}
+        used = {vocab for config in self.configs if config.name in names for vocab in config.vocabs}
         vocabs = {name: v for name, v in self.vocabs.items() if name in used}
-        return type(self)([self._module(c.name) for c in chosen], chosen, vocabs)
+        return type(self)([self._module(name) for name in names], vocabs, names)
 
     def __add__(self, other: Chain) -> Self:
         """Plug ``other`` behind this chain.
@@ -144,15 +127,15 @@ class Chain(nn.Module):
             InterfaceMismatch: with every reason. What only differs from training is a warning.
         """
         check_plug(self, other)
-        names = _merged_names(self.vocabs, other.vocabs)
-        joint = getattr(self.configs[-1].output, "vocab", None)
-        if joint is not None:  # checked above: what one writes is what the other reads
-            names[getattr(other.configs[0].input, "vocab", joint)] = joint
-        vocabs = {**{names[n]: v for n, v in other.vocabs.items()}, **self.vocabs}
-        configs = list(self.configs)
-        for config in other.configs:
-            configs.append(_renamed(config, names, {c.name for c in configs}))
-        return type(self)([*self, *other], configs, vocabs)
+        vocabs = dict(self.vocabs)
+        for name, vocab in other.vocabs.items():
+            # An equal one has a name here already; what one writes is what the other reads, as was checked.
+            if vocab not in (*vocabs.values(), other.first.ports[0].vocab):
+                vocabs[_free(name, vocabs)] = vocab
+        names = self.names
+        for name in other.names:
+            names.append(_free(name, names))
+        return type(self)([*self, *other], vocabs, names)
 
     # -- training --------------------------------------------------------------------------------------------------
 
@@ -163,12 +146,13 @@ class Chain(nn.Module):
             ConfigError: parts that a module does not have.
         """
         faults = []
-        for config, module in zip(self.configs, self):
-            known = parts_of(module) if set(config.frozen) - {""} else []
-            for part in config.frozen:
+        for name, module in zip(self.names, self):
+            frozen = module.config.frozen
+            known = parts_of(module) if set(frozen) - {""} else []
+            for part in frozen:
                 if part and part not in known:
                     top = ", ".join(p for p in known if "." not in p)
-                    faults.append(f"{config.name}.freeze: no part {part!r}{nearest(part, known)}; it has {top}, ...")
+                    faults.append(f"{name}.freeze: no part {part!r}{nearest(part, known)}; it has {top}, ...")
                 else:
                     module.get_submodule(part).requires_grad_(False)
         if faults:
@@ -176,8 +160,8 @@ class Chain(nn.Module):
         self._keep_evaluated()
 
     def _keep_evaluated(self) -> None:
-        for config, module in zip(self.configs, self):
-            for part, how in config.frozen.items():
+        for module in self:
+            for part, how in module.config.frozen.items():
                 if how == "eval":
                     module.get_submodule(part).eval()
 
@@ -207,22 +191,33 @@ class Chain(nn.Module):
         share = 1.0
         for i, (name, module) in enumerate(zip(self.names, self)):
             if isinstance(module, DecoderModule):
-                parts[name] = _cross_entropy(module, x, lengths, labels[name], share)
+                loss = module.loss(x, lengths, labels[name])
+                parts[name] = dataclasses.replace(loss, total=share * loss.total)
                 break
             x, lengths = module(x, lengths)
-            log_probs = module.log_probs(x)
+            output = module.interface
+            log_probs = output.log_probs(x)
             if log_probs is not None:
-                parts[name] = _ctc(module, log_probs, lengths, labels[name], share)
+                loss = output.loss(log_probs, lengths, labels[name])
+                parts[name] = dataclasses.replace(loss, total=share * loss.total)
+                if module.training:
+                    _observe(module, lengths, labels[name].lengths, writes=True)
                 if i + 1 < len(self) and self.training:
-                    _observe(self._module(self.names[i + 1]), lengths, labels[name].lengths)
-            share *= module.share_behind
+                    _observe(self._module(self.names[i + 1]), lengths, labels[name].lengths, writes=False)
+            share *= output.share_behind
         return parts
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def encode(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[dict[str, Marginals], torch.Tensor, torch.Tensor]:
+    def encode(
+        self, x: torch.Tensor, lengths: torch.Tensor, seconds: dict[str, float] | None = None
+    ) -> tuple[dict[str, Marginals], torch.Tensor, torch.Tensor]:
         """Run the encoder modules.
+
+        Args:
+            x: a batch of the first port's kind; lengths: (B,).
+            seconds: what each module took goes there.
 
         Returns:
             marginals of every interface by module name, and input (B, ...) and lengths (B,) of the decoder
@@ -235,7 +230,10 @@ class Chain(nn.Module):
         for name, module in zip(self.names, self):
             if isinstance(module, DecoderModule):
                 break
+            started = time.perf_counter()
             x, lengths = module(x, lengths)
+            if seconds is not None:
+                seconds[name] = time.perf_counter() - started
             control = module.length_control
             cut = 0 if control is None else int((lengths >= control.max_length).sum())
             if control is not None and cut:
@@ -244,7 +242,7 @@ class Chain(nn.Module):
                     "what lies beyond is lost, split the input or train with a larger max_length",
                     stacklevel=2,
                 )
-            interface, log_probs = produced(module), module.log_probs(x)
+            interface, log_probs = produced(module), module.interface.log_probs(x)
             if interface is not None and log_probs is not None:
                 found[name] = Marginals(log_probs, lengths, interface)
                 found[name].require_numbers(name)
@@ -282,67 +280,36 @@ def warn_of_plug(source: Interface, reader: Module, where: str) -> None:
     """
     sink = consumed(reader)
     assert sink is not None
-    collapses = isinstance(reader.input, Ingestor) and reader.input.collapse_slots
-    for warning in require_match(source, sink, where, collapses):
+    for warning in require_match(source, sink, where, reader.input.collapse_slots):
         warnings.warn(warning, stacklevel=4)
 
 
-def _merged_names(left: dict[str, Vocabulary], right: dict[str, Vocabulary]) -> dict[str, str]:
-    """Names in the sum for the vocabularies of ``right``: an equal one of ``left`` wins, clashes are renamed."""
-    taken, names = dict(left), {}
-    for name, vocab in right.items():
-        equal = [n for n, v in left.items() if v == vocab]
-        final, i = (equal[0] if equal else name), 2
-        while not equal and final in taken:
-            final, i = f"{name}_{i}", i + 1
-        names[name] = final
-        taken[final] = vocab
-    return names
+def _free(name: str, taken: Container[str]) -> str:
+    """The name, or the first of ``name_2``, ``name_3``, ... that is not taken."""
+    numbered = (f"{name}_{i}" for i in itertools.count(2))
+    return name if name not in taken else next(n for n in numbered if n not in taken)
 
 
-def _renamed(config: ModuleConfig, vocabs: dict[str, str], taken: set[str]) -> ModuleConfig:
-    """The description with the sum's vocabulary names and a name of its own."""
-    config = copy.deepcopy(config)
-    config.rename(vocabs)
-    name, i = config.name, 2
-    while config.name in taken:
-        config.name, i = f"{name}_{i}", i + 1
+def _described(module: Module, name: str, vocabs: Mapping[str, Vocabulary]) -> ModuleConfig:
+    """The module's description with these names of itself and of its vocabularies."""
+    config = copy.deepcopy(module.config)
+    names = {}
+    for own, port in zip((config.source_vocab, config.target_vocab), module.ports):
+        if own is not None and port.vocab is not None and vocabs.get(own) != port.vocab:
+            names[own] = _name_of(port.vocab, vocabs)
+    config.name = name
+    config.rename(names)
     return config
 
 
-def _observe(reader: Module, slots: torch.Tensor, tokens: torch.Tensor) -> None:
-    """Let a reader that learns note what it reads; a frozen one keeps the contract it was trained with."""
-    if isinstance(reader.input, Ingestor) and learns(reader):
-        reader.input.seen.update(slots, tokens)
+def _name_of(vocab: Vocabulary, vocabs: Mapping[str, Vocabulary]) -> str:
+    """Of an equal vocabulary; else of the one with its tokens, which a plug found to fit."""
+    equal = [name for name, other in vocabs.items() if other == vocab]
+    return next(iter(equal or [name for name, other in vocabs.items() if other.sha256 == vocab.sha256]))
 
 
-def _ctc(
-    module: EncoderModule, log_probs: torch.Tensor, slots: torch.Tensor, labels: Labels, share: float
-) -> ModuleLoss:
-    assert module.interface is not None
-    if module.training and learns(module):
-        module.interface.seen.update(slots, labels.lengths)
-    nll, impossible = ctc_loss(log_probs, slots, *labels)
-    tokens = labels.lengths.masked_fill(impossible, 0).sum()
-    with torch.no_grad():
-        blanks = ((log_probs.argmax(-1) == 0) & valid_mask(slots, log_probs.shape[1])).sum()
-        stats = {
-            "ctc": (nll.detach().sum(), tokens),
-            "infeasible": (impossible.sum(), torch.full_like(tokens, len(slots))),
-            "slots_per_token": (slots.sum(), labels.lengths.sum()),
-            "blank": (blanks, slots.sum()),
-        }
-    return ModuleLoss(share * module.ctc_weight * nll.sum(), tokens, stats)
-
-
-def _cross_entropy(
-    module: DecoderModule, x: torch.Tensor, lengths: torch.Tensor, labels: Labels, share: float
-) -> ModuleLoss:
-    logits, targets = module(x, lengths, *labels)
-    flat = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, 1)
-    wanted = targets.flatten()
-    total = F.cross_entropy(flat, wanted, ignore_index=-1, label_smoothing=module.label_smoothing, reduction="sum")
-    with torch.no_grad():
-        tokens = (wanted >= 0).sum()
-        right = ((flat.argmax(-1) == wanted) & (wanted >= 0)).sum()
-    return ModuleLoss(share * total, tokens, {"ce": (total.detach(), tokens), "acc": (right, tokens)})
+def _observe(module: Module, slots: torch.Tensor, tokens: torch.Tensor, writes: bool) -> None:
+    """Let a module that learns note what it writes or reads; a frozen one keeps the contract it was trained with."""
+    part = module.interface if writes and isinstance(module, EncoderModule) else module.input
+    if part.contract is not None and learns(module):
+        part.contract.update(slots, tokens)

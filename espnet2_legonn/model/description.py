@@ -1,19 +1,24 @@
 """A chain described in YAML: schema, validation with all faults at once, overrides by module name.
 
-The schema is the dataclasses below; ``conf/reference.yaml`` shows every key with its meaning.
+The schema is the dataclasses below and those of parts and bodies; ``conf/reference.yaml`` explains every key.
 """
 
 from __future__ import annotations
 
 import copy
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
+
+from torch import nn
 
 from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.files.schema import Reader, nearest, to_plain
 from espnet2_legonn.model.freeze import Freeze, InitConfig, check_parts, frozen_parts
+from espnet2_legonn.model.parts import INPUTS, OUTPUTS, Column, InputPart, OutputPart
+from espnet2_legonn.model.registry import Configs
+from espnet2_legonn.model.transformer import BODIES
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 MAX_PARTS = 100
@@ -31,84 +36,6 @@ class VocabConfig:
 
 
 @dataclass
-class SpecAugmentConfig:
-    """SpecAugment's policy (model/parts/speech.py: MaskPolicy)."""
-
-    freq_width: int = 27
-    num_freq: int = 2
-    time_width: int = 70
-    num_time: int = 2
-    time_share: float = 0.2
-
-
-@dataclass
-class SpeechConfig:
-    """Waveform input."""
-
-    type: str = "speech"
-    fs: int = 16000
-    n_mels: int = 80
-    normalize: str = "utterance"
-    channels: list[int] = field(default_factory=lambda: [64, 128])
-    specaug: SpecAugmentConfig | None = None
-
-
-@dataclass
-class TokensConfig:
-    """Source text input."""
-
-    vocab: str
-    type: str = "tokens"
-
-
-@dataclass
-class StatesConfig:
-    """Hidden states of the module before (baseline)."""
-
-    type: str = "states"
-
-
-@dataclass
-class WEmbConfig:
-    """Weighted-embedding ingestor (equations 17, 18)."""
-
-    vocab: str
-    type: str = "wemb"
-    receptive_field: int = 1
-    num_blocks: int = 3
-    collapse: bool = False
-    attention_dropout: float | None = None
-
-
-@dataclass
-class BeamConvConfig:
-    """Beam-convolution ingestor (equations 19-21)."""
-
-    vocab: str
-    k: int
-    embed_size: int
-    type: str = "beam_conv"
-    receptive_field: int = 1
-    num_blocks: int = 3
-    collapse: bool = False
-    attention_dropout: float | None = None
-
-
-@dataclass
-class BodyConfig:
-    """A transformer stack; ``transformer`` in encoder modules, ``transformer_decoder`` in decoder modules."""
-
-    num_blocks: int
-    size: int
-    heads: int
-    linear_units: int
-    type: str = "transformer"
-    dropout: float = 0.1
-    attention_dropout: float | None = None
-    activation_dropout: float | None = None
-
-
-@dataclass
 class LengthControlConfig:
     """Output length controller: ``ratio`` (slots per input step) or ``slots_per_token`` (ratio from the data).
 
@@ -123,53 +50,12 @@ class LengthControlConfig:
 
 
 @dataclass
-class OutputConfig:
-    """Vocabulary of the output and the weight of its loss; label smoothing and tying for the decoder."""
-
-    vocab: str
-    type: str = "tokens"
-    ctc_weight: float = 1.0
-    label_smoothing: float = 0.0
-    tie: bool = True
-
-
-@dataclass
-class AuxiliaryCTCConfig:
-    """A CTC loss on hidden states, as in hybrid CTC/attention models.
-
-    ``weight`` is ESPnet's ctc_weight: of this loss and what stands behind it, the shares are weight and 1 - weight.
-    """
-
-    vocab: str
-    weight: float = 0.3
-
-
-@dataclass
-class StatesOutputConfig:
-    """Hidden states for the module behind (baseline), which an auxiliary CTC may ground."""
-
-    type: str = "states"
-    ctc: AuxiliaryCTCConfig | None = None
-
-
-INPUTS = {
-    "speech": SpeechConfig,
-    "tokens": TokensConfig,
-    "states": StatesConfig,
-    "wemb": WEmbConfig,
-    "beam_conv": BeamConvConfig,
-}
-OUTPUTS = {"tokens": OutputConfig, "states": StatesOutputConfig}
-InputConfig = SpeechConfig | TokensConfig | StatesConfig | WEmbConfig | BeamConvConfig
-
-
-@dataclass
 class ModuleConfig:
     """One module of the list."""
 
     name: str
     input: Any
-    body: BodyConfig
+    body: Any
     output: Any
     length_control: LengthControlConfig | None = None
     init: str | InitConfig | None = None
@@ -177,8 +63,18 @@ class ModuleConfig:
     lr_scale: float = 1.0
 
     @property
+    def reads(self) -> type[InputPart]:
+        """The class of its input."""
+        return INPUTS[self.input.type]
+
+    @property
+    def writes(self) -> type[OutputPart]:
+        """The class of its output."""
+        return OUTPUTS[self.output.type]
+
+    @property
     def decodes(self) -> bool:
-        return self.body.type == "transformer_decoder"
+        return bool(BODIES[self.body.type].decodes)
 
     @property
     def donor(self) -> InitConfig | None:
@@ -191,21 +87,31 @@ class ModuleConfig:
         return frozen_parts(self.freeze)
 
     @property
-    def target(self) -> OutputConfig | AuxiliaryCTCConfig | None:
+    def target(self) -> Any:
         """What holds the vocabulary of this module's labels; None if it has no loss of its own."""
-        return self.output.ctc if isinstance(self.output, StatesOutputConfig) else self.output
+        return self.writes.target(self.output)
+
+    @property
+    def source_vocab(self) -> str | None:
+        """Name of the vocabulary it reads, if it reads one."""
+        return getattr(self.input, "vocab", None)
+
+    @property
+    def target_vocab(self) -> str | None:
+        """Name of the vocabulary of its labels, if it has any."""
+        return None if self.target is None else str(self.target.vocab)
 
     @property
     def vocabs(self) -> set[str]:
         """Names of the vocabularies it reads, writes or is taught with."""
-        named = (getattr(side, "vocab", None) for side in (self.input, self.target))
-        return {name for name in named if name is not None}
+        return {name for name in (self.source_vocab, self.target_vocab) if name is not None}
 
     def rename(self, names: dict[str, str]) -> None:
         """Other names for its vocabularies."""
-        for side in (self.input, self.target):
-            if side is not None and getattr(side, "vocab", None) in names:
-                side.vocab = names[side.vocab]
+        if self.source_vocab in names:
+            self.input.vocab = names[self.source_vocab]
+        if self.target_vocab in names:
+            self.target.vocab = names[self.target_vocab]
 
 
 @dataclass
@@ -214,6 +120,19 @@ class ChainConfig:
 
     vocabs: dict[str, VocabConfig]
     modules: list[ModuleConfig]
+
+    @property
+    def column(self) -> Column:
+        """Where data directories have what the chain reads.
+
+        Raises:
+            ConfigError: none has it.
+        """
+        first = self.modules[0]
+        if first.reads.data is None:
+            kinds = " or ".join(name for name, part in INPUTS.items() if part.data is not None)
+            raise ConfigError(f"{first.name}: a recipe begins with {kinds}, not with {first.input.type}")
+        return first.reads.data
 
 
 def parse_ratio(value: str | float | int) -> Fraction:
@@ -272,10 +191,10 @@ def read_module(reader: Reader, entry: Any, where: str) -> Any:
     module = reader.build(ModuleConfig, entry, where)
     if module is None:
         return None
-    if "input" in entry:
-        module.input = reader.choose(INPUTS, module.input, f"{where}.input")
-    if "output" in entry:
-        module.output = reader.choose(OUTPUTS, module.output, f"{where}.output", "tokens")
+    registries = {"input": (INPUTS, None), "body": (BODIES, "transformer"), "output": (OUTPUTS, "tokens")}
+    for key, (registry, usual) in registries.items():
+        if key in entry:
+            setattr(module, key, reader.choose(Configs(registry), getattr(module, key), f"{where}.{key}", usual))
     return module
 
 
@@ -292,8 +211,6 @@ def validate(config: ChainConfig) -> list[str]:
                 faults.append(f"vocabs.{name}.tokens: {odd[0]!r} is no string; YAML reads yes, no and 1.0 so, quote it")
         elif not isinstance(vocab.tokens, str):
             faults.append(f"vocabs.{name}.tokens: must be a file or a list of tokens, found {vocab.tokens!r}")
-    from torch import nn  # here, so that reading cards needs no torch
-
     for name in names:
         if hasattr(nn.ModuleDict, name):
             faults.append(f"{name}: is a word of PyTorch's; choose another name")
@@ -314,8 +231,6 @@ def _validate_module(config: ChainConfig, module: ModuleConfig, first: bool, las
         vocab = getattr(_inner(module, side), "vocab", None)
         if vocab is not None and vocab not in config.vocabs:
             faults.append(f"{name}.{side}.vocab: {vocab!r} is not in vocabs{nearest(vocab, config.vocabs)}")
-    if body.type not in ("transformer", "transformer_decoder"):
-        faults.append(f"{name}.body.type: {body.type!r} is not transformer or transformer_decoder")
     faults += _validate_numbers(module)
     if body.heads < 1 or body.size % body.heads or body.size % 2:
         faults.append(f"{name}.body: size {body.size} must be even and a multiple of heads ({body.heads})")
@@ -326,23 +241,13 @@ def _validate_module(config: ChainConfig, module: ModuleConfig, first: bool, las
         faults.append(
             f"{name}.length_control: a decoder module has no slots to control; put it into the encoder module"
         )
-    if module.decodes and isinstance(module.output, StatesOutputConfig):
-        faults.append(f"{name}.output: a decoder module writes tokens, not states")
-    if module.decodes and isinstance(module.input, (SpeechConfig, TokensConfig)):
+    if module.decodes and module.output.type != "tokens":
+        faults.append(f"{name}.output: a decoder module writes tokens, not {module.output.type}")
+    if module.decodes and module.reads.data is not None:
         faults.append(f"{name}.input: a decoder module reads marginals (wemb, beam_conv) or states")
     if control is not None:
         faults += _validate_control(name, control)
-    field_width = getattr(module.input, "receptive_field", 1)
-    if field_width < 1 or field_width % 2 == 0:
-        faults.append(f"{name}.input.receptive_field: {field_width} is not an odd number >= 1")
-    if isinstance(module.input, SpeechConfig):
-        if module.input.normalize not in ("utterance", "global", "none"):
-            faults.append(f"{name}.input.normalize: {module.input.normalize!r} is not utterance, global or none")
-        if len(module.input.channels) != 2:
-            faults.append(f"{name}.input.channels: two numbers, one for each block")
-        elif min(module.input.channels) < 1:
-            faults.append(f"{name}.input.channels: {min(module.input.channels)} is not at least 1")
-    return faults
+    return faults + module.reads.faults(module.input, f"{name}.input")
 
 
 # Least and (excluded) greatest value of numbers, by key.
@@ -400,14 +305,13 @@ def _validate_control(name: str, control: LengthControlConfig) -> list[str]:
 
 def _validate_pair(before: ModuleConfig, after: ModuleConfig) -> list[str]:
     where = f"{before.name} -> {after.name}"
-    writes = "states" if isinstance(before.output, StatesOutputConfig) else "marginals"
-    reads = {SpeechConfig: "speech", TokensConfig: "tokens", StatesConfig: "states"}.get(type(after.input), "marginals")
+    writes, reads = before.writes.kind, after.reads.kind
     if writes != reads:
         return [f"{where}: {before.name} writes {writes}, {after.name} reads {reads}"]
     if writes == "states" and before.body.size != after.body.size:
         return [f"{where}: states of width {before.body.size} are written, {after.body.size} are read"]
-    if writes == "marginals" and before.output.vocab != after.input.vocab:
-        return [f"{where}: vocabulary {before.output.vocab!r} is written, {after.input.vocab!r} is read"]
+    if writes == "marginals" and before.target_vocab != after.source_vocab:
+        return [f"{where}: vocabulary {before.target_vocab!r} is written, {after.source_vocab!r} is read"]
     return []
 
 
@@ -421,14 +325,12 @@ def require_taught(config: ChainConfig) -> None:
     behind: ModuleConfig | None = None
     reached = False
     for module in reversed(config.modules):
-        shut = behind is not None and isinstance(behind.input, BeamConvConfig)
-        own = isinstance(module.output, OutputConfig) and module.output.ctc_weight > 0
-        own |= isinstance(module.output, StatesOutputConfig) and bool(module.output.ctc and module.output.ctc.weight)
-        reached = module.decodes or own or (reached and not shut)
+        shut = behind is not None and not behind.reads.passes_gradient
+        reached = module.decodes or module.writes.teaches(module.output) or (reached and not shut)
         if not reached and "" not in module.frozen:
             why = "nothing behind it passes a gradient" if behind else "nothing stands behind it"
             if behind and shut:
-                why = f"{behind.name} reads ranks (beam_conv), which pass no gradient"
+                why = f"{behind.name} reads ranks ({behind.input.type}), which pass no gradient"
             faults.append(
                 f"{module.name}: no loss would train it: its ctc_weight is 0, and {why}; give it a ctc_weight above 0, "
                 "put a wemb ingestor behind it, or freeze it"

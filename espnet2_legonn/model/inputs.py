@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from espnet2_legonn.data.text import NORMALIZATIONS, normalize
-from espnet2_legonn.data.vocabulary import RESERVED, Vocabulary
+from espnet2_legonn.data.vocabulary import BLANK, RESERVED, SOS_EOS, Vocabulary
 from espnet2_legonn.errors import DataError, harmless
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -165,6 +165,35 @@ def encode_text(text: Any, vocab: Vocabulary, where: str) -> list[int]:
             warnings.warn(f"{where}: not in the vocabulary, read as <unk>: {told}", stacklevel=4)
     if not ids:
         raise DataError(f"{where}: empty text")
+    return ids
+
+
+def checked_ids(value: Any, vocab: Vocabulary, where: str) -> np.ndarray:
+    """Training text, or ids of its tokens, to ids (L,).
+
+    Args:
+        where: names it in errors, ``utterance X: text``.
+
+    Raises:
+        DataError: empty, ``<blank>`` or ``<sos/eos>`` among the words, or ids that are no word's.
+    """
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in "iu":
+            raise DataError(f"{where} holds {value.dtype}, but ids are integers")
+        wrong = [int(i) for i in value.flat if not vocab.blank_id < i < vocab.sos_eos_id]
+        if wrong:
+            raise DataError(
+                f"{where} has the id {wrong[0]}; of {len(vocab)} tokens, a text has those between "
+                f"{vocab.blank_id} ({BLANK}) and {vocab.sos_eos_id} ({SOS_EOS})"
+            )
+    elif reserved := vocab.reserved(str(value)):
+        raise DataError(
+            f"{where} says {reserved[0]}, which is no word: CTC and the decoder need it for themselves; take it out of "
+            "the text or rename it"
+        )
+    ids = np.asarray(value if isinstance(value, np.ndarray) else vocab.encode(str(value)), dtype=np.int64)
+    if not ids.size:
+        raise DataError(f"{where} is empty; stage 4 removes such utterances")
     return ids
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from espnet2_legonn.model.masks import zero_padding
 from espnet2_legonn.model.position import SinusoidalPositions
-from espnet2_legonn.model.transformer import BlockSizes, CrossTransformer
+from espnet2_legonn.model.transformer import BodyConfig, CrossTransformer
 
 
 def slots_for(lengths: torch.Tensor, numerator: int, denominator: int, max_length: int) -> torch.Tensor:
@@ -33,7 +33,7 @@ class LengthController(nn.Module):
             which a sinusoid at another rate does not allow linearly.
     """
 
-    def __init__(self, sizes: BlockSizes, ratio: tuple[int, int], max_length: int, aligned: bool = False) -> None:
+    def __init__(self, sizes: BodyConfig, ratio: tuple[int, int], max_length: int, aligned: bool = False) -> None:
         super().__init__()
         self.ratio, self.max_length = ratio, max_length
         self.positions = SinusoidalPositions(sizes.size, ratio[1] / ratio[0] if aligned else 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -9,24 +10,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from espnet2_legonn.data.vocabulary import Vocabulary
+from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.model.attention import KVCache
-from espnet2_legonn.model.ctc import CTCInterface
+from espnet2_legonn.model.description import LengthControlConfig, ModuleConfig, parse_ratio
 from espnet2_legonn.model.interface import Interface
 from espnet2_legonn.model.length_control import LengthController
+from espnet2_legonn.model.losses import Labels, ModuleLoss, cross_entropy
 from espnet2_legonn.model.masks import key_mask
-from espnet2_legonn.model.parts.ingestor import Ingestor
-from espnet2_legonn.model.parts.speech import SpeechInput
-from espnet2_legonn.model.parts.tokens import TokenInput
+from espnet2_legonn.model.parts import InputPart, OutputPart
 from espnet2_legonn.model.position import SinusoidalPositions
-from espnet2_legonn.model.transformer import CrossTransformer, TransformerEncoder
-
-
-class StatesInput(nn.Module):
-    """Hidden states of the module before, as in an ordinary encoder-decoder model (the paper's baseline)."""
-
-    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, T, D), (B,) -> the same."""
-        return x, lengths
+from espnet2_legonn.model.seen import Seen
+from espnet2_legonn.model.transformer import BODIES, BodyConfig
 
 
 class Port(NamedTuple):
@@ -43,7 +37,16 @@ class Port(NamedTuple):
     size: int | None = None
 
 
-Input = SpeechInput | TokenInput | Ingestor | StatesInput
+Vocabularies = Mapping[str, Vocabulary]
+
+
+def _input(config: ModuleConfig, vocabs: Vocabularies) -> tuple[Port, InputPart]:
+    """The input part of a module, fresh, and its port."""
+    name = config.source_vocab
+    vocab = None if name is None else vocabs[name]
+    part = config.reads.make(config.input, config.body, vocab, f"{config.name}.input")
+    part.vocab = vocab
+    return Port(part.kind, vocab, config.body.size if part.kind == "states" else None), part
 
 
 class EncoderModule(nn.Module):
@@ -55,26 +58,24 @@ class EncoderModule(nn.Module):
                         `-----------------> states                  (baseline: these; CTC may help in training)
 
     Args:
-        ports: input port and output port (marginals, or states for the baseline).
-        input: input layer or ingestor.
-        body: transformer encoder.
-        length_control: or None: as many slots as input steps.
-        interface: CTC interface; beside states it is an auxiliary, or None.
-        ctc_weight: weight of this module's CTC loss; 0 trains it ungrounded (Table X).
+        config: its description; its length ratio is known.
+        vocabs: by the names that it uses.
+
+    Raises:
+        ConfigError: BeamConv's k exceeds the vocabulary, or the length ratio is still to be derived.
     """
 
-    def __init__(
-        self,
-        ports: tuple[Port, Port],
-        input: Input,
-        body: TransformerEncoder,
-        length_control: LengthController | None,
-        interface: CTCInterface | None,
-        ctc_weight: float = 1.0,
-    ) -> None:
+    def __init__(self, config: ModuleConfig, vocabs: Vocabularies) -> None:
         super().__init__()
-        self.ports, self.ctc_weight = ports, ctc_weight
-        self.input, self.body, self.length_control, self.interface = input, body, length_control, interface
+        self.config, size = config, config.body.size
+        vocab = None if config.target_vocab is None else vocabs[config.target_vocab]
+        # Weights are drawn in this order, so that a seed begins where it always did.
+        reads, part = _input(config, vocabs)
+        control = _length_control(config.name, config.body, config.length_control)
+        output: OutputPart = config.writes.make(config.output, size, vocab)
+        body = BODIES[config.body.type].make(config.body)
+        self.input, self.body, self.length_control, self.interface = part, body, control, output
+        self.ports = (reads, Port(output.kind, vocab, size if output.kind == "states" else None))
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Input of the port's kind, (B,) -> log-probabilities (B, K, V) or states (B, K, D), and (B,) slots."""
@@ -82,19 +83,20 @@ class EncoderModule(nn.Module):
         x = self.body(x, lengths)
         if self.length_control is not None:
             x, lengths = self.length_control(x, lengths)
-        writes = self.interface if self.ports[1].kind == "marginals" else None
-        return (x if writes is None else writes(x)), lengths
+        return self.interface(x), lengths
 
-    def log_probs(self, output: torch.Tensor) -> torch.Tensor | None:
-        """What ``forward`` returned, as log-probabilities (B, K, V) of the interface; None where there is none."""
-        if self.interface is None:
-            return None
-        return output if self.ports[1].kind == "marginals" else self.interface(output)
 
-    @property
-    def share_behind(self) -> float:
-        """Share of the loss of all modules behind: beside an auxiliary CTC of weight w it is 1 - w, else 1."""
-        return 1.0 - self.ctc_weight if self.ports[1].kind == "states" else 1.0
+def _length_control(name: str, body: BodyConfig, control: LengthControlConfig | None) -> LengthController | None:
+    if control is None:
+        return None
+    if control.ratio is None:
+        raise ConfigError(
+            f"{name}.length_control: slots_per_token needs the data's lengths to become a ratio; "
+            "run stage 10 (statistics) first, or give ratio"
+        )
+    ratio = parse_ratio(control.ratio)
+    blocks = body.blocks(control.num_blocks)
+    return LengthController(blocks, (ratio.numerator, ratio.denominator), control.max_length, control.aligned)
 
 
 class DecoderState:
@@ -116,47 +118,37 @@ class DecoderState:
 class DecoderModule(nn.Module):
     """Ingestor -> transformer decoder -> next-token distribution (right side of Figure 2, equation 7).
 
+    With ``tie`` the decoder's embedding and output are one matrix; with a WEmb ingestor of receptive field 1 over the
+    same vocabulary, its table too. Never across modules: that would not be portable.
+
     Args:
-        ports: input port (marginals, or states for the baseline) and text port.
-        input: ingestor, or StatesInput.
-        body: decoder blocks.
-        size: width D.
-        dropout: on embedded tokens.
-        label_smoothing: of the cross-entropy.
-        tie: decoder embedding and output are one matrix; with a WEmb ingestor of receptive field 1 over the same
-            vocabulary, its table too. Never across modules: that would not be portable.
+        config: its description.
+        vocabs: by the names that it uses.
+
+    Raises:
+        ConfigError: BeamConv's k exceeds the vocabulary.
     """
 
-    def __init__(
-        self,
-        ports: tuple[Port, Port],
-        input: Input,
-        body: CrossTransformer,
-        size: int,
-        dropout: float = 0.0,
-        label_smoothing: float = 0.0,
-        tie: bool = True,
-    ) -> None:
+    def __init__(self, config: ModuleConfig, vocabs: Vocabularies) -> None:
         super().__init__()
-        self.ports, self.input, self.body = ports, input, body
-        self.label_smoothing = label_smoothing
-        assert ports[1].vocab is not None
-        vocab_size = len(ports[1].vocab)
-        self.sos_eos = vocab_size - 1
-        self.embed = nn.Embedding(vocab_size, size)
+        self.config, size, output = config, config.body.size, config.output
+        reads, self.input = _input(config, vocabs)
+        vocab = vocabs[output.vocab]
+        self.ports = (reads, Port("text", vocab))
+        self.body = BODIES[config.body.type].make(config.body)
+        self.label_smoothing = output.label_smoothing
+        self.sos_eos = len(vocab) - 1
+        self.embed = nn.Embedding(len(vocab), size)
         nn.init.normal_(self.embed.weight, std=size**-0.5)
-        self.output = nn.Linear(size, vocab_size, bias=False)
-        if tie:
+        self.output = nn.Linear(size, len(vocab), bias=False)
+        if output.tie:
             self.output.weight = self.embed.weight
-            reader = getattr(input, "embed", None)
-            table = getattr(reader, "weight", None)
-            same = ports[0].vocab == ports[1].vocab
-            if same and reader is not None and table is not None and table.shape == self.embed.weight.shape:
-                reader.weight = self.embed.weight
+            if reads.vocab == vocab:
+                self.input.tie(self.embed.weight)
         else:
             nn.init.normal_(self.output.weight, std=size**-0.5)
         self.positions = SinusoidalPositions(size)
-        self.dropout, self.scale = nn.Dropout(dropout), size**0.5
+        self.dropout, self.scale = nn.Dropout(config.body.dropout), size**0.5
 
     def _embed(self, tokens: torch.Tensor, start: int = 0) -> torch.Tensor:
         y = self.embed(tokens) * self.scale
@@ -176,6 +168,11 @@ class DecoderModule(nn.Module):
         beyond = torch.arange(targets.shape[1], device=targets.device) > label_lengths.unsqueeze(1)
         y = self.body(self._embed(tokens), memory, memory_lengths)
         return self.output(y), targets.masked_fill(beyond, -1)
+
+    def loss(self, x: torch.Tensor, lengths: torch.Tensor, labels: Labels) -> ModuleLoss:
+        """Cross-entropy of labels behind this input."""
+        logits, targets = self(x, lengths, *labels)
+        return cross_entropy(logits, targets, self.label_smoothing)
 
     def start(self, x: torch.Tensor, lengths: torch.Tensor) -> DecoderState:
         """Ingest once and prepare the caches."""
@@ -211,17 +208,27 @@ def learns(module: Module) -> bool:
 
 def produced(module: Module) -> Interface | None:
     """The interface a module writes (or has beside its states), with what it saw in training."""
-    if not isinstance(module, EncoderModule) or module.interface is None:
+    if not isinstance(module, EncoderModule):
         return None
-    vocab, seen = module.ports[1].vocab, module.interface.seen
-    assert vocab is not None
-    return Interface(vocab, module.ctc_weight > 0, seen.slots_per_token, int(seen.longest) or None)
+    return _interface(module.ports[1], module.interface.contract, module.interface.ctc_weight > 0)
 
 
 def consumed(module: Module) -> Interface | None:
     """The interface a module reads, with what it saw in training."""
-    if not isinstance(module.input, Ingestor):
+    return _interface(module.ports[0], module.input.contract, True)
+
+
+def _interface(port: Port, seen: Seen | None, grounded: bool) -> Interface | None:
+    if seen is None:
         return None
-    vocab, seen = module.ports[0].vocab, module.input.seen
-    assert vocab is not None
-    return Interface(vocab, True, seen.slots_per_token, int(seen.longest) or None)
+    assert port.vocab is not None
+    return Interface(port.vocab, grounded, seen.slots_per_token, int(seen.longest) or None)
+
+
+def build_module(config: ModuleConfig, vocabs: Vocabularies) -> Module:
+    """One module with fresh weights.
+
+    Raises:
+        ConfigError: BeamConv's k exceeds the vocabulary, or the length ratio is still to be derived.
+    """
+    return DecoderModule(config, vocabs) if config.decodes else EncoderModule(config, vocabs)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
+from typing_extensions import Self
 
 from espnet2_legonn.model.attention import KVCache, MultiHeadAttention
 from espnet2_legonn.model.masks import key_mask
+from espnet2_legonn.model.registry import Registry
 
 
-@dataclass(frozen=True)
-class BlockSizes:
-    """Sizes of one transformer stack (paper IV-A, IV-B, Tables XII and XIII).
+@dataclass
+class BodyConfig:
+    """A stack of transformer blocks (paper IV-A, IV-B, Tables XII and XIII).
 
     Args:
         num_blocks: number of blocks.
@@ -23,8 +26,9 @@ class BlockSizes:
         heads: attention heads.
         linear_units: inner width of the feed-forward layer.
         dropout: on block inputs and outputs ("hidden").
-        attention_dropout: on attention weights.
-        activation_dropout: inside the feed-forward layer.
+        attention_dropout: on attention weights; None: as ``dropout``.
+        activation_dropout: inside the feed-forward layer; None: as ``dropout``.
+        type: ``transformer`` in encoder modules, ``transformer_decoder`` in decoder modules.
     """
 
     num_blocks: int
@@ -32,18 +36,42 @@ class BlockSizes:
     heads: int
     linear_units: int
     dropout: float = 0.1
-    attention_dropout: float = 0.1
-    activation_dropout: float = 0.1
+    attention_dropout: float | None = None
+    activation_dropout: float | None = None
+    type: str = "transformer"
+
+    @property
+    def attention_rate(self) -> float:
+        """Dropout on attention weights."""
+        return self.dropout if self.attention_dropout is None else self.attention_dropout
+
+    @property
+    def activation_rate(self) -> float:
+        """Dropout inside the feed-forward layer."""
+        return self.dropout if self.activation_dropout is None else self.activation_dropout
+
+    @property
+    def least_values(self) -> int:
+        """Fewest numbers its blocks can hold."""
+        return self.num_blocks * self.size * (4 * self.size + 2 * self.linear_units)
+
+    def blocks(self, number: int, attention_dropout: float | None = None) -> BodyConfig:
+        """Another stack of such blocks, in the same module."""
+        rate = self.attention_dropout if attention_dropout is None else attention_dropout
+        return dataclasses.replace(self, num_blocks=number, attention_dropout=rate)
+
+
+BODIES: Registry[Any] = Registry("body")
 
 
 class FeedForward(nn.Module):
     """FFN(x) with ReLU (parameter names w_1, w_2 as in ESPnet)."""
 
-    def __init__(self, sizes: BlockSizes) -> None:
+    def __init__(self, sizes: BodyConfig) -> None:
         super().__init__()
         self.w_1 = nn.Linear(sizes.size, sizes.linear_units)
         self.w_2 = nn.Linear(sizes.linear_units, sizes.size)
-        self.dropout = nn.Dropout(sizes.activation_dropout)
+        self.dropout = nn.Dropout(sizes.activation_rate)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., D) -> (..., D)."""
@@ -53,10 +81,10 @@ class FeedForward(nn.Module):
 class EncoderBlock(nn.Module):
     """Self-attention and feed-forward, LayerNorm before each (equations 10, 11)."""
 
-    def __init__(self, sizes: BlockSizes) -> None:
+    def __init__(self, sizes: BodyConfig) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(sizes.size), nn.LayerNorm(sizes.size)
-        self.self_attn = MultiHeadAttention(sizes.size, sizes.heads, sizes.attention_dropout)
+        self.self_attn = MultiHeadAttention(sizes.size, sizes.heads, sizes.attention_rate)
         self.feed_forward = FeedForward(sizes)
         self.dropout = nn.Dropout(sizes.dropout)
 
@@ -67,10 +95,19 @@ class EncoderBlock(nn.Module):
         return x + self.dropout(self.feed_forward(self.norm2(x)))
 
 
+@BODIES.add("transformer")
 class TransformerEncoder(nn.Module):
-    """Encoder blocks and a final LayerNorm; (B, T, D) -> (B, T, D)."""
+    """Encoder blocks and a final LayerNorm; (B, T, D) -> (B, T, D). Any body of an encoder module is called so."""
 
-    def __init__(self, sizes: BlockSizes) -> None:
+    Config: ClassVar[type] = BodyConfig
+    decodes: ClassVar[bool] = False
+
+    @classmethod
+    def make(cls, config: BodyConfig) -> Self:
+        """Fresh weights."""
+        return cls(config)
+
+    def __init__(self, sizes: BodyConfig) -> None:
         super().__init__()
         self.encoders = nn.ModuleList(EncoderBlock(sizes) for _ in range(sizes.num_blocks))
         self.after_norm = nn.LayerNorm(sizes.size)
@@ -86,11 +123,11 @@ class TransformerEncoder(nn.Module):
 class CrossBlock(nn.Module):
     """Self-attention, cross-attention to a source, feed-forward (equations 13-16; also the decoder's block)."""
 
-    def __init__(self, sizes: BlockSizes) -> None:
+    def __init__(self, sizes: BodyConfig) -> None:
         super().__init__()
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(sizes.size) for _ in range(3))
-        self.self_attn = MultiHeadAttention(sizes.size, sizes.heads, sizes.attention_dropout)
-        self.src_attn = MultiHeadAttention(sizes.size, sizes.heads, sizes.attention_dropout)
+        self.self_attn = MultiHeadAttention(sizes.size, sizes.heads, sizes.attention_rate)
+        self.src_attn = MultiHeadAttention(sizes.size, sizes.heads, sizes.attention_rate)
         self.feed_forward = FeedForward(sizes)
         self.dropout = nn.Dropout(sizes.dropout)
 
@@ -123,10 +160,19 @@ class CrossBlock(nn.Module):
         return y + self.feed_forward(self.norm3(y))
 
 
+@BODIES.add("transformer_decoder")
 class CrossTransformer(nn.Module):
-    """Cross blocks and a final LayerNorm; reads (B, S, D) from (B, Q, D)."""
+    """Cross blocks and a final LayerNorm; reads (B, S, D) from (B, Q, D). Decoder modules call its methods."""
 
-    def __init__(self, sizes: BlockSizes) -> None:
+    Config: ClassVar[type] = BodyConfig
+    decodes: ClassVar[bool] = True
+
+    @classmethod
+    def make(cls, config: BodyConfig) -> Self:
+        """Fresh weights."""
+        return cls(config)
+
+    def __init__(self, sizes: BodyConfig) -> None:
         super().__init__()
         self.decoders = nn.ModuleList(CrossBlock(sizes) for _ in range(sizes.num_blocks))
         self.after_norm = nn.LayerNorm(sizes.size)

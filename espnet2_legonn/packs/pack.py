@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from espnet2_legonn.errors import CheckpointError
 from espnet2_legonn.files.archive import sha256_of
 from espnet2_legonn.model.chain import Chain
-from espnet2_legonn.model.description import ModuleConfig, SpeechConfig
+from espnet2_legonn.model.description import ModuleConfig
 from espnet2_legonn.model.interface import SearchChoice
 from espnet2_legonn.model.module import Module, consumed, produced
 from espnet2_legonn.packs import store
@@ -124,7 +124,7 @@ def describe(chain: Chain, about: Mapping[str, Any], files: dict[str, FileEntry]
 
 def _ports(config: ModuleConfig, module: Module) -> tuple[PortCard, PortCard]:
     # By the description: of two vocabularies that fit without being equal, a composition keeps the writer's alone.
-    names = (getattr(config.input, "vocab", None), getattr(config.target, "vocab", None))
+    names = (config.source_vocab, config.target_vocab)
     sides = []
     for port, name, contract in zip(module.ports, names, (consumed(module), produced(module))):
         card = PortCard(port.kind, name if port.vocab else None, port.size)
@@ -134,14 +134,7 @@ def _ports(config: ModuleConfig, module: Module) -> tuple[PortCard, PortCard]:
             card.longest = contract.longest
         sides.append(card)
     reads, writes = sides
-    _describe_input(config.input, reads)
+    reads = dataclasses.replace(reads, **config.reads.card(config.input))
     if writes.kind == "marginals":
-        writes.grounded = config.output.ctc_weight > 0
+        writes.grounded = config.writes.teaches(config.output)
     return reads, writes
-
-
-def _describe_input(config: Any, reads: PortCard) -> None:
-    if isinstance(config, SpeechConfig):
-        reads.fs, reads.n_mels, reads.normalize = config.fs, config.n_mels, config.normalize
-    elif reads.kind == "marginals":
-        reads.ingestor, reads.k, reads.collapse = config.type, getattr(config, "k", None), config.collapse

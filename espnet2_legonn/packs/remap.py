@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,12 +9,10 @@ import torch
 
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import InterfaceMismatch
-from espnet2_legonn.model.build import build_module
 from espnet2_legonn.model.chain import Chain
 from espnet2_legonn.model.interface import Marginals
 from espnet2_legonn.model.masks import valid_mask
-from espnet2_legonn.model.module import DecoderModule, EncoderModule
-from espnet2_legonn.model.parts.ingestor import Ingestor, WeightedEmbedding
+from espnet2_legonn.model.module import Module, build_module
 
 C = TypeVar("C", bound=Chain)
 # Below this share of common tokens two vocabularies are not close, and a plug would be noise.
@@ -73,8 +70,9 @@ def remap(reader: C, vocab: Vocabulary, name: str) -> tuple[C, Remapping]:
         InterfaceMismatch: another unit, language or normalisation, too few tokens in common, or BeamConv keeps more
             tokens of a slot than ``vocab`` has. Every reason is listed.
     """
-    config, first, own = reader.configs[0], reader.first, reader.first.ports[0].vocab
-    if own is None or not isinstance(first.input, Ingestor):
+    configs, first, own = reader.configs, reader.first, reader.first.ports[0].vocab
+    config = configs[0]
+    if own is None or first.input.contract is None:
         raise InterfaceMismatch(f"{config.name}: reads {first.ports[0].kind}, only marginals can be remapped")
     report = _compare(own, vocab)
     kept = getattr(config.input, "k", 0)
@@ -85,17 +83,16 @@ def remap(reader: C, vocab: Vocabulary, name: str) -> tuple[C, Remapping]:
         raise InterfaceMismatch(f"{config.name}: cannot be remapped: {fault}" for fault in faults)
     vocabs = {n: v for n, v in reader.vocabs.items() if n != name}
     vocabs[name] = vocab
-    config = copy.deepcopy(config)
     if config.target is not None and config.target.vocab == name and reader.vocabs[name] != vocab:
         config.target.vocab = f"{name}_out"
         vocabs[config.target.vocab] = reader.vocabs[name]
     config.input.vocab = name
     module = build_module(config, vocabs).train(first.training)
     module.load_state_dict(_moved(first, own, vocab))
-    rest = {vocab_name for c in reader.configs[1:] for vocab_name in c.vocabs}
+    rest = {vocab_name for c in configs[1:] for vocab_name in c.vocabs}
     if name in rest and reader.vocabs[name] != vocab:
         raise InterfaceMismatch(f"{config.name}: another vocabulary of this chain is called {name!r}; rename it first")
-    return type(reader)([module, *list(reader)[1:]], [config, *reader.configs[1:]], vocabs), report
+    return type(reader)([module, *list(reader)[1:]], vocabs, reader.names), report
 
 
 def _compare(own: Vocabulary, other: Vocabulary) -> Remapping:
@@ -116,15 +113,7 @@ def _refusals(own: Vocabulary, other: Vocabulary, report: Remapping) -> list[str
     return faults
 
 
-def _moved(module: EncoderModule | DecoderModule, own: Vocabulary, other: Vocabulary) -> dict[str, torch.Tensor]:
+def _moved(module: Module, own: Vocabulary, other: Vocabulary) -> dict[str, torch.Tensor]:
     """The module's state with the ingestor's table in the order of ``other``."""
-    assert isinstance(module.input, Ingestor)
     rows = torch.tensor([own.ids.get(token, own.unk_id) for token in other.tokens])
-    state = dict(module.state_dict())
-    if isinstance(module.input.embed, WeightedEmbedding):
-        # (V, D), or (RF, V, D): the vocabulary is the last but one.
-        table = state["input.embed.weight"]
-        state["input.embed.weight"] = table.index_select(table.dim() - 2, rows)
-        return state
-    state["input.embed.embed.weight"] = state["input.embed.embed.weight"][rows]
-    return state
+    return {**module.state_dict(), **{f"input.{name}": table for name, table in module.input.moved(rows).items()}}

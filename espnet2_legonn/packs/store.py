@@ -20,11 +20,12 @@ from safetensors.torch import load_file, save_file
 from espnet2_legonn.errors import CheckpointError, ConfigError
 from espnet2_legonn.files.archive import refusal, sha256_of
 from espnet2_legonn.files.schema import Reader, read_yaml
-from espnet2_legonn.model.build import build_module, least_values, load_vocabs
+from espnet2_legonn.model.build import least_values, load_vocabs
 from espnet2_legonn.model.chain import Chain
 from espnet2_legonn.model.description import parse as parse_config
 from espnet2_legonn.model.description import plain
 from espnet2_legonn.model.interface import SearchChoice
+from espnet2_legonn.model.module import build_module
 
 CONFIG, WEIGHTS = "config.yaml", "weights.safetensors"
 CHECKPOINT = "checkpoint.pth"  # where ESPnet's trainer keeps what a broken-off training goes on from
@@ -284,7 +285,7 @@ def from_pretrained(
             f"{path}: {path.stat().st_size} bytes, the modules of {folder / CONFIG} need {least} values or more; "
             "they do not belong together"
         )
-    chain = cls([build_module(m, vocabs) for m in config.modules], config.modules, vocabs)
+    chain = cls([build_module(module, vocabs) for module in config.modules], vocabs)
     fill(chain, tensors, str(path))
     if files is None:
         chain.search = read_search(folder, path)

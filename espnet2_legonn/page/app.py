@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from espnet2_legonn.errors import LegoNNError
+from espnet2_legonn.model.parts.tokens import MAX_CHARACTERS
 from espnet2_legonn.packs.check import Verdict
 from espnet2_legonn.page import model, render
 from espnet2_legonn.page.hosts import HostCheck
@@ -45,13 +46,14 @@ def build(shelf: Shelf, seconds: float = SECONDS) -> gr.Blocks:
         with gr.Row():
             with gr.Column():
                 text = gr.Textbox(
-                    label="Your text", placeholder="Type a sentence", visible=first.typed,
-                    max_length=model.MAX_CHARACTERS, elem_id="text",
+                    label="Your text", placeholder="Type a sentence", visible=first.asks == "tokens",
+                    max_length=MAX_CHARACTERS, elem_id="text",
                 )  # fmt: skip
                 sound = gr.Audio(
                     label="Your recording", sources=["microphone", "upload"], type="filepath",
-                    visible=not first.typed, elem_id="sound",
+                    visible=first.asks == "speech", elem_id="sound",
                 )  # fmt: skip
+                file = gr.File(label="Your file", type="filepath", visible=first.asks == "file", elem_id="file")
                 examples = gr.Dataset(
                     label="Examples", components=["textbox"], samples=first.examples, type="index",
                     visible=bool(first.examples), elem_id="examples",
@@ -65,7 +67,7 @@ def build(shelf: Shelf, seconds: float = SECONDS) -> gr.Blocks:
             with gr.Column():
                 answer = [gr.HTML(elem_id="final"), gr.HTML(elem_id="notes")]
         answer += [gr.HTML(elem_id="modules"), gr.HTML(elem_id="maps")]
-        _connect(shelf, Worker(seconds), parts, [verdict, text, sound, examples, button], weight, answer)
+        _connect(shelf, Worker(seconds), parts, [verdict, text, sound, file, examples, button], weight, answer)
     return page
 
 
@@ -83,8 +85,16 @@ class _Judged:
 
     def __init__(self, verdict: str, runs: bool, first: Choice | None) -> None:
         self.verdict, self.runs = verdict, runs
-        self.typed = first is None or first.reads == "tokens"
+        # Which box takes the input: those of text and sound, and one of files for whatever else a part reads.
+        self.asks = asks(first)
         self.examples = [[e.text] for e in first.examples] if first else []
+
+
+def asks(first: Choice | None) -> str:
+    """``tokens``, ``speech``, or ``file`` for what other parts read."""
+    if first is None:
+        return "tokens"
+    return first.reads if first.reads in ("tokens", "speech") else "file"
 
 
 def _judged(shelf: Shelf, *specs: str) -> _Judged:
@@ -101,14 +111,15 @@ def _connect(
     shelf: Shelf, worker: Worker, parts: list[Any], shown: list[Any], weight: Any, answer: list[Any]
 ) -> None:
     """Events: a choice is judged at once and clears the old answer; the button runs it."""
-    _, text, sound, examples, button = shown
+    _, text, sound, file, examples, button = shown
 
     def judge(*specs: str) -> list[Any]:
         judged = _judged(shelf, *specs)
         return [
             judged.verdict,
-            gr.Textbox(visible=judged.typed),
-            gr.Audio(visible=not judged.typed),
+            gr.Textbox(visible=judged.asks == "tokens"),
+            gr.Audio(visible=judged.asks == "speech"),
+            gr.File(visible=judged.asks == "file"),
             gr.Dataset(samples=judged.examples, visible=bool(judged.examples)),
             gr.Button(interactive=judged.runs),
             *[""] * len(answer),
@@ -123,11 +134,13 @@ def _connect(
         return [given, gr.skip()] if isinstance(given, str) else [gr.skip(), given]
 
     def run(
-        encoder: str, middle: str, decoder: str, typed: str, recorded: str | None, ctc_weight: float | None
-    ) -> list[str]:
+        encoder: str, middle: str, decoder: str, typed: str, recorded: str | None, sent: str | None,
+        ctc_weight: float | None,
+    ) -> list[str]:  # fmt: skip
         try:
             choices = shelf.find([encoder, middle, decoder])
-            found = worker.run(choices, typed if choices[0].reads == "tokens" else recorded, ctc_weight)
+            given = {"tokens": typed, "speech": recorded, "file": sent}[asks(choices[0])]
+            found = worker.run(choices, given, ctc_weight)
         except LegoNNError as error:
             return ["", render.faults(public(error.faults)), "", ""]
         said = [render.final(found.text), render.notes(found.notes)]
@@ -137,7 +150,7 @@ def _connect(
     examples.click(fill, [examples, parts[0]], [text, sound], show_progress="hidden")
     # One at a time: each run uses all processors already.
     options = {"show_progress_on": answer[0], "concurrency_limit": 1}
-    gr.on([button.click, text.submit], run, [*parts, text, sound, weight], answer, **options)
+    gr.on([button.click, text.submit], run, [*parts, text, sound, file, weight], answer, **options)
 
 
 def serve(

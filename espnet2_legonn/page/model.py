@@ -13,23 +13,18 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.inference.espnet import beyond_training
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.inference.plot import Picture, picture
-from espnet2_legonn.model.inputs import RATES, Batch, adapt_audio, normalized
-from espnet2_legonn.model.interface import Marginals
-from espnet2_legonn.model.module import DecoderModule
-from espnet2_legonn.model.parts.speech import SpeechInput
+from espnet2_legonn.model.inputs import RATES
+from espnet2_legonn.model.parts.speech import MAX_SECONDS
 from espnet2_legonn.packs.fetch import resolve
 from espnet2_legonn.packs.files import card_of, is_as_told, opened
 from espnet2_legonn.page.shelf import Choice, Example
-from espnet2_legonn.search.chain_search import fill
+from espnet2_legonn.search import answers
 from espnet2_legonn.search.options import BeamOptions
 
 # Packs kept in memory, each once, however many of its parts are chosen.
 LOADED = 8
-# Of one input. Attention takes memory by the square of the length.
-MAX_CHARACTERS, MAX_SECONDS = 2000, 120.0
 
 
 @dataclass
@@ -109,15 +104,17 @@ def run(choices: Sequence[Choice], given: str | Path | None, ctc_weight: float |
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with _timed(answer.steps, "read the input"):
-            batch = _read(chain, given, answer.notes)
-        interfaces = _decode(chain, batch, options, answer)
-    answer.notes += beyond_training(chain, batch[1], interfaces)[0]
+            item = chain.first.input.accept(given, answer.notes)
+        found = chain.answer([item], options, judge_all=True)[0]
+    _tell(chain, found, answer)
+    answer.notes += found.notes
     # Inputs are numbered there; here is only one.
     answer.notes += [str(w.message).removeprefix("input 0: ") for w in caught if issubclass(w.category, UserWarning)]
     with _timed(answer.steps, "draw the interfaces"):
         for said in answer.said:
-            if said.module in interfaces:
-                said.picture = picture(interfaces[said.module], f"{said.module}: {said.text}")
+            if said.module in found.interfaces:
+                marginals = found.interfaces[said.module].marginals
+                said.picture = picture(marginals, f"{said.module}: {said.text}")
     return answer
 
 
@@ -128,60 +125,16 @@ def _timed(steps: dict[str, float], name: str) -> Iterator[None]:
     steps[name] = time.perf_counter() - started
 
 
-def _read(chain: LegoNN, given: str | Path | None, notes: list[str]) -> Batch:
-    if isinstance(chain.first.input, SpeechInput):
-        if not given:
-            raise DataError("no recording yet: speak into the microphone or upload a file")
-        return chain.batch(read_sound(Path(given), chain.first.input.fs, notes))
-    text = str(given or "").strip()
-    if len(text) > MAX_CHARACTERS:
-        raise DataError(f"{len(text)} characters, at most {MAX_CHARACTERS} are read: give a part of it")
-    vocab = chain.first.ports[0].vocab
-    assert vocab is not None
-    treated = normalized(text, vocab)
-    if not treated:
-        raise DataError("nothing to read: type a sentence first")
-    if treated != text:
-        notes.append(f"read as “{treated}”, as the encoder's training text was written ({vocab.normalization})")
-    return chain.batch(text)
-
-
-def read_sound(path: Path, fs: int, notes: list[str]) -> np.ndarray:
-    """A recording as one channel at ``fs`` Hz; what had to be done for that is noted.
-
-    Raises:
-        DataError: not audio that can be read, without samples or too long; only the file's name is told, not its place.
-    """
-    try:
-        recording = adapt_audio(path, fs, most_seconds=MAX_SECONDS)
-    except DataError as error:
-        raise DataError(fault.replace(str(path), path.name) for fault in error.faults) from None
-    if recording.channels > 1:
-        notes.append(f"{recording.channels} channels were averaged to one")
-    if recording.rate != fs:
-        notes.append(f"resampled from {recording.rate / 1000:g} kHz to the encoder's {fs / 1000:g} kHz")
-    if not recording.wave.any():
-        notes.append("the recording is silent: is the microphone on?")
-    return recording.wave
-
-
-def _decode(chain: LegoNN, batch: Batch, options: BeamOptions, answer: Answer) -> dict[str, Marginals]:
-    """Run module by module, so that each has its own time; marginals by module name."""
-    x, lengths = batch
-    interfaces: dict[str, Marginals] = {}
+def _tell(chain: LegoNN, found: answers.Answer, answer: Answer) -> None:
+    """What the chain found, in the order of its modules."""
     for name in chain.names:
-        started, module = time.perf_counter(), chain[name]
-        if isinstance(module.last, DecoderModule):
-            best = chain.decode_encoded(interfaces, x, lengths, options, judge_all=True)[0][0]
-            text = answer.text = chain.text(best.ids)
-            used = fill(module.last, list(interfaces.values())[-1], options, chain.search)
-            answer.parts, answer.ctc_weight = best.parts, used.ctc_weight or 0.0
+        if name in found.interfaces:
+            text = found.interfaces[name].text
         else:
-            found, x, lengths = module.encode(x, lengths)
-            interfaces |= found
-            text = found[name].greedy_text() if name in found else ""
-        answer.said.append(Said(name, text, time.perf_counter() - started))
-    return interfaces
+            text = found.text if name == chain.names[-1] else ""
+        answer.said.append(Said(name, text, found.seconds[name]))
+    answer.text, answer.parts = found.text, found.best.parts
+    answer.ctc_weight = found.options.ctc_weight or 0.0
 
 
 def example_input(choice: Choice, example: Example) -> str | tuple[int, np.ndarray]:

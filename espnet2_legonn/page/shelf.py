@@ -18,13 +18,8 @@ from espnet2_legonn.packs.fetch import resolve
 from espnet2_legonn.packs.files import card_of, is_as_told, opened
 
 ENCODER, MIDDLE, DECODER = "encoder", "middle", "decoder"
-# A part's role follows from what its ends read and write; other runs of modules (hidden states) cannot be plugged.
-ROLES = {
-    ("speech", "marginals"): ENCODER,
-    ("tokens", "marginals"): ENCODER,
-    ("marginals", "marginals"): MIDDLE,
-    ("marginals", "text"): DECODER,
-}
+# Roles of parts that read distributions; other runs of modules (hidden states) cannot be plugged.
+ROLES = {"marginals": MIDDLE, "text": DECODER}
 # A pack may bring examples of its input: a text a line, and recordings whose names begin like this.
 EXAMPLE_TEXTS, EXAMPLE_SOUNDS = "examples.txt", "example"
 SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
@@ -200,8 +195,7 @@ def _choices(source: str, card: Card, title: str, examples: tuple[Example, ...])
     """Every run of modules of a pack that has a role."""
     for i, first in enumerate(card.modules):
         for j, last in enumerate(card.modules[i:], i):
-            role = ROLES.get((first.reads.kind, last.writes.kind))
-            if role:
+            if role := _role(first.reads.kind, last.writes.kind):
                 names = ",".join(m.name for m in card.modules[i : j + 1])
                 whole = j - i + 1 == len(card.modules)
                 place = title if whole else f"{title}#{names}"
@@ -211,10 +205,19 @@ def _choices(source: str, card: Card, title: str, examples: tuple[Example, ...])
                 yield Choice(f"{title}#{names}", source, label, role, kind, own)
 
 
+def _role(reads: str, writes: str) -> str | None:
+    """What a part can be, from what its ends read and write: whatever ends in distributions begins a chain."""
+    if reads == "marginals":
+        return ROLES.get(writes)
+    return ENCODER if writes == "marginals" and reads != "states" else None
+
+
 def _words(card: Card, port: PortCard) -> str:
     """A port in a few words."""
     if port.kind == "speech":
         return f"speech, {(port.fs or 0) / 1000:g} kHz"
+    if port.part is not None:
+        return port.detail or port.part
     vocab = card.vocabs[port.vocab or ""]
     if port.kind == "marginals":
         return ", ".join(filter(None, [f"{vocab.size} {vocab.unit}", vocab.language]))

@@ -6,22 +6,17 @@ what PyTorch really keeps); time counts 6 operations for each weight and positio
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from espnet2_legonn.model.description import (
-    BeamConvConfig,
-    BodyConfig,
-    ChainConfig,
-    ModuleConfig,
-    OutputConfig,
-    SpeechConfig,
-    TokensConfig,
-    WEmbConfig,
-    parse_ratio,
-)
+from espnet2_legonn.model.description import ChainConfig, ModuleConfig, parse_ratio
+from espnet2_legonn.model.parts import BeamConvConfig, SpeechConfig, StatesConfig, TokensConfig, WEmbConfig
+from espnet2_legonn.model.transformer import BodyConfig
 from espnet2_legonn.recipes.lengths import Lengths
+
+Sizes = Mapping[str, int]
 
 GB = 1e9
 CONTEXT = 0.7e9  # what CUDA and its libraries take before the first tensor
@@ -95,10 +90,39 @@ def _feed_forward(d: int, f: int, p: Precision) -> int:
     return 4 * d + (p.narrow * d if p.copies else 4 * d) + p.narrow * f + p.dropout * (f + p.narrow * f + d)
 
 
-def speech_input(name: str, spec: SpeechConfig, size: int, samples: float, precision: Precision) -> Layer:
-    """Two convolution blocks; frames come every 10 ms, steps every 40."""
+def interface(name: str, size: int, vocab: int, slots: float, precision: Precision) -> Layer:
+    """The projection to a vocabulary, its log-softmax in float32, and the CTC loss."""
+    kept = slots * (4 * vocab + precision.copies * precision.narrow * size)
+    return Layer(name, _linear(size, vocab), slots * size * vocab, kept, slots * 8 * vocab)
+
+
+@functools.singledispatch
+def input_layers(spec: object, module: ModuleConfig, sizes: Sizes, steps: float, precision: Precision) -> list[Layer]:
+    """The layers of a module's input, for an item of ``steps`` samples, ids or slots.
+
+    An input that has said nothing here counts the numbers that its weights hold at least.
+    """
+    vocab = sizes[module.source_vocab] if module.source_vocab else 0
+    return [Layer(f"{module.name}.input", module.reads.least_values(spec, module.body.size, vocab))]
+
+
+@input_layers.register
+def _(spec: StatesConfig, module: ModuleConfig, sizes: Sizes, steps: float, precision: Precision) -> list[Layer]:
+    return []
+
+
+@input_layers.register
+def _(spec: TokensConfig, module: ModuleConfig, sizes: Sizes, steps: float, precision: Precision) -> list[Layer]:
+    kept = (steps + 1) * (8 + precision.dropout * module.body.size)
+    return [Layer(f"{module.name}.input", sizes[spec.vocab] * module.body.size, kept=kept)]
+
+
+@input_layers.register
+def _(spec: SpeechConfig, module: ModuleConfig, sizes: Sizes, steps: float, precision: Precision) -> list[Layer]:
+    # Two convolution blocks; frames come every 10 ms, steps every 40.
+    size = module.body.size
     (a, b), mels, n = spec.channels, spec.n_mels, precision.narrow
-    frames = samples / (spec.fs * 10 // 1000)
+    frames = steps / (spec.fs * 10 // 1000)
     outer, inner = mels, -(-mels // 2) / 2  # filters of the first block, and of the second for each frame of the first
     folded = b * (-(-mels // 4))
     parameters = 9 * (a + a * a + a * b + b * b) + 2 * a + 2 * b + _linear(folded, size)
@@ -106,29 +130,37 @@ def speech_input(name: str, spec: SpeechConfig, size: int, samples: float, preci
     # Each convolution keeps its ReLU and its masked output; a pooling its places (8 bytes) and its output.
     first = outer * n + 4 * n * a * outer + (8 + n) * a * outer / 4
     second = 4 * n * b * inner + (8 + n) * b * inner / 4
-    return Layer(name, parameters, work, frames * (first + second) + frames / 4 * precision.dropout * size)
+    kept = frames * (first + second) + frames / 4 * precision.dropout * size
+    return [Layer(f"{module.name}.input", parameters, work, kept)]
 
 
-def interface(name: str, size: int, vocab: int, slots: float, precision: Precision) -> Layer:
-    """The projection to a vocabulary, its log-softmax in float32, and the CTC loss."""
-    kept = slots * (4 * vocab + precision.copies * precision.narrow * size)
-    return Layer(name, _linear(size, vocab), slots * size * vocab, kept, slots * 8 * vocab)
+@input_layers.register
+def _(spec: WEmbConfig, module: ModuleConfig, sizes: Sizes, steps: float, precision: Precision) -> list[Layer]:
+    stack, vocab, size = _ingestor(module, steps, precision), sizes[spec.vocab], module.body.size
+    out = module.output
+    # The decoder's own table; whether the vocabularies are equal, their names say.
+    tied = module.decodes and out.tie and spec.receptive_field == 1 and spec.vocab == out.vocab
+    stack.parameters += 0 if tied else vocab * size * spec.receptive_field
+    stack.work += steps * vocab * size * spec.receptive_field
+    stack.kept += steps * vocab * (4 + precision.narrow)
+    return [stack]
 
 
-def ingestor(name: str, module: ModuleConfig, vocab: int, slots: float, precision: Precision, tied: bool) -> Layer:
-    """WEmb or BeamConv with its blocks."""
-    spec, size, n = module.input, module.body.size, precision.narrow
-    stack = encoder_stack(name, module.body, spec.num_blocks, slots, precision)
-    if isinstance(spec, BeamConvConfig):
-        width = spec.k * spec.embed_size
-        stack.parameters += vocab * spec.embed_size + width * spec.receptive_field * size
-        stack.work += slots * width * spec.receptive_field * size
-        stack.kept += slots * (8 * spec.k + n * width)
-    else:
-        stack.parameters += 0 if tied else vocab * size * spec.receptive_field
-        stack.work += slots * vocab * size * spec.receptive_field
-        stack.kept += slots * vocab * (4 + n)
-    stack.kept += slots * precision.dropout * size
+@input_layers.register
+def _(spec: BeamConvConfig, module: ModuleConfig, sizes: Sizes, steps: float, precision: Precision) -> list[Layer]:
+    stack, width = _ingestor(module, steps, precision), spec.k * spec.embed_size
+    size = module.body.size
+    stack.parameters += sizes[spec.vocab] * spec.embed_size + width * spec.receptive_field * size
+    stack.work += steps * width * spec.receptive_field * size
+    stack.kept += steps * (8 * spec.k + precision.narrow * width)
+    return [stack]
+
+
+def _ingestor(module: ModuleConfig, steps: float, precision: Precision) -> Layer:
+    """The blocks of an ingestor, and the dropout before them."""
+    blocks = module.input.num_blocks
+    stack = encoder_stack(f"{module.name}.input", module.body, blocks, steps, precision)
+    stack.kept += steps * precision.dropout * module.body.size
     return stack
 
 
@@ -173,7 +205,7 @@ class ChainCost:
         return ALLOCATOR * (kept + max(layer.passing for layer in last))
 
 
-def chain_cost(config: ChainConfig, sizes: Mapping[str, int], lengths: Lengths, amp: bool) -> ChainCost:
+def chain_cost(config: ChainConfig, sizes: Sizes, lengths: Lengths, amp: bool) -> ChainCost:
     """Layers of a described chain.
 
     Args:
@@ -186,7 +218,8 @@ def chain_cost(config: ChainConfig, sizes: Mapping[str, int], lengths: Lengths, 
     steps = lengths.input
     for module in config.modules:
         precision = Precision(2 if amp else 4, module.body.dropout > 0)
-        layers, steps = _input_layers(config, module, sizes, steps, precision)
+        layers = input_layers(module.input, module, sizes, steps, precision)
+        steps = module.reads.total_steps(module.input, steps, 1)
         if module.decodes:
             layers += _decoder_layers(module, sizes, steps, lengths, precision)
         else:
@@ -196,32 +229,8 @@ def chain_cost(config: ChainConfig, sizes: Mapping[str, int], lengths: Lengths, 
     return ChainCost(modules, trained)
 
 
-def _input_layers(
-    config: ChainConfig, module: ModuleConfig, sizes: Mapping[str, int], steps: float, precision: Precision
-) -> tuple[list[Layer], float]:
-    """Input of a module, and the steps it makes of ``steps`` samples, ids or slots."""
-    spec, size, name = module.input, module.body.size, f"{module.name}.input"
-    if isinstance(spec, SpeechConfig):
-        return [speech_input(name, spec, size, steps, precision)], steps / (spec.fs * 40 // 1000)
-    if isinstance(spec, TokensConfig):
-        kept = (steps + 1) * (8 + precision.dropout * size)
-        return [Layer(name, sizes[spec.vocab] * size, kept=kept)], steps + 1
-    if not isinstance(spec, WEmbConfig | BeamConvConfig):
-        return [], steps
-    out = module.output
-    tied = (
-        isinstance(spec, WEmbConfig)
-        and module.decodes
-        and isinstance(out, OutputConfig)
-        and out.tie
-        and spec.receptive_field == 1
-        and config.vocabs[spec.vocab] == config.vocabs[out.vocab]
-    )
-    return [ingestor(name, module, sizes[spec.vocab], steps, precision, tied)], steps
-
-
 def _encoder_layers(
-    module: ModuleConfig, sizes: Mapping[str, int], steps: float, lengths: Lengths, precision: Precision
+    module: ModuleConfig, sizes: Sizes, steps: float, lengths: Lengths, precision: Precision
 ) -> tuple[list[Layer], float]:
     body, control, target = module.body, module.length_control, module.target
     layers = [encoder_stack(f"{module.name}.body", body, body.num_blocks, steps, precision)]
@@ -241,7 +250,7 @@ def _encoder_layers(
 
 
 def _decoder_layers(
-    module: ModuleConfig, sizes: Mapping[str, int], steps: float, lengths: Lengths, precision: Precision
+    module: ModuleConfig, sizes: Sizes, steps: float, lengths: Lengths, precision: Precision
 ) -> list[Layer]:
     body, out = module.body, module.output
     vocab, tokens = sizes[out.vocab], lengths.of(out.vocab) + 1
@@ -275,7 +284,7 @@ class Cost:
 def training_cost(
     config: ChainConfig,
     options: Mapping[str, Any],
-    sizes: Mapping[str, int],
+    sizes: Sizes,
     lengths: Lengths,
     gpus: int,
     tflops: float,

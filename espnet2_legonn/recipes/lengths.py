@@ -77,8 +77,8 @@ def measured(stats: Path, config: ChainConfig, options: Mapping[str, Any]) -> Le
     Raises:
         DataError: shape files are missing.
     """
-    first = "speech" if config.modules[0].input.type == "speech" else "src_text"
-    targets = {m.target.vocab: f"text_{m.name}" for m in config.modules if m.target is not None}
+    first = config.column.name
+    targets = {m.target_vocab: f"text_{m.name}" for m in config.modules if m.target_vocab is not None}
     names = [first, *targets.values()]
     if lost := [stats / "train" / f"{n}_shape" for n in names if not (stats / "train" / f"{n}_shape").is_file()]:
         raise DataError(f"{path}: no such file; stage 10 makes it" for path in lost)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from espnet2_legonn.data.audio import seconds
 from espnet2_legonn.data.checks import Wanted
 from espnet2_legonn.data.datadir import DataDir
+from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.data.vocab import Coverage, measure
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.inference.decode import KINDS
 from espnet2_legonn.model.build import load_vocab
-from espnet2_legonn.model.description import ChainConfig, SpeechConfig, TokensConfig
+from espnet2_legonn.model.description import ChainConfig
+
+RECORDINGS = "wav.scp"
 
 
 def target_files(config: ChainConfig) -> dict[str, str]:
     """Text table of each vocabulary that the chain is trained to say: words, or phonemes."""
-    vocabs = {m.output.vocab for m in config.modules if hasattr(m.output, "vocab")}
+    vocabs = {m.target.vocab for m in config.modules if m.writes.kind == "marginals"}
     return {name: "text_phn" if config.vocabs[name].unit == "phn" else "text" for name in vocabs}
 
 
@@ -32,9 +32,9 @@ def require_valid(config: ChainConfig, folders: Iterable[Path], targets: bool = 
     Raises:
         DataError: every fault of all directories.
     """
-    first = config.modules[0].input
-    files = [KINDS[first.type][0], *(sorted(set(target_files(config).values())) if targets else ())]
-    probe = functools.partial(seconds, fs=first.fs) if targets and isinstance(first, SpeechConfig) else None
+    first = config.modules[0]
+    files = [config.column.table, *(sorted(set(target_files(config).values())) if targets else ())]
+    probe = first.reads.probe(first.input) if targets else None
     wanted = Wanted(
         text=False, wav=False, files=tuple(files), spk_sort=False, allow_empty_text=True, durations=probe,
         filled=tuple(files) if targets else (),
@@ -43,10 +43,21 @@ def require_valid(config: ChainConfig, folders: Iterable[Path], targets: bool = 
     for folder in dict.fromkeys(folders):
         try:
             DataDir(folder).check(wanted).tables()
+            if probe is not None and config.column.table != RECORDINGS:
+                faults += _unreadable(folder / config.column.table, probe)
         except DataError as error:
             faults += error.faults
     if faults:
         raise DataError(faults)
+
+
+def _unreadable(table: Path, probe: Callable[[str], float | None]) -> Iterator[str]:
+    """Faults of the values of a table that is no list of recordings (`DataDir.check` looks at those)."""
+    for uid, value in read_table(table).items():
+        try:
+            probe(value)
+        except DataError as error:
+            yield from (f"{table}: utterance {uid}: {fault}" for fault in error.faults)
 
 
 def coverages(config: ChainConfig, config_file: Path, folders: Iterable[Path]) -> list[Coverage]:
@@ -56,9 +67,8 @@ def coverages(config: ChainConfig, config_file: Path, folders: Iterable[Path]) -
         DataError: a vocabulary or a text is missing or damaged.
     """
     pairs = list(target_files(config).items())
-    first = config.modules[0].input
-    if isinstance(first, TokensConfig):
-        pairs.append((first.vocab, KINDS["tokens"][0]))
+    if (source := config.modules[0].source_vocab) is not None:
+        pairs.append((source, config.column.table))
     found = []
     for name, file in sorted(pairs):
         description = config.vocabs[name]

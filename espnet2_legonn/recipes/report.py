@@ -111,7 +111,7 @@ def write_report(plan: Plan, exp_dir: Path, path: Path) -> str:
 def draw_interface(plan: Plan, raw: Path, exp_dir: Path) -> Path | None:
     """Draw what the first plug's last interface says about a long one of the first test utterances."""
     from espnet2_legonn.data.tables import read_table
-    from espnet2_legonn.inference.decode import KINDS
+    from espnet2_legonn.inference.decode import column_of
     from espnet2_legonn.inference.legonn import LegoNN
     from espnet2_legonn.inference.plot import plot_marginals
 
@@ -119,7 +119,7 @@ def draw_interface(plan: Plan, raw: Path, exp_dir: Path) -> Path | None:
     if not plugs:
         return None
     chain = LegoNN.from_pretrained(folder(exp_dir, plugs[0].name))
-    source = read_table(raw / plugs[0].tests[0] / KINDS[chain.input_kind][0])
+    source = read_table(raw / plugs[0].tests[0] / column_of(chain).table)
     uid = max(list(source)[:20], key=lambda u: len(source[u]))
     first = source[uid]
     title = f"{plugs[0].name}: {first if chain.input_kind == 'tokens' else uid}"

@@ -201,7 +201,7 @@ def _stats(config_file: Path, data: list[str], config: Any, experiment: Experime
 
 
 def _decode_and_score(plan: Plan, experiment: Experiment, raw: Path, exp: Path, exp_dir: Path) -> list[dict[str, Any]]:
-    from espnet2_legonn.inference.decode import KINDS, decode_table, read_inputs
+    from espnet2_legonn.inference.decode import column_of, decode_table, read_inputs
     from espnet2_legonn.inference.legonn import LegoNN
     from espnet2_legonn.recipes.origin import keep_origin, origin
     from espnet2_legonn.recipes.stages import score
@@ -213,7 +213,7 @@ def _decode_and_score(plan: Plan, experiment: Experiment, raw: Path, exp: Path, 
         options, more = _search(plan, search, experiment, chain, raw, exp, exp_dir)
         for name in experiment.tests:
             out = exp / search / name
-            table = raw / name / KINDS[chain.input_kind][0]
+            table = raw / name / column_of(chain).table
             inputs = read_inputs(table)
             decoded = decode_table(chain, inputs, options, 64, more)
             decoded.nbest[0].write(out)

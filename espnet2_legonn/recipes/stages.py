@@ -16,7 +16,7 @@ from espnet2_legonn.data.tables import atomic_text, read_table, write_table
 from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.files.schema import read_yaml
 from espnet2_legonn.files.scratch import LAUNCHING, TRAINING, alone
-from espnet2_legonn.inference.decode import FILES, KINDS
+from espnet2_legonn.inference.decode import FILES
 from espnet2_legonn.model.description import ChainConfig, parse
 from espnet2_legonn.packs import store
 from espnet2_legonn.recipes.jobs import call, module, once, read_keys, run, split_keys, unchanged, working
@@ -43,25 +43,13 @@ def chain_config(path: Path) -> ChainConfig:
     return parse({"vocabs": data.get("vocabs"), "modules": data["modules"]})
 
 
-def input_of(config: ChainConfig) -> tuple[str, str, str]:
-    """File, name and type of what a chain reads.
-
-    Raises:
-        ConfigError: no data directory holds it.
-    """
-    kind = config.modules[0].input.type
-    if kind not in KINDS:
-        raise ConfigError(f"{config.modules[0].name}: a recipe begins with speech or tokens, not with {kind}")
-    return KINDS[kind]
-
-
 def data_triples(config: ChainConfig, data: Path, targets: bool = True) -> list[str]:
     """``file,name,type`` of a data directory for this chain.
 
     Raises:
         DataError: a file that the chain needs is missing.
     """
-    wanted = [input_of(config)]
+    wanted = [tuple(config.column)]
     units = {config.vocabs[m.target.vocab].unit for m in config.modules if m.target is not None}
     if targets and units - {"phn"}:
         wanted.append(("text", "text", "text"))
@@ -75,7 +63,7 @@ def data_triples(config: ChainConfig, data: Path, targets: bool = True) -> list[
 
 def shape_names(config: ChainConfig) -> list[str]:
     """Shape files that batches are cut by: the input and the last target."""
-    return [f"{input_of(config)[1]}_shape", f"text_{_last_target(config)}_shape"]
+    return [f"{config.column.name}_shape", f"text_{_last_target(config)}_shape"]
 
 
 def shape_options(config: ChainConfig, stats_dir: Path) -> list[str]:
@@ -119,7 +107,7 @@ def stats(
     command = module(TRAIN, "--collect_stats", "true", "--config", config_file, *data_options(config, train, valid))
     command += ["--train_shape_file", f"{logs}/train/keys.JOB.scp", "--valid_shape_file", f"{logs}/valid/keys.JOB.scp"]
     command += ["--output_dir", f"{logs}/stats.JOB", "--ngpu", "0", *extra]
-    tables = [data / input_of(config)[0] for data in (train, valid)]
+    tables = [data / config.column.table for data in (train, valid)]
     jobs = min(max(1, nj), *(len(read_keys(table)) for table in tables))
     read = [Path(triple.split(",")[0]) for data in (train, valid) for triple in data_triples(config, data)]
     with working(logs, [*command, str(jobs)], [config_file, *read]):
@@ -127,7 +115,7 @@ def stats(
             split_keys(table, jobs, logs / phase)
         run(cmd, logs / "stats.JOB.log", once(command, logs / "stats.JOB"), jobs)
         folders = [o for i in range(jobs) for o in ("--input_dir", f"{logs}/stats.{i + 1}")]
-        skip = [] if config.modules[0].input.type == "speech" else ["--skip_sum_stats"]
+        skip = [] if config.modules[0].reads.has_statistics else ["--skip_sum_stats"]
         aggregate = module("espnet2.bin.aggregate_stats_dirs", *skip, *folders, "--output_dir", out)
         run(cmd, logs / "aggregate.log", aggregate)
         with atomic_text(out / "vocabulary.txt") as stream:
@@ -183,7 +171,7 @@ def decode(
         DataError: every fault of the data directory.
     """
     config = chain_config(exp / store.CONFIG)
-    file = data / input_of(config)[0]
+    file = data / config.column.table
     keys = read_keys(file)
     triple = data_triples(config, data, targets=False)[0]
     require_valid(config, [data], targets=False)
@@ -241,7 +229,7 @@ def tune_search(exp: Path, model: str | None, data: Path, metric: str, beam_size
 
     out = exp / "tune" / data.name
     weights = store.find_weights(exp, model)
-    text = KINDS[chain_config(exp / store.CONFIG).modules[0].input.type][0]
+    text = chain_config(exp / store.CONFIG).column.table
     mark = json.dumps([metric, beam_size, limit, unchanged([weights.resolve(), data / text, data / "text"])])
     done = out / "of.json"
     if done.is_file() and done.read_text(encoding="utf-8") == mark:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_legonn.inference.decode import KINDS, each_batch, read_inputs
+from espnet2_legonn.inference.decode import column_of, each_batch, naming, read_inputs
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.model.interface import SearchChoice
 from espnet2_legonn.model.module import DecoderModule, produced
@@ -72,7 +72,7 @@ def find_candidates(
     Raises:
         DataError: no such metric, a reference is missing, or inputs that cannot be read.
     """
-    inputs = read_inputs(data / KINDS[chain.input_kind][0])
+    inputs = read_inputs(data / column_of(chain).table)
     inputs = dict(list(inputs.items())[: limit or None])
     vocab = chain.last.ports[1].vocab
     assert vocab is not None
@@ -80,10 +80,11 @@ def find_candidates(
     number = {uid: i for i, uid in enumerate(inputs)}
     options = [BeamOptions(beam_size, 1.0, nbest=beam_size, ctc_weight=w) for w in _proposers(chain)]
     rows: list[tuple[int, int, dict[str, float], str]] = []
-    for uids, x, lengths in each_batch(chain, inputs, batch_size, "tune"):
-        encoded = chain.encode(x, lengths)
+    for items in each_batch(chain, inputs, batch_size, "tune"):
+        with naming(list(items)):
+            encoded = chain.encode(*chain.batch(list(items.values())))
         found = [chain.decode_encoded(*encoded, o, more, judge_all=True) for o in options]
-        for uid, *hypotheses in zip(uids, *found):
+        for uid, *hypotheses in zip(items, *found):
             once = {tuple(h.ids): h for h in itertools.chain.from_iterable(hypotheses)}
             rows += [(number[uid], len(ids) + 1, h.parts, vocab.decode(h.ids)) for ids, h in once.items()]
     names = rows[0][2] if rows else {}

@@ -12,7 +12,7 @@ from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.files.schema import read_yaml
-from espnet2_legonn.inference.decode import KINDS, decode_table, read_inputs
+from espnet2_legonn.inference.decode import column_of, decode_table, read_inputs
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.model.build import build_modules
 from espnet2_legonn.model.description import parse
@@ -71,9 +71,8 @@ def choose_window(
     better = 1.0 if metrics.known(metric).higher else -1.0
     config_data = read_yaml(exp / store.CONFIG)
     config = parse({"vocabs": config_data["vocabs"], "modules": config_data["modules"]})
-    modules, vocabs = build_modules(config, exp)
-    chain = LegoNN(modules, config.modules, vocabs).eval().to(device)
-    inputs = read_inputs(data / KINDS[chain.input_kind][0])
+    chain = LegoNN(*build_modules(config, exp)).eval().to(device)
+    inputs = read_inputs(data / column_of(chain).table)
     if limit:
         inputs = dict(list(inputs.items())[:limit])
     vocab = next(m.ports[1].vocab for m in reversed(list(chain)) if m.ports[1].vocab is not None)

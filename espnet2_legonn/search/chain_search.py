@@ -10,10 +10,10 @@ import torch
 
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import ConfigError
-from espnet2_legonn.model.ctc import ctc_loss
 from espnet2_legonn.model.interface import Marginals, SearchChoice
+from espnet2_legonn.model.losses import ctc_loss
 from espnet2_legonn.model.module import DecoderModule
-from espnet2_legonn.model.parts.ingestor import BeamConvolution, Ingestor
+from espnet2_legonn.search.answers import best_paths
 from espnet2_legonn.search.beam import joint_search
 from espnet2_legonn.search.ctc import CTCScorer
 from espnet2_legonn.search.options import BeamOptions, Hypothesis
@@ -107,31 +107,24 @@ def search_ctc(
         options = dataclasses.replace(options, length_penalty=0.0)
     options = options.filled(choice, True)
     if options.ctc_weight == 0:
-        return _best_path(marginals)
+        return [[Hypothesis(p.ids, p.score, p.score, {"ctc": p.score})] for p in best_paths(marginals)]
     beam, x = options.beam_size, marginals.log_probs
     scorers: list[Scorer] = [CTCScorer(x, marginals.lengths, beam, 1.0, 2 * beam)]
     scorers += [make(len(marginals), beam, x.device) for make in more]
     return joint_search(scorers, marginals.lengths, options, x.shape[2] - 1)
 
 
-def _best_path(marginals: Marginals) -> list[list[Hypothesis]]:
-    best = marginals.log_probs.max(-1).values
-    scores = [float(row[:length].sum()) for row, length in zip(best, marginals.lengths.tolist())]
-    return [[Hypothesis(ids, s, s, {"ctc": s})] for ids, s in zip(marginals.greedy_ids(), scores)]
-
-
 def _decoder_scorer(
     decoder: DecoderModule, x: torch.Tensor, lengths: torch.Tensor, options: BeamOptions, weight: float
 ) -> DecoderScorer:
-    if options.temperature != 1 and isinstance(decoder.input, Ingestor):
+    if options.temperature != 1 and decoder.input.contract is not None:
         x = (x / options.temperature).log_softmax(-1)
     return DecoderScorer(decoder, x, lengths, options.beam_size, weight)
 
 
 def warn_without_ctc(decoder: DecoderModule, speech: bool, options: BeamOptions) -> bool:
     """BeamConv knows ranks alone: plugged onto speech it needs CTC to hold on to. Whether there was that to say."""
-    reads = decoder.input.embed if isinstance(decoder.input, Ingestor) else None
-    said = speech and isinstance(reads, BeamConvolution) and options.ctc_weight == 0
+    said = speech and not decoder.input.passes_gradient and options.ctc_weight == 0
     if said:
         warnings.warn(
             "a BeamConv decoder behind speech can lose much without CTC in the search (ctc_weight: 0); "

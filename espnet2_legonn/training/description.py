@@ -19,8 +19,6 @@ from espnet2_legonn.files.scratch import whole
 from espnet2_legonn.model.description import (
     ChainConfig,
     ModuleConfig,
-    SpeechConfig,
-    TokensConfig,
     override,
     parse,
     parse_ratio,
@@ -159,15 +157,11 @@ def _derive_ratios(args: argparse.Namespace, config: ChainConfig, data: dict[str
 
 def _input_steps(modules: list[ModuleConfig], index: int, folder: Path) -> float:
     """Input steps of a module over the training data, when no module before it derives its ratio."""
-    first = modules[0].input
-    if isinstance(first, SpeechConfig):
-        # one step is four frames of 10 ms
-        steps = total_length(folder / "speech_shape") / (first.fs * 0.04)
-    elif isinstance(first, TokensConfig):
-        path = folder / "src_text_shape"
-        steps = total_length(path) + len(read_table(path))
-    else:
-        raise ConfigError(f"{modules[0].name}: slots_per_token works for speech and token input; give ratio")
+    column = modules[0].reads.data
+    if column is None:
+        raise ConfigError(f"{modules[0].name}: slots_per_token works for what data directories have; give ratio")
+    path = folder / f"{column.name}_shape"
+    steps = modules[0].reads.total_steps(modules[0].input, total_length(path), len(read_table(path)))
     for module in modules[:index]:
         if module.length_control is not None and module.length_control.ratio is not None:
             steps *= float(parse_ratio(module.length_control.ratio))

@@ -7,9 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from espnet2_legonn.inference.decode import KINDS
 from espnet2_legonn.model.chain import Chain, Labels, ModuleLoss
-from espnet2_legonn.model.parts.speech import SpeechInput
 from espnet2_legonn.model.seen import Seen
 from espnet2_legonn.training.compat import load
 from espnet2_legonn.training.tally import Tally
@@ -79,9 +77,8 @@ class LegoNNModel(load("espnet2.train.abs_espnet_model").AbsESPnetModel):  # typ
         self.tally = Tally(chain)
 
     def forward(self, **batch: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
-        """``speech`` or ``src_text`` and ``text_<module>``, each with ``<name>_lengths``, to loss, stats, weight."""
-        _, name, _ = KINDS[self.chain.input_kind]
-        x, lengths = batch[name], batch[f"{name}_lengths"]
+        """The input (``speech`` ...) and ``text_<module>``, with ``<name>_lengths``, to loss, stats, weight."""
+        x, lengths = self._input(batch)
         labels = {
             module: Labels(batch[f"text_{module}"], batch[f"text_{module}_lengths"])
             for module in self.chain.names
@@ -94,11 +91,13 @@ class LegoNNModel(load("espnet2.train.abs_espnet_model").AbsESPnetModel):  # typ
 
     def collect_feats(self, **batch: Any) -> dict[str, torch.Tensor]:
         """Features for ESPnet's statistics (mean and variance); token input has none."""
-        first = self.chain.first.input
-        if not isinstance(first, SpeechInput):
-            return {}
-        features, lengths = first.features(batch["speech"], batch["speech_lengths"])
-        return {"feats": features, "feats_lengths": lengths}
+        found = self.chain.first.input.statistics(*self._input(batch))
+        return {} if found is None else {"feats": found[0], "feats_lengths": found[1]}
+
+    def _input(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        column = self.chain.first.input.data
+        assert column is not None
+        return batch[column.name], batch[f"{column.name}_lengths"]
 
 
 def combine(

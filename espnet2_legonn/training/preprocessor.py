@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from espnet2_legonn.data.vocabulary import BLANK, SOS_EOS, Vocabulary
+from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.model.inputs import check_waveform
+from espnet2_legonn.model.inputs import checked_ids
+from espnet2_legonn.model.parts import InputPart
 
 
 class Preprocessor:
@@ -18,12 +19,15 @@ class Preprocessor:
     (for instance ``text_phn``, made once at stage 5) or ``text``.
 
     Args:
-        source: vocabulary of ``src_text``, for token input.
+        part: class of the chain's input.
+        source: the vocabulary that it reads, if it reads one.
         targets: vocabulary name and vocabulary by module name.
     """
 
-    def __init__(self, source: Vocabulary | None, targets: dict[str, tuple[str, Vocabulary]]) -> None:
-        self.source, self.targets = source, targets
+    def __init__(
+        self, part: type[InputPart], source: Vocabulary | None, targets: dict[str, tuple[str, Vocabulary]]
+    ) -> None:
+        self.part, self.source, self.targets = part, source, targets
 
     def __call__(self, uid: str, data: dict[str, Any]) -> dict[str, np.ndarray]:
         """Raw data of one utterance to arrays.
@@ -33,10 +37,9 @@ class Preprocessor:
                 finite, or no text for a module; the utterance is named.
         """
         ready: dict[str, np.ndarray] = {}
-        if "speech" in data:
-            ready["speech"] = check_waveform(np.asarray(data["speech"]), f"utterance {uid}: speech")
-        if "src_text" in data and self.source is not None:
-            ready["src_text"] = self._ids(uid, "src_text", data["src_text"], self.source)
+        column = self.part.data
+        if column is not None and column.name in data:
+            ready[column.name] = self.part.prepare(data[column.name], self.source, f"utterance {uid}: {column.name}")
         for module, (vocab_name, vocab) in self.targets.items():
             names = (f"text_{module}", f"text_{vocab_name}", f"text_{vocab.unit}", "text")
             name = next((n for n in names if n in data), None)
@@ -49,26 +52,5 @@ class Preprocessor:
                     f"utterance {uid}: module {module} wants phonemes, but only words are given; "
                     f"make them once (stage 5, `python -m espnet2_legonn.data.cli phonemes`) and pass them as text_phn"
                 )
-            ready[f"text_{module}"] = self._ids(uid, name, data[name], vocab)
+            ready[f"text_{module}"] = checked_ids(data[name], vocab, f"utterance {uid}: {name}")
         return ready
-
-    @staticmethod
-    def _ids(uid: str, name: str, value: Any, vocab: Vocabulary) -> np.ndarray:
-        if isinstance(value, np.ndarray):
-            if value.dtype.kind not in "iu":
-                raise DataError(f"utterance {uid}: {name} holds {value.dtype}, but ids are integers")
-            wrong = [int(i) for i in value.flat if not vocab.blank_id < i < vocab.sos_eos_id]
-            if wrong:
-                raise DataError(
-                    f"utterance {uid}: {name} has the id {wrong[0]}; of {len(vocab)} tokens, a text has those between "
-                    f"{vocab.blank_id} ({BLANK}) and {vocab.sos_eos_id} ({SOS_EOS})"
-                )
-        elif reserved := vocab.reserved(str(value)):
-            raise DataError(
-                f"utterance {uid}: {name} says {reserved[0]}, which is no word: CTC and the decoder need it for "
-                "themselves; take it out of the text or rename it"
-            )
-        ids = np.asarray(value if isinstance(value, np.ndarray) else vocab.encode(str(value)), dtype=np.int64)
-        if not ids.size:
-            raise DataError(f"utterance {uid}: {name} is empty; stage 4 removes such utterances")
-        return ids

@@ -31,10 +31,12 @@ from espnet2_legonn.model.attention import KVCache
 from espnet2_legonn.model.description import parse_ratio
 from espnet2_legonn.model.length_control import LengthController
 from espnet2_legonn.model.masks import zero_padding
-from espnet2_legonn.model.parts.ingestor import BeamConvolution, Ingestor, WeightedEmbedding
+from espnet2_legonn.model.parts.beam_conv import BeamConvolution
+from espnet2_legonn.model.parts.ingestor import Ingestor
 from espnet2_legonn.model.parts.speech import ConvSubsampling
+from espnet2_legonn.model.parts.wemb import WeightedEmbedding
 from espnet2_legonn.model.position import SinusoidalPositions
-from espnet2_legonn.model.transformer import BlockSizes, CrossTransformer, TransformerEncoder
+from espnet2_legonn.model.transformer import BodyConfig, CrossTransformer, TransformerEncoder
 from espnet2_legonn.training.compat import load
 
 AbsEncoder = load("espnet2.asr.encoder.abs_encoder").AbsEncoder
@@ -89,19 +91,12 @@ class LegoNNEncoder(AbsEncoder):  # type: ignore[misc, valid-type]
     ) -> None:
         super().__init__()
         _check_width("encoder_conf.output_size", output_size, attention_heads)
-        self.sizes = BlockSizes(
-            num_blocks, output_size, attention_heads, linear_units, dropout_rate, dropout_rate, dropout_rate
-        )
+        self.sizes = BodyConfig(num_blocks, output_size, attention_heads, linear_units, dropout_rate)
         self.conv = ConvSubsampling(input_size, output_size)
         self.positions = SinusoidalPositions(output_size)
         self.dropout = nn.Dropout(dropout_rate)
         self.body = TransformerEncoder(self.sizes)
-        self.length_control = LengthController(self._blocks(length_blocks), _ratio(length_ratio), max_length)
-
-    def _blocks(self, number: int) -> BlockSizes:
-        """These sizes with another number of blocks."""
-        s = self.sizes
-        return BlockSizes(number, s.size, s.heads, s.linear_units, s.dropout, s.attention_dropout, s.activation_dropout)
+        self.length_control = LengthController(self.sizes.blocks(length_blocks), _ratio(length_ratio), max_length)
 
     def output_size(self) -> int:
         """Width D."""
@@ -147,7 +142,7 @@ class InterfaceEncoder(LegoNNEncoder):
         """
         if name == "conditioning_layer":
             embedding = self.embedding(value.in_features)
-            name, value = "ingestor", Ingestor(embedding, self._blocks(self.ingestor_blocks))
+            name, value = "ingestor", Ingestor(embedding, self.sizes.blocks(self.ingestor_blocks))
         super().__setattr__(name, value)
 
     def forward(  # type: ignore[override]
@@ -334,7 +329,7 @@ class LegoNNDecoder(AbsDecoder, BatchScorerInterface):  # type: ignore[misc, val
             nn.init.normal_(self.output_layer.weight, std=size**-0.5)
         self.positions = SinusoidalPositions(size)
         self.dropout, self.scale = nn.Dropout(dropout_rate), size**0.5
-        sizes = BlockSizes(num_blocks, size, attention_heads, linear_units, *dropouts)
+        sizes = BodyConfig(num_blocks, size, attention_heads, linear_units, *dropouts)
         self.body = CrossTransformer(sizes)
 
     def _embed(self, ids: torch.Tensor, start: int = 0) -> torch.Tensor:

@@ -9,7 +9,6 @@ import torch
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.model.chain import Chain
 from espnet2_legonn.model.module import EncoderModule, learns
-from espnet2_legonn.model.parts.ingestor import Ingestor
 
 # Of the utterances; beyond it the log warns.
 MANY = 0.01
@@ -46,7 +45,7 @@ class Tally:
         faults = []
         for name, (lost, number) in self._counts().items():
             module = self.chain[name].first
-            taught = isinstance(module, EncoderModule) and module.ctc_weight > 0 and learns(module)
+            taught = isinstance(module, EncoderModule) and module.interface.ctc_weight > 0 and learns(module)
             if taught and number and lost == number and not self._grows(name):
                 faults.append(
                     f"{name}: none of {number} utterances has a CTC path ({phase}): their labels need more slots than "
@@ -75,7 +74,7 @@ class Tally:
     def _grows(self, name: str) -> bool:
         """Whether training changes how many slots a module has: an ingestor collapses what other modules say."""
         before = list(self.chain)[: self.chain.names.index(name) + 1]
-        return any(isinstance(module.input, Ingestor) and module.input.collapse_slots for module in before)
+        return any(module.input.collapse_slots for module in before)
 
     def _counts(self) -> dict[str, tuple[int, int]]:
         return {name: (int(sums[0]), int(sums[1])) for name, sums in self.sums.items()}

@@ -16,14 +16,12 @@ import numpy as np
 import torch
 import yaml
 
-from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import ConfigError, command
 from espnet2_legonn.files.schema import nearest, read_yaml
 from espnet2_legonn.files.scratch import TRAINING, alone
-from espnet2_legonn.inference.decode import KINDS
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.model.build import build_modules, load_vocabs
-from espnet2_legonn.model.parts.speech import SpeechInput
+from espnet2_legonn.model.parts import INPUTS
 from espnet2_legonn.packs import store
 from espnet2_legonn.packs.card import CARD
 from espnet2_legonn.packs.load import init_modules
@@ -176,12 +174,10 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[name-defined]
         """Tokenisation for every interface."""
         config, base = resolve(args)
         vocabs = load_vocabs(config, base)
-        first = getattr(config.modules[0].input, "vocab", None)
-        targets: dict[str, tuple[str, Vocabulary]] = {}
-        for module in config.modules:
-            if module.target is not None:
-                targets[module.name] = (module.target.vocab, vocabs[module.target.vocab])
-        return Preprocessor(vocabs[first] if first else None, targets)
+        first = config.modules[0]
+        named = {module.name: module.target_vocab for module in config.modules}
+        targets = {module: (vocab, vocabs[vocab]) for module, vocab in named.items() if vocab is not None}
+        return Preprocessor(first.reads, vocabs[first.source_vocab] if first.source_vocab else None, targets)
 
     @classmethod
     def required_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
@@ -191,7 +187,7 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[name-defined]
     @classmethod
     def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
         """Inputs and the plain text; ``text_...`` of any kind is allowed besides."""
-        return "speech", "src_text", "text"
+        return (*input_names(), "text")
 
     @classmethod
     def check_task_requirements(
@@ -204,15 +200,16 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[name-defined]
         """
         names = tuple(dataset.names())  # type: ignore[attr-defined]
         faults = []
-        if not {"speech", "src_text"} & set(names):
-            faults.append(f"data: neither speech nor src_text among {', '.join(names)}")
+        if not set(input_names()) & set(names):
+            faults.append(f"data: neither {' nor '.join(input_names())} among {', '.join(names)}")
         if train and not any(n.startswith("text") for n in names):
             faults.append(f"data: no text (or text_<module>) among {', '.join(names)}")
         for name in names:
             known = name in cls.optional_data_names() or name.startswith("text_")
             if not known and not allow_variable_data_keys:
                 faults.append(
-                    f"data: {name!r} is not speech, src_text, text or text_...; or --allow_variable_data_keys true"
+                    f"data: {name!r} is not {', '.join(cls.optional_data_names())} or text_...; "
+                    "or --allow_variable_data_keys true"
                 )
         if faults:
             raise ConfigError(faults)
@@ -221,12 +218,10 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[name-defined]
     def build_model(cls, args: argparse.Namespace) -> LegoNNModel:
         """The chain of ``args``, for training: with ``init`` and statistics of the features."""
         config, base = resolve(args)
-        modules, vocabs = build_modules(config, base)
-        chain = LegoNN(modules, config.modules, vocabs)
-        if chain.input_kind not in KINDS:
-            raise ConfigError(
-                f"{chain.names[0]}: a chain is trained from speech or tokens, not from {chain.input_kind}"
-            )
+        chain = LegoNN(*build_modules(config, base))
+        if chain.first.input.data is None:
+            kinds = " or ".join(name for name, part in INPUTS.items() if part.data is not None)
+            raise ConfigError(f"{chain.names[0]}: a chain is trained from {kinds}, not from {chain.input_kind}")
         if not getattr(args, "collect_stats", False):
             if args.output_dir is not None and (Path(args.output_dir) / CARD).is_file():
                 raise ConfigError(f"{args.output_dir}: is a pack; training would change it, give another --output_dir")
@@ -275,6 +270,11 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[name-defined]
         return LegoNNModel(chain).to(device), args
 
 
+def input_names() -> list[str]:
+    """ESPnet's names of the data that chains can begin with."""
+    return [part.data.name for part in INPUTS.values() if part.data is not None]
+
+
 def _warm_start(chain: LegoNN, args: argparse.Namespace) -> list[str]:
     """Fill modules from their donors; a resumed training has all weights in its checkpoint and needs none."""
     if not goes_on(args):
@@ -285,10 +285,10 @@ def _warm_start(chain: LegoNN, args: argparse.Namespace) -> list[str]:
 
 
 def _load_feature_stats(chain: LegoNN, folder: Path | None) -> None:
-    first, donor = chain.first.input, chain.configs[0].donor
-    given = donor is not None and donor.takes("input.normalization")
-    if not isinstance(first, SpeechInput) or first.normalization.kind != "global" or given:
+    part, donor = chain.first.input.statistics_part, chain.first.config.donor
+    if part is None or (donor is not None and donor.takes(f"input.{part}")):
         return
     if folder is None:
         raise ConfigError(f"{chain.names[0]}.input.normalize: global needs --train_shape_file of stage 10")
-    first.normalization.load_stats(folder / "feats_stats.npz")
+    chain.first.input.get_submodule(part).load_stats(folder / "feats_stats.npz")  # type: ignore[operator]
+

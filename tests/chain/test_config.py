@@ -107,11 +107,11 @@ SCHEMA_FAULTS = [
     (
         "modules.0.input.type",
         "token",
-        "first.input: type 'token' is not one of speech, tokens, states, wemb, beam_conv"
+        "first.input: type 'token' is not one of beam_conv, speech, states, tokens, wemb"
         " (did you mean 'tokens'?)",
     ),
-    ("modules.0.input", "tokens", "first.input: must be a mapping with type: speech | tokens"),
-    ("modules.0.body", 7, "first.body: must be a mapping, found 7"),
+    ("modules.0.input", "tokens", "first.input: must be a mapping with type: beam_conv | speech"),
+    ("modules.0.body", 7, "first.body: must be a mapping with type: transformer | transformer_decoder, found 7"),
     ("modules.0.body.num_blocks", "two", "first.body.num_blocks: must be int, found 'two'"),
     ("modules.0.body.num_blocks", 2.5, "first.body.num_blocks: must be int, found 2.5"),
     ("modules.0.body.num_blocks", True, "first.body.num_blocks: must be int, found True"),
@@ -130,7 +130,7 @@ CROSS_FAULTS = [
     (
         "modules.0.body.type",
         "transfomer",
-        "first.body.type: 'transfomer' is not transformer or transformer_decoder",
+        "first.body: type 'transfomer' is not one of transformer, transformer_decoder",
     ),
     ("modules.0.body.size", 9, "first.body: size 9 must be even and a multiple of heads (2)"),
     ("modules.0.body.heads", 3, "first.body: size 8 must be even and a multiple of heads (3)"),

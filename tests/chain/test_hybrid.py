@@ -45,9 +45,9 @@ def test_the_decoder_gets_states_and_the_interface_is_found(hybrid: Data, parts:
     assert marginals.log_probs.shape == (*x.shape[:2], 6) and marginals.interface.vocab == chain.vocabs["tgt"]
     assert torch.equal(marginals.lengths, lengths) and marginals.interface.grounded
     with torch.inference_mode():
-        torch.testing.assert_close(marginals.log_probs, chain.first.interface(x))
-    _, met = chain.decode_batch(*chain.batch(TEXTS), BeamOptions(2))
-    torch.testing.assert_close(met["encoder"].log_probs, marginals.log_probs)
+        torch.testing.assert_close(marginals.log_probs, chain.first.interface.log_probs(x))
+    for i, answer in enumerate(chain.answer(TEXTS, BeamOptions(2))):
+        torch.testing.assert_close(answer.interfaces["encoder"].marginals.log_probs, marginals[i].log_probs)
     assert chain.marginals(TEXTS).greedy_texts() == marginals.greedy_texts()
 
 

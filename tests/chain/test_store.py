@@ -26,8 +26,8 @@ TEXTS = ["a b c", "d", "c c a b d a"]
 
 
 def answers(chain: LegoNN) -> list[list[tuple[list[int], float]]]:
-    found, _ = chain.eval().decode_batch(*chain.batch(TEXTS), BeamOptions(3, nbest=3))
-    return [[(h.ids, h.score) for h in hypotheses] for hypotheses in found]
+    found = chain.eval().answer(TEXTS, BeamOptions(3, nbest=3))
+    return [[(h.ids, h.score) for h in answer.nbest] for answer in found]
 
 
 def zipped(folder: Path, archive: Path, inside: str = "") -> Path:

@@ -37,7 +37,7 @@ def _there(page: Path, path: str) -> bool:
 
 
 def test_a_wrong_anchor_is_found() -> None:
-    assert wrong_anchors("see `model/chain.py::Chain.losses` and `model/ctc.py::ctc_loss`") == []
+    assert wrong_anchors("see `model/chain.py::Chain.losses` and `model/losses.py::ctc_loss`") == []
     assert "no such symbol" in str(fault("model/chain.py", "Chain.loses"))
     assert "no such file" in str(fault("chains.py", "Chain"))
 

@@ -13,13 +13,16 @@ import torch
 from torch import nn
 
 from espnet2_legonn.data.vocabulary import Vocabulary
+from espnet2_legonn.model.description import parse
 from espnet2_legonn.model.length_control import LengthController
-from espnet2_legonn.model.module import DecoderModule, Port, StatesInput
-from espnet2_legonn.model.parts.ingestor import BeamConvolution, Ingestor, WeightedEmbedding
+from espnet2_legonn.model.module import DecoderModule
+from espnet2_legonn.model.parts.beam_conv import BeamConvolution
+from espnet2_legonn.model.parts.ingestor import Ingestor
 from espnet2_legonn.model.parts.speech import ConvSubsampling, LogMel, Normalization, SpeechInput
 from espnet2_legonn.model.parts.tokens import TokenInput
+from espnet2_legonn.model.parts.wemb import WeightedEmbedding
 from espnet2_legonn.model.position import SinusoidalPositions
-from espnet2_legonn.model.transformer import BlockSizes, CrossTransformer
+from espnet2_legonn.model.transformer import BodyConfig
 
 FS, VOCAB, BATCH, SLOTS = 16000, 300, 4, 40
 # Width, speech (filters, channels), BeamConv (k, width of its embedding): toy, demo, the paper's widths with the values
@@ -41,8 +44,8 @@ def positions(module: SinusoidalPositions, x: torch.Tensor) -> torch.Tensor:
     return module(torch.zeros_like(x), x.dtype)
 
 
-def blocks(size: int, number: int = 0) -> BlockSizes:
-    return BlockSizes(number, size, 4, 4, 0.0, 0.0, 0.0)
+def blocks(size: int, number: int = 0) -> BodyConfig:
+    return BodyConfig(number, size, 4, 4, 0.0, 0.0, 0.0)
 
 
 def sharp_marginals() -> tuple[torch.Tensor, torch.Tensor]:
@@ -88,8 +91,14 @@ def tokens(size: int) -> torch.Tensor:
 
 def decoder_tokens(size: int) -> torch.Tensor:
     vocab = Vocabulary(("<blank>", "<unk>", *(f"t{i}" for i in range(VOCAB - 3)), "<sos/eos>"), "word")
-    ports = Port("states", size=size), Port("text", vocab)
-    module = DecoderModule(ports, StatesInput(), CrossTransformer(blocks(size)), size).eval()
+    data = {
+        "name": "decoder",
+        "input": {"type": "states"},
+        "body": {"type": "transformer_decoder", "num_blocks": 0, "size": size, "heads": 4, "linear_units": 4},
+        "output": {"vocab": "words"},
+    }
+    config = parse({"vocabs": {"words": {"tokens": list(vocab.tokens), "unit": "word"}}, "modules": [data]})
+    module = DecoderModule(config.modules[0], {"words": vocab}).eval()
     x = module._embed(torch.arange(200).view(BATCH, 50))
     return x - positions(module.positions, x)
 

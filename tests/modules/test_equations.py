@@ -10,11 +10,14 @@ import torch.nn.functional as F
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.model.attention import MultiHeadAttention
 from espnet2_legonn.model.chain import Chain
-from espnet2_legonn.model.ctc import CTCInterface, ctc_loss
 from espnet2_legonn.model.interface import Interface, Marginals
 from espnet2_legonn.model.length_control import LengthController
-from espnet2_legonn.model.parts.ingestor import BeamConvolution, Ingestor, WeightedEmbedding, collapse
+from espnet2_legonn.model.losses import ctc_loss
+from espnet2_legonn.model.parts.beam_conv import BeamConvolution
+from espnet2_legonn.model.parts.ctc import CTCInterface
+from espnet2_legonn.model.parts.ingestor import Ingestor, collapse
 from espnet2_legonn.model.parts.tokens import TokenInput
+from espnet2_legonn.model.parts.wemb import WeightedEmbedding
 from espnet2_legonn.model.transformer import CrossTransformer, EncoderBlock, FeedForward, TransformerEncoder
 from tests.modules import reference as ref
 from tests.modules import toys

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from espnet2_legonn.model.chain import Chain, Labels
-from espnet2_legonn.model.ctc import CTCInterface, ctc_loss
+from espnet2_legonn.model.losses import ctc_loss
+from espnet2_legonn.model.parts.ctc import CTCInterface
 from tests.modules import reference as ref
 from tests.modules import toys
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from espnet2_legonn.model.attention import MultiHeadAttention
-from espnet2_legonn.model.parts.ingestor import BeamConvolution
+from espnet2_legonn.model.parts.beam_conv import BeamConvolution
 from espnet2_legonn.model.parts.speech import ConvSubsampling
 from espnet2_legonn.model.position import SinusoidalPositions
 from tests.docs.pages import read

@@ -15,17 +15,18 @@ import pytest
 import torch
 
 from espnet2_legonn.data.vocabulary import Vocabulary
-from espnet2_legonn.model import chain as chain_room
-from espnet2_legonn.model import ctc, length_control, transformer
+from espnet2_legonn.model import length_control, losses, transformer
 from espnet2_legonn.model.chain import Chain, Labels
-from espnet2_legonn.model.ctc import CTCInterface
 from espnet2_legonn.model.interface import Interface, Marginals
 from espnet2_legonn.model.length_control import LengthController
-from espnet2_legonn.model.parts import ingestor
+from espnet2_legonn.model.parts import beam_conv, ctc, ingestor, wemb
 from espnet2_legonn.model.parts import speech as speech_input
-from espnet2_legonn.model.parts.ingestor import BeamConvolution, Ingestor, WeightedEmbedding, collapse
+from espnet2_legonn.model.parts.beam_conv import BeamConvolution
+from espnet2_legonn.model.parts.ctc import CTCInterface
+from espnet2_legonn.model.parts.ingestor import Ingestor, collapse
 from espnet2_legonn.model.parts.speech import ConvSubsampling, LogMel, Normalization, SpeechInput
 from espnet2_legonn.model.parts.tokens import TokenInput
+from espnet2_legonn.model.parts.wemb import WeightedEmbedding
 from espnet2_legonn.model.transformer import TransformerEncoder
 from tests.modules import toys
 
@@ -272,9 +273,9 @@ MUTATIONS = [
     ("control", transformer, "key_mask", all_keys),
     ("wemb1", transformer, "key_mask", all_keys),
     ("beam5", transformer, "key_mask", all_keys),
-    ("embed_wemb1", ingestor, "zero_padding", leave),
-    ("wemb5", ingestor, "zero_padding", leave),
-    ("beam5", ingestor, "zero_padding", leave),
+    ("embed_wemb1", wemb, "zero_padding", leave),
+    ("wemb5", wemb, "zero_padding", leave),
+    ("beam5", beam_conv, "zero_padding", leave),
     ("collapse", ingestor, "valid_mask", all_valid),
     ("conv", speech_input, "valid_mask", all_valid),
     ("normalization", speech_input, "zero_padding", leave),
@@ -314,10 +315,10 @@ def test_controller_zeroes_its_padding(monkeypatch: pytest.MonkeyPatch) -> None:
 
 LOSS_MUTATIONS = [
     ("wemb", transformer, "key_mask", all_keys),
-    ("wemb5", ingestor, "zero_padding", leave),
-    ("beam", ingestor, "zero_padding", leave),
+    ("wemb5", wemb, "zero_padding", leave),
+    ("beam", beam_conv, "zero_padding", leave),
     ("collapse", ingestor, "valid_mask", all_valid),
-    ("wemb", chain_room, "valid_mask", all_valid),
+    ("wemb", ctc, "valid_mask", all_valid),
     ("baseline", transformer, "key_mask", all_keys),
 ]
 
@@ -328,16 +329,16 @@ def test_without_the_mask_the_losses_differ(
 ) -> None:
     modules, names = MIXES[name]
     model = toys.chain(modules, seed=1, sharp=4.0).eval()
-    if room is chain_room or name == "collapse":
+    if room is ctc or name == "collapse":
         # Padded slots say the largest bias of the CTC layer: the chain counts blanks, collapse drops them.
         bias = model.mods["enc"].interface.ctc_lo.bias.detach()
-        bias[0 if room is chain_room else 3] = bias.max() + 0.1
+        bias[0 if room is ctc else 3] = bias.max() + 0.1
     monkeypatch.setattr(room, mask, broken)
     assert loss_gap(model, names) > 0.1 * SHOWS
 
 
 def test_without_the_mask_padded_repeats_count(monkeypatch: pytest.MonkeyPatch) -> None:
     ids, lengths, slots = torch.tensor([[2, 3, 3, 3]]), torch.tensor([2]), torch.tensor([2])
-    assert not ctc.infeasible(ids, lengths, slots).any()
-    monkeypatch.setattr(ctc, "valid_mask", all_valid)
-    assert ctc.infeasible(ids, lengths, slots).all()
+    assert not losses.infeasible(ids, lengths, slots).any()
+    monkeypatch.setattr(losses, "valid_mask", all_valid)
+    assert losses.infeasible(ids, lengths, slots).all()

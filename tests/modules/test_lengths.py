@@ -15,7 +15,7 @@ from espnet2_legonn.model.length_control import LengthController, slots_for
 from espnet2_legonn.model.parts.speech import ConvSubsampling, LogMel, Normalization, SpeechInput
 from espnet2_legonn.model.parts.tokens import TokenInput
 from espnet2_legonn.model.position import SinusoidalPositions
-from espnet2_legonn.model.transformer import BlockSizes
+from espnet2_legonn.model.transformer import BodyConfig
 from tests.modules import reference as ref
 from tests.modules import toys
 
@@ -138,7 +138,7 @@ def test_token_input_ends_each_source_with_eos(items: list[list[int]]) -> None:
 
 def test_aligned_queries_stand_at_their_place_in_the_input() -> None:
     """Beyond the paper: slot k has the sinusoid of input step k * T / K, as close as the ratio is a fraction."""
-    sizes = BlockSizes(1, 8, 2, 16)
+    sizes = BodyConfig(1, 8, 2, 16)
     aligned = LengthController(sizes, (2, 5), 12, aligned=True)
     table = SinusoidalPositions(8)(torch.zeros(40, 8), torch.float32)
     nothing = torch.zeros(12, 8)

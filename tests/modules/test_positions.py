@@ -12,9 +12,11 @@ from torch import nn
 
 from espnet2_legonn.model.chain import Labels
 from espnet2_legonn.model.length_control import LengthController
-from espnet2_legonn.model.parts.ingestor import BeamConvolution, Ingestor, WeightedEmbedding
+from espnet2_legonn.model.parts.beam_conv import BeamConvolution
+from espnet2_legonn.model.parts.ingestor import Ingestor
 from espnet2_legonn.model.parts.speech import ConvSubsampling, LogMel, Normalization, SpeechInput
 from espnet2_legonn.model.parts.tokens import TokenInput
+from espnet2_legonn.model.parts.wemb import WeightedEmbedding
 from espnet2_legonn.model.position import SinusoidalPositions
 from tests.modules import reference as ref
 from tests.modules import toys

@@ -8,7 +8,7 @@ import torch
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.model.chain import Chain, Labels
 from espnet2_legonn.model.module import consumed, produced
-from espnet2_legonn.model.transformer import BlockSizes, CrossTransformer, TransformerEncoder
+from espnet2_legonn.model.transformer import BodyConfig, CrossTransformer, TransformerEncoder
 from tests.modules import toys
 
 SOURCES = [[3, 4, 5], [2, 3], [7, 1, 2, 2]]
@@ -106,7 +106,7 @@ def test_freeze_true_keeps_dropout_and_freeze_eval_does_not() -> None:
 def test_each_dropout_works_in_training_alone(kind: type, place: str) -> None:
     rates = {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0, place: 0.5}
     torch.manual_seed(0)
-    stack = kind(BlockSizes(1, toys.D, toys.HEADS, toys.UNITS, **rates))
+    stack = kind(BodyConfig(1, toys.D, toys.HEADS, toys.UNITS, **rates))
     x, lengths = torch.randn(2, 6, toys.D), torch.tensor([6, 4])
     inputs = (x, lengths) if kind is TransformerEncoder else (x, x, lengths)
     assert not torch.equal(stack.train()(*inputs), stack(*inputs))

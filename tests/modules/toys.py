@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from espnet2_legonn.model.chain import Chain, Labels
-from espnet2_legonn.model.transformer import BlockSizes
+from espnet2_legonn.model.transformer import BodyConfig
 from tests.modules import reference as ref
 
 D, HEADS, UNITS = 8, 2, 12
@@ -28,8 +28,8 @@ VOCABS = {
 }
 
 
-def sizes(num_blocks: int = 2, dropout: float = 0.0) -> BlockSizes:
-    return BlockSizes(num_blocks, D, HEADS, UNITS, dropout, dropout, dropout)
+def sizes(num_blocks: int = 2, dropout: float = 0.0) -> BodyConfig:
+    return BodyConfig(num_blocks, D, HEADS, UNITS, dropout, dropout, dropout)
 
 
 def body(num_blocks: int = 1, decodes: bool = False, dropout: float = 0.0) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import DataError
+from espnet2_legonn.model.parts import SpeechInput, TokenInput
 from espnet2_legonn.training.preprocessor import Preprocessor
 
 
@@ -18,7 +19,8 @@ def vocabulary(*words: str, unit: str = "word") -> Vocabulary:
 
 
 SRC, PHN, TGT = vocabulary("x", "y"), vocabulary("p", "q", unit="phn"), vocabulary("a", "b", "c")
-CHAIN = Preprocessor(SRC, {"first": ("phones", PHN), "second": ("words", TGT), "decoder": ("words", TGT)})
+TARGETS = {"first": ("phones", PHN), "second": ("words", TGT), "decoder": ("words", TGT)}
+CHAIN, SPEECH = Preprocessor(TokenInput, SRC, TARGETS), Preprocessor(SpeechInput, None, TARGETS)
 
 
 def run(preprocess: Preprocessor = CHAIN, **data: Any) -> dict[str, list[int]]:
@@ -31,7 +33,7 @@ def test_one_text_for_every_interface() -> None:
 
 
 def test_arrays_are_int64_and_speech_float32() -> None:
-    found = CHAIN("u1", {"speech": np.zeros(4), "text": "a", "text_phn": "p"})
+    found = SPEECH("u1", {"speech": np.zeros(4), "text": "a", "text_phn": "p"})
     assert found["speech"].dtype == np.float32 and {found[k].dtype for k in found if "text" in k} == {np.dtype("int64")}
 
 
@@ -86,7 +88,7 @@ def test_no_targets_while_decoding() -> None:
 
 
 def test_source_of_a_chain_that_has_none_is_left_out() -> None:
-    assert "src_text" not in run(Preprocessor(None, {"m": ("words", TGT)}), src_text="x", text="a")
+    assert "src_text" not in run(Preprocessor(SpeechInput, None, {"m": ("words", TGT)}), src_text="x", text="a")
 
 
 @pytest.mark.parametrize(

@@ -41,14 +41,11 @@ def answers(chain: LegoNN, inputs: list[str]) -> dict[str | None, list[str]]:
     order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]))
     for begin in range(0, len(order), 50):
         places = order[begin : begin + 50]
-        batch = chain.batch([inputs[i] for i in places])
-        if chain.last.ports[1].kind == "text":
-            hypotheses, marginals = chain.decode_batch(*batch, options)
-            found.setdefault(None, {}).update(zip(places, (chain.text(h[0].ids) for h in hypotheses)))
-        else:
-            marginals = chain.encode(*batch)[0]
-        for module, item in marginals.items():
-            found.setdefault(module, {}).update(zip(places, item.greedy_texts()))
+        for place, answer in zip(places, chain.answer([inputs[i] for i in places], options)):
+            if chain.last.ports[1].kind == "text":
+                found.setdefault(None, {})[place] = answer.text
+            for module, path in answer.interfaces.items():
+                found.setdefault(module, {})[place] = path.text
     return {module: [texts[i] for i in range(len(inputs))] for module, texts in found.items()}
 
 

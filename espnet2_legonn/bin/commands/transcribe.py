@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 from espnet2_legonn.errors import DataError, LegoNNError, harmless
 
 if TYPE_CHECKING:
-    from espnet2_legonn.inference.espnet import Answer, Result, Speech2Text, Text2Text
+    from espnet2_legonn.inference.espnet import Speech2Text, Text2Text
     from espnet2_legonn.model.inputs import Recording
+    from espnet2_legonn.search.answers import Answer
+    from espnet2_legonn.search.options import Hypothesis
 
 # What libsndfile decodes; a file that is named is tried whatever it is called.
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".au", ".sph")
@@ -299,7 +301,7 @@ def _answer(model: Speech2Text | Text2Text, inputs: list[tuple[str, Any]], desk:
         desk.error(f"{inputs[0][0]}: {fault}" if isinstance(error, LegoNNError) else fault for fault in faults)
         return [None]
     for (place, _), answer in zip(inputs, answers):
-        for message in answer.beyond if answer else ():
+        for message in answer.notes if answer else ():
             desk.note(f"{place}: {message}")
     return answers
 
@@ -329,7 +331,7 @@ class _Lines:
 
     def speech(self, file: str, seconds: float, answer: Answer) -> str:
         """A file's answer."""
-        text, file = harmless(answer.nbest[0][0]), harmless(file)
+        text, file = harmless(answer.text), harmless(file)
         if self.format == "json":
             return _json({"file": file, "text": text, "seconds": round(seconds, 3), **self._scores(answer)})
         if self.format == "srt":
@@ -341,7 +343,7 @@ class _Lines:
 
     def text(self, source: str, answer: Answer | None) -> str:
         """A text's answer; there is a line for each source, so that files stay parallel."""
-        text = harmless(answer.nbest[0][0]) if answer else ""
+        text = harmless(answer.text) if answer else ""
         if self.format == "text":
             return f"{text}\n" if self.nbest == 1 else self._moses(answer)
         return _json({"source": source, "text": text, **self._scores(answer)})
@@ -350,36 +352,31 @@ class _Lines:
         """Score, parts by scorer and interfaces; all answers, if more than one was asked for."""
         if answer is None:
             return {"score": None, "scores": {}, "interfaces": {}}
-        best = {**_numbers(answer.nbest[0]), "interfaces": _shown(answer)}
+        shown = {name: harmless(path.text) for name, path in answer.interfaces.items()}
+        best: dict[str, Any] = {**_numbers(answer.best), "interfaces": shown}
         if self.nbest > 1:
-            best["nbest"] = [{"text": harmless(result[0]), **_numbers(result)} for result in answer.nbest]
+            pairs = zip(answer.texts, answer.nbest)
+            best["nbest"] = [{"text": harmless(text), **_numbers(hypothesis)} for text, hypothesis in pairs]
         return best
 
     def _moses(self, answer: Answer | None) -> str:
         """Lines that tools for n-best lists read; the number is that of the input, from 0."""
         number, self.index = self.index, self.index + 1
         lines = []
-        for text, _, _, hypothesis in answer.nbest if answer else ():
-            parts = " ".join(f"{name}= {float(value):.6f}" for name, value in hypothesis.scores.items())
-            lines.append(f"{number} ||| {harmless(text)} ||| {parts} ||| {float(hypothesis.score):.6f}\n")
+        for text, hypothesis in zip(answer.texts, answer.nbest) if answer else ():
+            parts = " ".join(f"{name}= {value:.6f}" for name, value in hypothesis.parts.items())
+            lines.append(f"{number} ||| {harmless(text)} ||| {parts} ||| {hypothesis.score:.6f}\n")
         return "".join(lines) or f"{number} |||  |||  ||| \n"
 
 
-def _numbers(result: Result) -> dict[str, Any]:
-    hypothesis = result[3]
-    return {
-        "score": _number(hypothesis.score),
-        "scores": {name: _number(value) for name, value in hypothesis.scores.items()},
-    }
+def _numbers(hypothesis: Hypothesis) -> dict[str, Any]:
+    scores = {name: _number(value) for name, value in hypothesis.parts.items()}
+    return {"score": _number(hypothesis.score), "scores": scores}
 
 
 def _number(value: Any) -> float | None:
     """None for what CTC finds impossible: JSON has no infinity."""
     return round(float(value), 6) if math.isfinite(value) else None
-
-
-def _shown(answer: Answer) -> dict[str, str]:
-    return {name: harmless(text) for name, text in answer.interfaces.items()}
 
 
 def _json(data: dict[str, Any]) -> str:

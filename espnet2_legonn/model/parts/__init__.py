@@ -1,1 +1,17 @@
-"""What a module reads: speech, tokens, and distributions by an ingestor."""
+"""What modules begin and end with: one file a part, its description and its class together."""
+
+from __future__ import annotations
+
+from espnet2_legonn.model.parts.base import INPUTS, OUTPUTS, Column, InputPart, OutputPart, Unfit
+from espnet2_legonn.model.parts.beam_conv import BeamConvConfig, BeamConvInput
+from espnet2_legonn.model.parts.ctc import CTCInterface, OutputConfig
+from espnet2_legonn.model.parts.speech import SpeechConfig, SpeechInput
+from espnet2_legonn.model.parts.states import AuxiliaryCTCConfig, StatesConfig, StatesInput, StatesOutputConfig
+from espnet2_legonn.model.parts.tokens import TokenInput, TokensConfig
+from espnet2_legonn.model.parts.wemb import WEmbConfig, WEmbInput
+
+__all__ = [
+    "INPUTS", "OUTPUTS", "AuxiliaryCTCConfig", "BeamConvConfig", "BeamConvInput", "CTCInterface", "Column",
+    "InputPart", "OutputConfig", "OutputPart", "SpeechConfig", "SpeechInput", "StatesConfig", "StatesInput",
+    "StatesOutputConfig", "TokenInput", "TokensConfig", "Unfit", "WEmbConfig", "WEmbInput",
+]  # fmt: skip

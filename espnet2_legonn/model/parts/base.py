@@ -19,76 +19,21 @@ stranger's pack imports nothing.
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from typing_extensions import Self
 
 from espnet2_legonn.data.vocabulary import Vocabulary
-from espnet2_legonn.errors import ConfigError, DataError
+from espnet2_legonn.errors import DataError
 from espnet2_legonn.model.inputs import Batch, pad
+from espnet2_legonn.model.losses import Labels, ModuleLoss
+from espnet2_legonn.model.registry import Registry
 from espnet2_legonn.model.seen import Seen
 from espnet2_legonn.model.transformer import BodyConfig
-
-ENTRY_POINTS, PLUGINS = "espnet2_legonn.parts", "LEGONN_PLUGINS"
-_T = TypeVar("_T")
-
-
-class Registry(Mapping[str, type[_T]], Generic[_T]):
-    """Classes by the ``type`` of descriptions; installed packages are asked for types that are not here."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-        self.known: dict[str, type[_T]] = {}
-
-    def add(self, name: str) -> Callable[[type[_T]], type[_T]]:
-        """Decorator: this class is meant by ``type: name``.
-
-        Raises:
-            ConfigError: another class has the name.
-        """
-
-        def register(cls: type[_T]) -> type[_T]:
-            other = self.known.setdefault(name, cls)
-            if other is not cls and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
-                raise ConfigError(f"{self.what} {name!r}: {cls.__module__} and {other.__module__} both bring one")
-            self.known[name] = cls
-            return cls
-
-        return register
-
-    def __getitem__(self, name: str) -> type[_T]:
-        if name not in self.known:
-            for entry in importlib.metadata.entry_points(group=ENTRY_POINTS, name=name):
-                entry.load()
-        return self.known[name]
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and super().__contains__(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.known)
-
-    def __len__(self) -> int:
-        return len(self.known)
-
-
-def load_plugins(names: Iterable[str] = ()) -> None:
-    """Import the modules that bring parts of a user's own: those named, and those of ``LEGONN_PLUGINS`` (a,b).
-
-    Raises:
-        ConfigError: a module cannot be imported.
-    """
-    for name in [*names, *filter(None, os.environ.get(PLUGINS, "").split(","))]:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise ConfigError(f"plugin {name}: cannot be imported ({error}); is its folder on PYTHONPATH?") from None
 
 
 class Column(NamedTuple):
@@ -113,6 +58,7 @@ class InputPart(nn.Module):
         kind: of the port: ``speech``, ``tokens``, ``marginals``, ``states`` or a new one.
         data: where recipes find it; None: no chain that is trained begins with it.
         dtype: of a padded batch.
+        has_statistics: whether stage 10 collects ``statistics``.
         passes_gradient: whether the module before it learns from the losses behind it.
         collapse_slots: whether runs of slots are merged, so that slots per token do not matter.
         vocab: of the port, if it has one.
@@ -122,6 +68,7 @@ class InputPart(nn.Module):
     kind: ClassVar[str]
     data: ClassVar[Column | None] = None
     dtype: ClassVar[torch.dtype] = torch.float32
+    has_statistics: ClassVar[bool] = False
     passes_gradient: ClassVar[bool] = True
     collapse_slots: bool = False
     vocab: Vocabulary | None = None
@@ -189,15 +136,26 @@ class InputPart(nn.Module):
         Raises:
             DataError: it cannot be used.
         """
-        raise DataError(f"{place}: {type(self).__name__} reads {self.kind}: give Marginals, or put an encoder before it")
+        raise DataError(f"{place}: reads {self.kind}: give Marginals, or put an encoder before it")
 
-    def prepare(self, value: Any, where: str) -> Any:
-        """Training data of one item, as ESPnet's reader of its type gives it, to an array.
+    def accept(self, given: Any, notes: list[str]) -> Any:
+        """What a visitor of the page gives, to an item of ``read``; what had to be done for it is noted.
+
+        Raises:
+            DataError: it is nothing, too long, or cannot be read.
+        """
+        if not given:
+            raise DataError("nothing to read: give an input first")
+        return given
+
+    @classmethod
+    def prepare(cls, value: Any, vocab: Vocabulary | None, where: str) -> np.ndarray:
+        """Training data of one item, as ESPnet's reader of its type gives it, to an array; in its loader's processes.
 
         Raises:
             DataError: it cannot be used.
         """
-        return self.read(value, where)
+        return np.asarray(value)
 
     def pad(self, items: Sequence[Any], device: torch.device) -> Batch:
         """Items of ``read`` to a batch (B, T, ...) and lengths (B,)."""
@@ -227,5 +185,59 @@ class InputPart(nn.Module):
         """What it saw in training, for a part that reads marginals."""
         return None
 
+    def tie(self, table: torch.Tensor) -> None:
+        """Share the decoder's embedding (V, D) of the vocabulary that is read, where there is one like it."""
+
+    def moved(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        """For another vocabulary: its tables with the rows (V',) in this order, by name."""
+        return {}
+
+
+class OutputPart(nn.Module):
+    """The output layer of an encoder module, and its contract.
+
+    ``forward`` maps the slots' states (B, K, D) to what the module behind reads.
+
+    Attributes:
+        Config: dataclass of its description, with ``type``.
+        kind: of the port: ``marginals``, ``states`` or a new one.
+        ctc_weight: of its loss; 0 is no loss.
+        share_behind: share of the losses of all modules behind.
+    """
+
+    Config: ClassVar[Any]
+    kind: ClassVar[str]
+    ctc_weight: float = 0.0
+    share_behind: float = 1.0
+
+    @classmethod
+    def make(cls, config: Any, size: int, vocab: Vocabulary | None) -> OutputPart:
+        """Fresh weights for a description, a width D and the vocabulary of its target."""
+        raise NotImplementedError
+
+    @classmethod
+    def target(cls, config: Any) -> Any:
+        """What of the description holds ``vocab``, that of its labels; None if it has no loss of its own."""
+        return None
+
+    @classmethod
+    def teaches(cls, config: Any) -> bool:
+        """Whether a loss of its own trains the module."""
+        return False
+
+    @property
+    def contract(self) -> Seen | None:
+        """What it saw in training, for a part that writes marginals, or has some beside its states."""
+        return None
+
+    def log_probs(self, output: torch.Tensor) -> torch.Tensor | None:
+        """Log-probabilities (B, K, V) of its vocabulary, from what ``forward`` returned; None if it has none."""
+        return None
+
+    def loss(self, log_probs: torch.Tensor, slots: torch.Tensor, labels: Labels) -> ModuleLoss:
+        """Of log-probabilities (B, K, V) with (B,) slots."""
+        raise NotImplementedError
+
 
 INPUTS: Registry[InputPart] = Registry("input")
+OUTPUTS: Registry[OutputPart] = Registry("output")

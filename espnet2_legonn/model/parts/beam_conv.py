@@ -87,7 +87,7 @@ class BeamConvInput(Ingestor):
                 f"has {len(vocab)}; choose k <= {len(vocab)}"
             )
         embed = BeamConvolution(len(vocab), body.size, config.receptive_field, config.k, config.embed_size)
-        return cls(embed, body.sizes(config.num_blocks, config.attention_dropout), config.collapse)
+        return cls(embed, body.blocks(config.num_blocks, config.attention_dropout), config.collapse)
 
     @classmethod
     def least_values(cls, config: BeamConvConfig, size: int, vocab_size: int) -> int:

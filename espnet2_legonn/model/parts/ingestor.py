@@ -12,7 +12,7 @@ from espnet2_legonn.model.masks import valid_mask
 from espnet2_legonn.model.parts.base import InputPart
 from espnet2_legonn.model.position import SinusoidalPositions
 from espnet2_legonn.model.seen import Seen
-from espnet2_legonn.model.transformer import BlockSizes, TransformerEncoder
+from espnet2_legonn.model.transformer import BodyConfig, TransformerEncoder
 
 
 class Embed(nn.Module):
@@ -74,7 +74,7 @@ class Ingestor(InputPart):
 
     kind = "marginals"
 
-    def __init__(self, embed: Embed, sizes: BlockSizes, collapse_slots: bool = False) -> None:
+    def __init__(self, embed: Embed, sizes: BodyConfig, collapse_slots: bool = False) -> None:
         super().__init__()
         self.embed = embed
         self.collapse_slots = collapse_slots
@@ -99,6 +99,10 @@ class Ingestor(InputPart):
     def contract(self) -> Seen | None:
         """What it saw in training."""
         return self.seen
+
+    def moved(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The tables of ``embed``."""
+        return {f"embed.{name}": table for name, table in self.embed.moved(rows).items()}
 
     def forward(self, log_probs: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, K, V), (B,) -> (B, K', D), (B,)."""

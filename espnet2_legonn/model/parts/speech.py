@@ -2,19 +2,68 @@
 
 from __future__ import annotations
 
+import functools
 import zipfile
 import zlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from typing_extensions import Self
 
+from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import DataError
+from espnet2_legonn.model.inputs import adapt_audio, check_waveform, read_audio
 from espnet2_legonn.model.masks import valid_mask, zero_padding
+from espnet2_legonn.model.parts.base import INPUTS, Column, InputPart, Unfit
 from espnet2_legonn.model.position import SinusoidalPositions
+from espnet2_legonn.model.transformer import BodyConfig
+
+NORMALIZE = ("utterance", "global", "none")
+# Of one input of the page. Attention takes memory by the square of the length.
+MAX_SECONDS = 120.0
+
+
+@dataclass
+class MaskPolicy:
+    """SpecAugment without time warping (Park et al. 2019); the default is the Switchboard-strong policy.
+
+    Args:
+        freq_width, num_freq: widest frequency mask (filters) and number of masks.
+        time_width, num_time: widest time mask (frames) and number of masks.
+        time_share: a time mask is at most this share of the utterance.
+    """
+
+    freq_width: int = 27
+    num_freq: int = 2
+    time_width: int = 70
+    num_time: int = 2
+    time_share: float = 0.2
+
+
+@dataclass
+class SpeechConfig:
+    """Waveform input.
+
+    Args:
+        fs: sampling rate in Hz.
+        n_mels: filters.
+        normalize: ``utterance``, ``global`` (statistics of the training data) or ``none``.
+        channels: maps of the two convolution blocks.
+        specaug: masks in training, or None.
+    """
+
+    type: str = "speech"
+    fs: int = 16000
+    n_mels: int = 80
+    normalize: str = "utterance"
+    channels: list[int] = field(default_factory=lambda: [64, 128])
+    specaug: MaskPolicy | None = None
 
 
 class LogMel(nn.Module):
@@ -105,23 +154,6 @@ class Normalization(nn.Module):
         return zero_padding(x, lengths)
 
 
-@dataclass(frozen=True)
-class MaskPolicy:
-    """SpecAugment without time warping (Park et al. 2019); the default is the Switchboard-strong policy.
-
-    Args:
-        freq_width, num_freq: widest frequency mask (filters) and number of masks.
-        time_width, num_time: widest time mask (frames) and number of masks.
-        time_share: a time mask is at most this share of the utterance.
-    """
-
-    freq_width: int = 27
-    num_freq: int = 2
-    time_width: int = 70
-    num_time: int = 2
-    time_share: float = 0.2
-
-
 class SpecAugment(nn.Module):
     """Zero random bands of each utterance in training; the features are normalised, so zero is the mean."""
 
@@ -187,7 +219,8 @@ class ConvSubsampling(nn.Module):
         return self.out(x.transpose(1, 2).flatten(2)), lengths
 
 
-class SpeechInput(nn.Module):
+@INPUTS.add("speech")
+class SpeechInput(InputPart):
     """Waveform to model width.
 
     Args:
@@ -195,6 +228,9 @@ class SpeechInput(nn.Module):
         augment: SpecAugment or None.
         dropout: on the sum of steps and positions.
     """
+
+    Config, kind, data = SpeechConfig, "speech", Column("wav.scp", "speech", "sound")
+    has_statistics = True
 
     def __init__(
         self,
@@ -209,14 +245,133 @@ class SpeechInput(nn.Module):
         self.positions = SinusoidalPositions(conv.out.out_features)
         self.dropout = nn.Dropout(dropout)
 
+    # -- the description -------------------------------------------------------------------------------------------
+
+    @classmethod
+    def faults(cls, config: SpeechConfig, where: str) -> list[str]:
+        """Kinds of normalisation and numbers of maps."""
+        faults = []
+        if config.normalize not in NORMALIZE:
+            faults.append(f"{where}.normalize: {config.normalize!r} is not utterance, global or none")
+        if len(config.channels) != 2:
+            faults.append(f"{where}.channels: two numbers, one for each block")
+        elif min(config.channels) < 1:
+            faults.append(f"{where}.channels: {min(config.channels)} is not at least 1")
+        return faults
+
+    @classmethod
+    def make(cls, config: SpeechConfig, body: BodyConfig, vocab: Vocabulary | None, where: str) -> Self:
+        """Fresh weights."""
+        return cls(
+            LogMel(config.fs, config.n_mels),
+            Normalization(config.normalize, config.n_mels),
+            ConvSubsampling(config.n_mels, body.size, (config.channels[0], config.channels[1])),
+            None if config.specaug is None else SpecAugment(config.specaug),
+            body.dropout,
+        )
+
+    @classmethod
+    def least_values(cls, config: SpeechConfig, size: int, vocab_size: int) -> int:
+        """The filter bank, the convolutions and the projection."""
+        a, b = config.channels
+        bank = config.n_mels * (config.fs * 25 // 2000)
+        return bank + 9 * (a + a * a + a * b + b * b) + b * ((config.n_mels + 3) // 4) * size
+
+    @classmethod
+    def card(cls, config: SpeechConfig) -> dict[str, Any]:
+        """How speech is read."""
+        return {"fs": config.fs, "n_mels": config.n_mels, "normalize": config.normalize}
+
+    # -- data of a recipe ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def total_steps(cls, config: SpeechConfig, total: float, items: int) -> float:
+        """A step is four frames of 10 ms."""
+        return total / (config.fs * 0.04)
+
+    @classmethod
+    def probe(cls, config: SpeechConfig) -> Callable[[str], float | None]:
+        """The rate is the model's, there is one channel, and the file is not cut short."""
+        from espnet2_legonn.data.audio import seconds
+
+        return functools.partial(seconds, fs=config.fs)
+
+    def measure(self, value: str) -> float:
+        """Seconds."""
+        from espnet2_legonn.data.audio import seconds
+
+        return seconds(value) or 0.0
+
+    def fetch(self, value: str, channel: str | None = None) -> np.ndarray:
+        """One channel of a file; another rate, or several channels without a choice, are faults of the whole set."""
+        from espnet2_legonn.data import audio
+
+        samples, rate = audio.read_audio(value)
+        faults = []
+        try:
+            samples = audio.to_mono(samples, channel)
+        except DataError as error:
+            faults.append(f"'{value}' {error}")
+        if rate != self.fs:
+            faults.append(
+                f"'{value}' is sampled at {rate} Hz, this model was trained at {self.fs} Hz; "
+                "resample it first (stage 3, `format --fs`)"
+            )
+        if faults:
+            raise Unfit(faults)
+        return samples
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
     @property
     def fs(self) -> int:
         """Sampling rate in Hz."""
         return int(self.features.mel.sample_rate)
 
+    def read(self, item: Any, place: str) -> np.ndarray:
+        """A file of the model's rate, or a waveform."""
+        return read_audio(item, self.fs) if isinstance(item, (str, Path)) else check_waveform(item, place)
+
+    def accept(self, given: Any, notes: list[str]) -> np.ndarray:
+        """A recording of any rate and number of channels; of its file only the name is told, not its place."""
+        if not given:
+            raise DataError("no recording yet: speak into the microphone or upload a file")
+        path = Path(given)
+        try:
+            recording = adapt_audio(path, self.fs, most_seconds=MAX_SECONDS)
+        except DataError as error:
+            raise DataError(fault.replace(str(path), path.name) for fault in error.faults) from None
+        if recording.channels > 1:
+            notes.append(f"{recording.channels} channels were averaged to one")
+        if recording.rate != self.fs:
+            notes.append(f"resampled from {recording.rate / 1000:g} kHz to the encoder's {self.fs / 1000:g} kHz")
+        if not recording.wave.any():
+            notes.append("the recording is silent: is the microphone on?")
+        return recording.wave
+
+    @classmethod
+    def prepare(cls, value: Any, vocab: Vocabulary | None, where: str) -> np.ndarray:
+        """A waveform."""
+        return check_waveform(np.asarray(value), where)
+
+    def seconds(self, lengths: torch.Tensor) -> float:
+        """Samples over the rate."""
+        return float(lengths.sum()) / self.fs
+
+    # -- training --------------------------------------------------------------------------------------------------
+
     def steps(self, lengths: torch.Tensor) -> torch.Tensor:
         """Steps T made of waveforms of these lengths."""
         return self.conv.steps(self.features.frames(lengths))
+
+    def statistics(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-mel features."""
+        return self.features(x, lengths)
+
+    @property
+    def statistics_part(self) -> str | None:
+        """``normalization``, if it is global."""
+        return "normalization" if self.normalization.kind == "global" else None
 
     def forward(self, waveform: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, samples), (B,) -> (B, T, D), (B,)."""

@@ -5,16 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 from typing_extensions import Self
 
 from espnet2_legonn.data.vocabulary import Vocabulary
-from espnet2_legonn.model.inputs import encode_text, normalized
+from espnet2_legonn.errors import DataError
+from espnet2_legonn.model.inputs import checked_ids, encode_text, normalized
 from espnet2_legonn.model.parts.base import INPUTS, Column, InputPart
 from espnet2_legonn.model.position import SinusoidalPositions
 from espnet2_legonn.model.transformer import BodyConfig
+
+# Of one input of the page. Attention takes memory by the square of the length.
+MAX_CHARACTERS = 2000
 
 
 @dataclass
@@ -35,7 +40,8 @@ class TokenInput(InputPart):
         dropout: on the sum.
     """
 
-    Config, kind, data, dtype = TokensConfig, "tokens", Column("src_text", "src_text", "text"), torch.long
+    Config, kind, data = TokensConfig, "tokens", Column("src_text", "src_text", "text")
+    dtype = torch.long
 
     def __init__(self, vocab_size: int, size: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -70,6 +76,26 @@ class TokenInput(InputPart):
         """Raw text or ids to ids; see ``inputs.encode_text``."""
         assert self.vocab is not None
         return encode_text(item, self.vocab, place)
+
+    def accept(self, given: Any, notes: list[str]) -> str:
+        """A text, in the normalisation of the vocabulary."""
+        text = str(given or "").strip()
+        if len(text) > MAX_CHARACTERS:
+            raise DataError(f"{len(text)} characters, at most {MAX_CHARACTERS} are read: give a part of it")
+        assert self.vocab is not None
+        treated = normalized(text, self.vocab)
+        if not treated:
+            raise DataError("nothing to read: type a sentence first")
+        if treated != text:
+            kind = self.vocab.normalization
+            notes.append(f"read as “{treated}”, as the encoder's training text was written ({kind})")
+        return text
+
+    @classmethod
+    def prepare(cls, value: Any, vocab: Vocabulary | None, where: str) -> np.ndarray:
+        """Text, or ids of tokens."""
+        assert vocab is not None
+        return checked_ids(value, vocab, where)
 
     def steps(self, lengths: torch.Tensor) -> torch.Tensor:
         """One more for each source."""

@@ -68,9 +68,15 @@ class WEmbInput(Ingestor):
         """Fresh weights."""
         assert vocab is not None
         embed = WeightedEmbedding(len(vocab), body.size, config.receptive_field)
-        return cls(embed, body.sizes(config.num_blocks, config.attention_dropout), config.collapse)
+        return cls(embed, body.blocks(config.num_blocks, config.attention_dropout), config.collapse)
 
     @classmethod
     def least_values(cls, config: WEmbConfig, size: int, vocab_size: int) -> int:
         """The table."""
         return vocab_size * size * config.receptive_field
+
+    def tie(self, table: torch.Tensor) -> None:
+        """Equation 17 with a receptive field of 1 is the decoder's embedding, weighted."""
+        assert isinstance(self.embed, WeightedEmbedding)
+        if self.embed.weight.shape == table.shape:
+            self.embed.weight = table  # type: ignore[assignment]
