@@ -59,7 +59,8 @@ class Reader:
             return self.fault(where, f"must be a mapping with type: {' | '.join(table)}, found {shown(value)}")
         kind = value.get("type", default)
         if not isinstance(kind, str) or kind not in table:
-            return self.fault(where, f"type {shown(kind)} is not one of {', '.join(table)}{nearest(kind, table)}")
+            more = nearest(kind, table) or getattr(table, "missing", "")
+            return self.fault(where, f"type {shown(kind)} is not one of {', '.join(table)}{more}")
         return self.build(table[kind], value, where)
 
     def build(self, cls: type, value: Any, where: str) -> Any:

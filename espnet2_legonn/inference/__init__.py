@@ -15,6 +15,7 @@ _WERE_HERE = ("Answer", "ChainInference", "Hypothesis", "Result", "beyond_traini
 def __getattr__(name: str) -> Any:
     if name in (*__all__, *_WERE_HERE):  # loaded when asked for
         from espnet2_legonn.inference import espnet
+        from espnet2_legonn.search import answers
 
-        return getattr(espnet, name)
+        return getattr(espnet, name, None) or getattr(answers, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -198,9 +198,9 @@ def checked_ids(value: Any, vocab: Vocabulary, where: str) -> np.ndarray:
 
 
 def pad(items: Sequence[np.ndarray | list[int]], dtype: torch.dtype, device: torch.device) -> Batch:
-    """(B, T) padded with zeros, and (B,) lengths."""
+    """(B, T, ...) padded with zeros, and (B,) lengths; items differ in their first axis alone."""
     lengths = torch.tensor([len(item) for item in items], device=device)
-    batch = torch.zeros(len(items), int(lengths.max()), dtype=dtype)
+    batch = torch.zeros(len(items), int(lengths.max()), *np.shape(items[0])[1:], dtype=dtype)
     for row, item in zip(batch, items):
         row[: len(item)] = torch.as_tensor(item, dtype=dtype)
     return batch.to(device), lengths

@@ -54,7 +54,12 @@ class Registry(Mapping[str, type[_T]], Generic[_T]):
 
 
 class Configs(Mapping[str, type]):
-    """The dataclasses of descriptions by ``type``."""
+    """The dataclasses of descriptions by ``type``.
+
+    ``missing`` tells who misses a type where it may come from.
+    """
+
+    missing = f"; a type of your own is known once {PLUGINS} names its Python module"
 
     def __init__(self, registry: Registry[Any]) -> None:
         self.registry = registry
@@ -81,3 +86,14 @@ def load_plugins(names: Iterable[str] = ()) -> None:
             importlib.import_module(name)
         except ImportError as error:
             raise ConfigError(f"plugin {name}: cannot be imported ({error}); is its folder on PYTHONPATH?") from None
+
+
+def use_plugins(names: Iterable[str]) -> None:
+    """``load_plugins`` of these, here and in all processes that this one starts.
+
+    Raises:
+        ConfigError: a module cannot be imported.
+    """
+    load_plugins(names)
+    known = list(filter(None, os.environ.get(PLUGINS, "").split(",")))
+    os.environ[PLUGINS] = ",".join(dict.fromkeys([*known, *names]))

@@ -65,7 +65,7 @@ class PortCard:
         grounded: trained with CTC (written marginals).
         ingestor, k, collapse: how marginals are read.
         fs, n_mels, normalize: how speech is read; Hz, mel bands, utterance | global | none.
-        part, detail: type of a part that this package does not bring, and what it says of itself.
+        part: type of a part that this package does not bring, and what it says of itself.
     """
 
     kind: str
@@ -81,7 +81,6 @@ class PortCard:
     n_mels: int | None = None
     normalize: str | None = None
     part: str | None = None
-    detail: str | None = None
 
 
 @dataclass

@@ -217,7 +217,7 @@ def _words(card: Card, port: PortCard) -> str:
     if port.kind == "speech":
         return f"speech, {(port.fs or 0) / 1000:g} kHz"
     if port.part is not None:
-        return port.detail or port.part
+        return port.part
     vocab = card.vocabs[port.vocab or ""]
     if port.kind == "marginals":
         return ", ".join(filter(None, [f"{vocab.size} {vocab.unit}", vocab.language]))

@@ -6,6 +6,7 @@ what PyTorch really keeps); time counts 6 operations for each weight and positio
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -138,7 +139,7 @@ def _(spec: SpeechConfig, module: ModuleConfig, sizes: Sizes, steps: float, prec
 def _(spec: WEmbConfig, module: ModuleConfig, sizes: Sizes, steps: float, precision: Precision) -> list[Layer]:
     stack, vocab, size = _ingestor(module, steps, precision), sizes[spec.vocab], module.body.size
     out = module.output
-    # The decoder's own table; whether the vocabularies are equal, their names say.
+    # The decoder's own table, which is counted there.
     tied = module.decodes and out.tie and spec.receptive_field == 1 and spec.vocab == out.vocab
     stack.parameters += 0 if tied else vocab * size * spec.receptive_field
     stack.work += steps * vocab * size * spec.receptive_field
@@ -216,7 +217,7 @@ def chain_cost(config: ChainConfig, sizes: Sizes, lengths: Lengths, amp: bool) -
     modules: dict[str, list[Layer]] = {}
     trained: dict[str, bool] = {}
     steps = lengths.input
-    for module in config.modules:
+    for module in _one_name_each(config):
         precision = Precision(2 if amp else 4, module.body.dropout > 0)
         layers = input_layers(module.input, module, sizes, steps, precision)
         steps = module.reads.total_steps(module.input, steps, 1)
@@ -227,6 +228,14 @@ def chain_cost(config: ChainConfig, sizes: Sizes, lengths: Lengths, amp: bool) -
             layers += encoder
         modules[module.name], trained[module.name] = layers, "" not in module.frozen
     return ChainCost(modules, trained)
+
+
+def _one_name_each(config: ChainConfig) -> list[ModuleConfig]:
+    """The modules, with one name for vocabularies that are described alike: they can share a matrix."""
+    modules = copy.deepcopy(config.modules)
+    for module in modules:
+        module.rename({n: next(k for k, v in config.vocabs.items() if v == config.vocabs[n]) for n in module.vocabs})
+    return modules
 
 
 def _encoder_layers(

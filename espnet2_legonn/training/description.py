@@ -24,6 +24,7 @@ from espnet2_legonn.model.description import (
     parse_ratio,
     require_taught,
 )
+from espnet2_legonn.model.registry import use_plugins
 from espnet2_legonn.training.resume import keep_ratios
 
 VOCAB_FOLDER = "vocabs"
@@ -35,6 +36,7 @@ def resolve(args: argparse.Namespace) -> tuple[ChainConfig, Path]:
     Raises:
         ConfigError, DataError: everything that is wrong.
     """
+    use_plugins(getattr(args, "plugin", None) or [])
     if not getattr(args, "modules", None):
         raise ConfigError(
             "no modules: the training config describes the chain under 'modules'; see conf/reference.yaml"

@@ -127,6 +127,9 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[name-defined]
         """Options of this task, and defaults that suit it."""
         nested = load("espnet2.utils.nested_dict_action").NestedDictAction
         group = parser.add_argument_group("LegoNN")
+        group.add_argument(
+            "--plugin", action="append", default=[], help="Python module with parts of your own; may be given again"
+        )
         group.add_argument("--vocabs", type=yaml.safe_load, default=None, help="vocabularies by name (in the config)")
         group.add_argument("--modules", type=yaml.safe_load, default=None, help="list of modules (in the config)")
         group.add_argument(

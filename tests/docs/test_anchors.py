@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from espnet2_legonn.model import description as config
-from espnet2_legonn.search.beam import BeamOptions
+from espnet2_legonn.model import parts, transformer
+from espnet2_legonn.search import options
 from tests.docs.pages import ANCHOR, LINK, ROOT, all_pages, fault, read, wrong_anchors
 
 # A path in code font that a reader may open; what a recipe makes (data/, dump/, exp/) is not ours.
@@ -86,7 +87,8 @@ def test_the_rooms_are_those_of_the_house() -> None:
 
 def test_the_defaults_are_those_of_the_code() -> None:
     section = read("docs/architecture.md").split("## Defaults")[1].split("\n## ")[0]
-    classes = {**vars(config), "BeamOptions": BeamOptions}
+    rooms = (config, parts, parts.speech, transformer, options)
+    classes = {name: value for room in rooms for name, value in vars(room).items()}
     rows = re.findall(r"^\| `(\w+)\.(\w+)` \| `([^`]+)` \|", section, re.M)
     assert len(rows) >= 15
     wrong = []

@@ -13,15 +13,17 @@ import yaml
 
 from espnet2_legonn.files.schema import key_of, read_yaml
 from espnet2_legonn.model import description as config
+from espnet2_legonn.model import parts, transformer
 from espnet2_legonn.model.description import parse
+from espnet2_legonn.model.parts.speech import MaskPolicy
 from tests.docs.pages import ROOT
 
 PATH = ROOT / "conf/reference.yaml"
 TEXT = PATH.read_text(encoding="utf-8")
 SCHEMA = [
     value
-    for name, value in vars(config).items()
-    if isinstance(value, type) and dataclasses.is_dataclass(value) and name.endswith("Config")
+    for name, value in {**vars(config), **vars(parts), **vars(transformer), "MaskPolicy": MaskPolicy}.items()
+    if isinstance(value, type) and dataclasses.is_dataclass(value) and name.endswith(("Config", "Policy"))
 ]
 OR = re.compile(r"^  # or (\w+): (.*?)(?:   # .*)?$")
 
@@ -77,7 +79,7 @@ def test_every_key_appears_with_its_meaning(cls: type) -> None:
     own = [m for m in shown.values() if set(m) <= names and (not kinds or m.get("type") in kinds or "type" not in m)]
     missing = names - {key for mapping in own for key in mapping}
     # BeamConv shares these with WEmb, where each has its comment.
-    missing -= {"collapse", "attention_dropout"} if cls is config.BeamConvConfig else set()
+    missing -= {"collapse", "attention_dropout"} if cls is parts.BeamConvConfig else set()
     assert not missing, f"conf/reference.yaml: no {', '.join(sorted(missing))} of {cls.__name__}"
 
 

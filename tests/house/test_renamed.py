@@ -53,6 +53,8 @@ def test_a_program_runs_by_its_old_name() -> None:
 def test_what_the_old_inference_module_had_is_in_its_room() -> None:
     from espnet2_legonn import inference
     from espnet2_legonn.inference import espnet
+    from espnet2_legonn.search import answers
 
-    for name in ("Answer", "ChainInference", "Hypothesis", "Result", "Speech2Text", "Text2Text", "beyond_training"):
+    for name in ("Answer", "ChainInference", "Hypothesis", "Result", "Speech2Text", "Text2Text"):
         assert getattr(inference, name) is getattr(espnet, name)
+    assert inference.Answer is answers.Answer and inference.beyond_training is answers.beyond_training

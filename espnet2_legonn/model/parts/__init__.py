@@ -9,9 +9,12 @@ from espnet2_legonn.model.parts.speech import SpeechConfig, SpeechInput
 from espnet2_legonn.model.parts.states import AuxiliaryCTCConfig, StatesConfig, StatesInput, StatesOutputConfig
 from espnet2_legonn.model.parts.tokens import TokenInput, TokensConfig
 from espnet2_legonn.model.parts.wemb import WEmbConfig, WEmbInput
+from espnet2_legonn.model.registry import load_plugins
 
 __all__ = [
     "INPUTS", "OUTPUTS", "AuxiliaryCTCConfig", "BeamConvConfig", "BeamConvInput", "CTCInterface", "Column",
     "InputPart", "OutputConfig", "OutputPart", "SpeechConfig", "SpeechInput", "StatesConfig", "StatesInput",
     "StatesOutputConfig", "TokenInput", "TokensConfig", "Unfit", "WEmbConfig", "WEmbInput",
 ]  # fmt: skip
+
+load_plugins()  # those of LEGONN_PLUGINS, in every process that knows parts
