@@ -14,7 +14,7 @@ import yaml
 from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.recipes.plan import Plan, load_plan
 from espnet2_legonn.recipes.report import learned, render_table, write_report
-from espnet2_legonn.recipes.study import half_width, render_study, write_study
+from espnet2_legonn.recipes.study import half_width, render_pairs, render_study, write_study
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = {"num_blocks": 1, "size": 8, "heads": 2, "linear_units": 8}
@@ -218,6 +218,7 @@ def test_a_study(tmp_path: Path) -> None:
     assert "|joint|32.0 ± 2.6 (25.4 to 38.6)|+11.0 (+3.6 to +18.4)|" in said
     write_study(plan, tmp_path, [1, 2, 3, 4], tmp_path / "STUDY.md")
     assert "seeds: `1 2 3`" in (tmp_path / "STUDY.md").read_text()
+    assert "|2 joint|+11.0 (+3.6 to +18.4)|" in render_pairs(plan.tables[0], tmp_path, [1, 2, 3, 4])
     with pytest.raises(DataError, match="no seed is done"):
         write_study(plan, tmp_path, [9], tmp_path / "STUDY.md")
 
@@ -234,4 +235,4 @@ def test_the_demos_plan() -> None:
     first, everything = load_plan(path), load_plan(path, tables="all")
     assert len(first.tables[0].rows) <= 8 and first.tables[0].study
     assert len(everything.experiments) > len(first.experiments)
-    assert load_plan(path, tables="study").tables == [first.tables[0]]
+    assert load_plan(path, tables="study").tables == [table for table in first.tables if table.study]
