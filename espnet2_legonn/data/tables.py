@@ -53,7 +53,9 @@ def table_kind(name: str) -> Kind | None:
         return "reco"
     if name.startswith("spk2"):
         return "spk"
-    if name in ("segments", "feats.scp") or name.startswith("utt2") or is_text(name):
+    if name == "segments" or name.startswith("utt2") or is_text(name):
+        return "utt"
+    if name.endswith(".scp") and name != "cmvn.scp":  # Kaldi's is by speaker
         return "utt"
     return None
 

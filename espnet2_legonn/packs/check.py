@@ -135,7 +135,7 @@ def _end(part: Part, reads: bool) -> str:
     if port.kind == "speech":
         return f"speech at {(port.fs or 0) / 1000:g} kHz"
     if port.vocab is None:
-        return port.kind
+        return port.part or port.kind
     vocab = part.card.vocabs[port.vocab]
     language = f", {vocab.language}" if vocab.language else ""
     return f"{port.kind} ({port.vocab}: {vocab.size} {vocab.unit}{language})"

@@ -67,7 +67,7 @@ def model_card(card: Card, repository: str) -> str:
 
 def port_words(port: PortCard) -> str:
     """One side of a module in a few words: kind, vocabulary, slots."""
-    words = [port.kind]
+    words = [port.kind, *filter(None, [port.part])]
     if port.vocab:
         words.append(port.vocab)
     if port.fs:
@@ -128,6 +128,8 @@ def _usage(card: Card, repository: str) -> str:
     elif first.reads.kind == "speech":
         code.append('print(chain("speech.wav"))')
         shell.append(f"legonn transcribe speech.wav --model {repository}")
+    elif first.reads.part:
+        code.append('print(chain("FILE"))  # LEGONN_PLUGINS names the Python module of its input part')
     else:
         code.append('print(chain("a sentence"))')
         shell.append(f'legonn translate "a sentence" --model {repository}')

@@ -4,7 +4,9 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 texts=${TEXTS:-../../egs2/mini_legonn/legonn1/data}    # stage 1 of the demo writes them
-export PYTHONPATH="$PWD:$PWD/../..${PYTHONPATH:+:$PYTHONPATH}" LEGONN_PLUGINS=glyphs
+# shellcheck source=../../egs2/TEMPLATE/legonn1/path.sh
+. ../../egs2/TEMPLATE/legonn1/path.sh
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" LEGONN_PLUGINS=glyphs
 decoder=$(echo ../../packs/mt_de_en-*.zip)
 stage() { python3 -m espnet2_legonn.bin.legonn_stage "$@"; }
 legonn() { python3 -m espnet2_legonn.bin.legonn "$@"; }
