@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # An input of one's own, from data to a plug: images of text in front of the shipped German-English decoder.
-#   ./run.sh            trains, decodes, packs, checks and plugs; about three minutes on two cores
+#   ./run.sh            trains, decodes, packs, checks and plugs; some minutes on two cores
 set -euo pipefail
 cd "$(dirname "$0")"
 texts=${TEXTS:-../../egs2/mini_legonn/legonn1/data}    # stage 1 of the demo writes them
