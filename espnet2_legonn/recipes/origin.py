@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet2_legonn.files.archive import sha256_of
+from espnet2_legonn.files.configs import files_of
 from espnet2_legonn.packs import store
 from espnet2_legonn.packs.card import CARD, read_card
 from espnet2_legonn.scoring.tables import write_atomic
@@ -34,7 +35,7 @@ def origin(exp: Path, model: str | Path | None, inputs: Path, search: Sequence[o
     choice = tuned.read_text(encoding="utf-8") if tuned.is_file() else None
     if (exp / CARD).is_file():
         choice = repr(read_card(exp).search)
-    words = [sha256_of(Path(w)) if isinstance(w, (str, Path)) and _is_file(w) else str(w) for w in search]
+    words = [_content(w) if isinstance(w, (str, Path)) and _is_file(w) else str(w) for w in search]
     return {
         "weights": weights.resolve().name,
         "weights_sha256": sha256_of(weights),
@@ -49,6 +50,11 @@ def origin(exp: Path, model: str | Path | None, inputs: Path, search: Sequence[o
 
 def _is_file(word: str | Path) -> bool:
     return os.path.isfile(word)
+
+
+def _content(file: str | Path) -> str:
+    """Digest of a file, with those that a configuration inherits from."""
+    return " ".join(map(sha256_of, files_of(file)))
 
 
 def read_origin(out: Path) -> dict[str, Any] | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
 
 from espnet2_legonn.data.tables import read_table
+from espnet2_legonn.files.configs import read_config
 from legonn_corpora import wmt16_ro_en
 from tests.corpora import fixtures_wmt16_ro_en as fixture
 from tests.corpora import fixtures_wmt19_de_en
@@ -60,7 +60,7 @@ def test_tables_3_and_6_with_tiny_models(corpus: Path, tmp_path: Path) -> None:
     de_en = tmp_path / "egs2" / "wmt19_de_en" / "legonn1"
     conf = tiny(recipe, "encoder", "baseline")
     assert tiny(de_en, "legonn", "beam_conv") == conf
-    finetune = yaml.safe_load((recipe / "conf" / "finetune.yaml").read_text())
+    finetune = read_config(recipe / "conf" / "finetune.yaml")
     write(recipe / conf / "finetune.yaml", {**finetune, **TRAINING})
     for folder, option in ((de_en, "--size 41000"),):
         script = folder / "run.sh"

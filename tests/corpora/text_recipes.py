@@ -16,7 +16,8 @@ def copy_recipes(folder: Path, *names: str) -> Path:
     for name in ("TEMPLATE", *names):
         ignored = shutil.ignore_patterns("data", "dump", "exp") if name != "TEMPLATE" else None
         shutil.copytree(ROOT / "egs2" / name, folder / "egs2" / name, symlinks=True, ignore=ignored)
-    (folder / "local").symlink_to(ROOT / "local")
+    for name in ("local", "conf"):
+        (folder / name).symlink_to(ROOT / name)
     return folder / "egs2" / names[0] / "legonn1"
 
 

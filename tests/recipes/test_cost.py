@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
 from espnet2_legonn import LegoNN
 from espnet2_legonn.bin.legonn import main
 from espnet2_legonn.errors import ConfigError, DataError
+from espnet2_legonn.files.configs import read_config
 from espnet2_legonn.model.chain import Labels
 from espnet2_legonn.model.description import parse
 from espnet2_legonn.recipes.cost import ALLOCATOR, chain_cost
@@ -73,7 +73,7 @@ def test_encoders_cost_more_than_baselines() -> None:
 def test_parameters_are_those_of_the_built_chain(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the small vocabularies of `on_no_device`, of which some are equal, so that tables are tied."""
     chain = on_no_device(path, monkeypatch)
-    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    data = read_config(path)
     config = parse({"vocabs": data["vocabs"], "modules": data["modules"]})
     for vocab, built in chain.vocabs.items():
         entry = config.vocabs[vocab]

@@ -57,12 +57,13 @@ train_elsewhere() (
     stages ./run.sh --legonn_tag "$3" --test_sets "$4" --metrics "$5" --stage "${first}" "${@:6}"
 )
 
-# with_lang CONFIG LANG: prints the name of that config with data/LANG_token_list instead of data/en_token_list
+# with_lang CONFIG LANG: prints the name of that config, with all that it inherits, with data/LANG_token_list instead of
+# data/en_token_list
 with_lang() {
     local copy
     copy=${expdir}/conf/$(basename "${1%.yaml}")_$2.yaml
     mkdir -p "${expdir}/conf"
-    sed "s|data/en_token_list|data/$2_token_list|g" "$1" > "${copy}"
+    python3 -m espnet2_legonn.files.configs "$1" | sed "s|data/en_token_list|data/$2_token_list|g" > "${copy}"
     echo "${copy}"
 }
 

@@ -313,7 +313,9 @@ if active 11; then
 fi
 
 given_weight=false # of CTC in the search: then nothing is tuned, since nothing would search with what was found
-if grep -qs '^ctc_weight:' "${inference_config}" || [[ "${inference_args}" == *--ctc_weight* ]]; then given_weight=true; fi
+searches=${inference_args}
+if [ -f "${inference_config}" ]; then searches+=$'\n'$(py -m espnet2_legonn.files.configs "${inference_config}"); fi
+if [[ "${searches}" == *--ctc_weight* ]] || [[ "${searches}" == *$'\n'ctc_weight:* ]]; then given_weight=true; fi
 if [ -z "${inference_tag}" ]; then
     inference_tag=$(basename "${inference_config:-decode}" .yaml)
     if [ -n "${inference_legonn_model}" ]; then # as ESPnet's recipes do
