@@ -6,7 +6,6 @@ side is taken. m4a (or the wav or flac that it was converted to) is decoded once
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,10 +15,20 @@ from pathlib import Path
 from espnet2_legonn.data.audio import MAX_OVERSHOOT, seconds
 from espnet2_legonn.data.text import normalize
 from espnet2_legonn.errors import DataError, command
-from legonn_corpora.download import Archive, fetch
+from legonn_corpora.download import Archive
 from legonn_corpora.m4a import DECODERS, convert_all
 from legonn_corpora.options import Parser
-from legonn_corpora.speech import Tally, check_counts, parse_expected, read_lines, run, settle, write_set
+from legonn_corpora.speech import (
+    Tally,
+    check_counts,
+    get,
+    parse_expected,
+    parser,
+    read_lines,
+    run,
+    settle,
+    write_set,
+)
 
 SPLITS = ("train", "dev", "test")
 AUDIO = ("audios", "audios/wav", "audios/flac", "audios_wav", "audios_flac", "wav", "flac")
@@ -301,22 +310,16 @@ def prepare(corpus: Path, out: Path, suffix: str, options: Options, expect: Sequ
     return "\n".join(lines)
 
 
-def get_parser() -> argparse.ArgumentParser:
+def get_parser() -> Parser:
     """Options."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", type=Path, required=True, help="v1.1, or the folder it is in")
-    parser.add_argument("--src", default="en", help="language of the speech")
-    parser.add_argument("--pairs", default="de", metavar="all|LANG[,LANG...]", help="target languages (default: de)")
-    parser.add_argument("--out", type=Path, default=Path("data"))
-    parser.add_argument("--suffix", default="", help="of the sets' names: _ep gives data/train_ep")
-    parser.add_argument("--treatment", choices=TREATMENTS, default="lc.rm", help="tc: as written")
-    parser.add_argument("--on_overlap", choices=("error", "drop"), default="error", help="a speaker in two splits")
-    parser.add_argument("--decoder", choices=DECODERS, default="auto", help="of m4a")
-    parser.add_argument("--nj", type=int, default=1, help="processes that decode")
-    parser.add_argument("--expect", nargs="+", default=[], metavar="SET=SEGMENTS", help="counts that must be met")
-    parser.add_argument("--skip_bad", action="store_true", help="leave out, count and list what is faulty")
-    parser.add_argument("--download", action="store_true", help="get the corpus if it is not below --corpus")
-    return parser
+    made = parser(__doc__, "v1.1", TREATMENTS, "tc: as written", "what is faulty")
+    add = made.add_argument
+    add("--src", default="en", help="language of the speech")
+    add("--pairs", default="de", metavar="all|LANG[,LANG...]", help="target languages (default: de)")
+    add("--on_overlap", choices=("error", "drop"), default="error", help="a speaker in two splits")
+    add("--decoder", choices=DECODERS, default="auto", help="of m4a")
+    add("--nj", type=int, default=1, help="processes that decode")
+    return made
 
 
 @command
@@ -327,8 +330,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> str:
         if args.download and not any((r / args.src).is_dir() for r in (args.corpus, args.corpus / ARCHIVE.folder)):
-            print(f"download: {ARCHIVE}")
-            fetch(ARCHIVE, args.corpus)
+            get(ARCHIVE, args.corpus)
         return prepare(args.corpus, args.out, args.suffix, options, args.expect)
 
     return run(work)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from espnet2_legonn.data.tables import atomic_text, format_row
 from espnet2_legonn.errors import DataError, LegoNNError, complain
@@ -269,6 +269,23 @@ def expected(
             raise DataError(f"--expect {entry}: nothing is called {name}{nearest(name, sorted(counted))}")
         known[name] = Published(int(number))
     return known
+
+
+def together(*readers: Callable[[], Any]) -> list[Any]:
+    """What each of them reads.
+
+    Raises:
+        DataError: the faults of all of them.
+    """
+    found, faults = [], []
+    for read_one in readers:
+        try:
+            found.append(read_one())
+        except DataError as error:
+            faults += error.faults
+    if faults:
+        raise DataError(faults)
+    return found
 
 
 def parser(description: str | None, ratio: float, tokens: int) -> argparse.ArgumentParser:

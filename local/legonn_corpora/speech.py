@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from espnet2_legonn.errors import DataError, LegoNNError, complain
 from espnet2_legonn.files.archive import sha256_of
 from espnet2_legonn.files.lines import scan
 from espnet2_legonn.files.schema import nearest
+from legonn_corpora.download import Archive, fetch
+from legonn_corpora.options import Parser
 
 SHOWN = 1000  # faults printed
 
@@ -25,6 +28,32 @@ def run(prepare: Callable[[], str]) -> int:
         print(f"{len(error.faults)} faults; no data directory was written", file=sys.stderr)
         return status
     return 0
+
+
+def parser(description: str | None, corpus: str, treatments: Sequence[str], treated: str, skipped: str) -> Parser:
+    """Options that readers of speech have in common.
+
+    Args:
+        corpus: what the folder given as `--corpus` holds.
+        treatments: of the text; the first is the default, and `treated` describes it.
+        skipped: what `--skip_bad` leaves out.
+    """
+    made = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = made.add_argument
+    add("--corpus", type=Path, required=True, help=f"{corpus}, or the folder it is in")
+    add("--out", type=Path, default=Path("data"))
+    add("--suffix", default="", help="of the sets' names: _x gives data/train_x")
+    add("--treatment", choices=treatments, default=treatments[0], help=treated)
+    add("--expect", nargs="+", default=[], metavar="SET=SEGMENTS", help="counts that must be met")
+    add("--skip_bad", action="store_true", help=f"leave out, count and list {skipped}")
+    add("--download", action="store_true", help="get the corpus if it is not below --corpus")
+    return made
+
+
+def get(archive: Archive, folder: Path) -> None:
+    """Download and unpack a corpus, and say what it is."""
+    print(f"download: {archive}")
+    fetch(archive, folder)
 
 
 class Tally:

@@ -6,7 +6,6 @@ are theirs. NIST SPHERE is read by soundfile at stage 3: no sph2pipe.
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,9 +15,19 @@ from pathlib import Path
 from espnet2_legonn.data.audio import MAX_OVERSHOOT, seconds
 from espnet2_legonn.data.text import normalize
 from espnet2_legonn.errors import DataError, command
-from legonn_corpora.download import Archive, fetch
+from legonn_corpora.download import Archive
 from legonn_corpora.options import Parser
-from legonn_corpora.speech import Tally, check_counts, parse_expected, read_lines, run, settle, write_set
+from legonn_corpora.speech import (
+    Tally,
+    check_counts,
+    get,
+    parse_expected,
+    parser,
+    read_lines,
+    run,
+    settle,
+    write_set,
+)
 
 SPLITS = ("train", "dev", "test")
 TREATMENTS = ("paper", "espnet")
@@ -345,34 +354,27 @@ def prepare(corpus: Path, release: Release, out: Path, suffix: str, options: Opt
     return "\n".join(lines)
 
 
-def get_parser() -> argparse.ArgumentParser:
+def get_parser() -> Parser:
     """Options."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", type=Path, required=True, help="the unpacked release, or the folder it is in")
-    parser.add_argument("--release", type=int, choices=sorted(RELEASES), default=2)
-    parser.add_argument("--out", type=Path, default=Path("data"))
-    parser.add_argument("--suffix", default="", help="of the sets' names: _ted gives data/train_ted")
-    parser.add_argument("--treatment", choices=TREATMENTS, default="paper", help="paper: lc.rm words; espnet: as there")
-    parser.add_argument(
+    made = parser(
+        __doc__, "the unpacked release", TREATMENTS, "paper: lc.rm words; espnet: as there", "faulty lines and talks"
+    )
+    made.add_argument("--release", type=int, choices=sorted(RELEASES), default=2)
+    made.add_argument(
         "--seconds_per_speaker", type=float, metavar="S", help="cut speakers into pieces (ESPnet: 180; default: whole)"
     )
-    parser.add_argument("--expect", nargs="+", default=[], metavar="SET=SEGMENTS", help="instead of published counts")
-    parser.add_argument("--skip_bad", action="store_true", help="leave out faulty lines and talks, count and list them")
-    parser.add_argument("--download", action="store_true", help="get the release if it is not below --corpus")
-    return parser
+    return made
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare a release; 0 when it succeeded."""
     args = get_parser().parse_args(argv)
-    release = RELEASES[args.release]
+    release, options = RELEASES[args.release], Options(args.treatment, args.seconds_per_speaker, args.skip_bad)
 
     def work() -> str:
         if args.download and not is_there(args.corpus, release):
-            print(f"download: {release.archive}")
-            fetch(release.archive, args.corpus)
-        options = Options(args.treatment, args.seconds_per_speaker, args.skip_bad)
+            get(release.archive, args.corpus)
         return prepare(args.corpus, release, args.out, args.suffix, options, args.expect)
 
     return run(work)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 
-from espnet2_legonn.errors import DataError, command
+from espnet2_legonn.errors import command
 from legonn_corpora.download import Archive, fetch
 from legonn_corpora.parallel import catalogue, pick, read_test, sgm_names
-from legonn_corpora.prepare import Published, Recipe, expected, parser, run, write_test, write_training
+from legonn_corpora.prepare import Published, Recipe, expected, parser, run, together, write_test, write_training
 from legonn_corpora.treatment import Treatment
 
 CORPORA: Mapping[str, Sequence[Sequence[str]]] = {
@@ -52,20 +53,11 @@ def prepare(args: argparse.Namespace) -> None:
         fetch(archive, args.corpus)
     files = catalogue(args.corpus)
     published = expected(args.expect, PUBLISHED, CORPORA)
-    faults: list[str] = []
-    tests = []
-    for name in (args.valid, args.test):
-        try:
-            ways = [(s, t, True) for s, t in sgm_names(name, "de", "en")]
-            tests.append(read_test(files, name, ways, args.corpus))
-        except DataError as error:
-            faults += error.faults
-    try:
-        corpora = pick(files, CORPORA, args.corpus)
-    except DataError as error:
-        faults += error.faults
-    if faults:
-        raise DataError(faults)
+    ways = {name: [(s, t, True) for s, t in sgm_names(name, "de", "en")] for name in (args.valid, args.test)}
+    *tests, corpora = together(
+        *(partial(read_test, files, name, way, args.corpus) for name, way in ways.items()),
+        partial(pick, files, CORPORA, args.corpus),
+    )
     for name in args.treatment:
         tag = name.replace(".", "_")
         hyphens = args.hyphens == "split"

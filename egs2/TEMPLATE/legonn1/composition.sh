@@ -40,6 +40,42 @@ plug_model() {
         --stage 12 "${options[@]}"
 }
 
+# plug_run NAME SET METRIC PART PART OPTIONS...: the same by the recipe's own run.sh, whose options and scores it takes
+plug_run() {
+    if is_scored "$1" "$2" "$3"; then log "$1: scored before"; return; fi
+    log "$1: $4 $5"
+    python3 -m espnet2_legonn.bin.legonn compose "$4" "$5" -o "${expdir}/legonn_$1"
+    stages ./run.sh --legonn_exp "${expdir}/legonn_$1" --stage 12 "${@:6}"
+}
+
+# swap KIND ENCODER DECODER COMMAND...: COMMAND... NAME PART PART for decoders behind the encoders of all other seeds; the
+# names are left in swapped
+swapped=()
+swap() {
+    local a b
+    swapped=()
+    for a in ${seeds}; do
+        for b in ${seeds}; do
+            if [ "$2" = "$3" ] && [ "${a}" = "${b}" ]; then continue; fi # that is no swap
+            swapped+=("$1_${a}_${b}")
+            "${@:4}" "$1_${a}_${b}" "${expdir}/legonn_$2_seed${a}#encoder" "${expdir}/legonn_$3_seed${b}#decoder"
+        done
+    done
+}
+
+# figure_4 WEMB: all swaps of Figure 4, by the script's own `plug KIND ENCODER DECODER`; WEMB is the system with WEmb
+figure_4() {
+    local system
+    log "Figure 4, left: another seed"
+    for system in ${systems}; do plug "seed_${system}" "${system}" "${system}"; done
+    log "Figure 4, middle: another ingestor"
+    plug "architecture_$1" beam_conv "$1"
+    plug architecture_beam_conv "$1" beam_conv
+    log "Figure 4, right: encoders trained alone"
+    plug "isolated_$1" encoder "$1"
+    plug isolated_beam_conv encoder beam_conv
+}
+
 # tune_model NAME SET METRIC OPTIONS...: what plug_model made with ${finetune_config}, fine-tuned: exp/legonn_<name>_tuned
 tune_model() {
     train_model "$1_tuned" "$2" "$3" --legonn_config "${expdir}/legonn_$1/train.yaml" \

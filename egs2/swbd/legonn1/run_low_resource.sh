@@ -26,21 +26,15 @@ help_message="Usage: $0 [--conf conf/tuning --suffix _1gpu --ngpu 1] [--shares \
 # shellcheck source=../../TEMPLATE/legonn1/composition.sh
 . composition.sh
 
-score() { is_scored "$1" "${test_set}" wer_swb; }
 train() { # NAME TRAIN_SET CONFIG OPTIONS...
-    if score "$1"; then log "$1: scored before"; return; fi
+    if is_scored "$1" "${test_set}" wer_swb; then log "$1: scored before"; return; fi
     log "$1: training"
     # shellcheck disable=SC2086
     stages ./run.sh --legonn_tag "$1" --train_set "$2" --legonn_config "${conf}/train_$3${suffix}.yaml" \
         --legonn_stats_dir "${expdir}/legonn_stats_$1" --stage 10 "${@:4}" ${speech_args}
 }
-plug() { # NAME ENCODER DECODER
-    if score "$1"; then log "$1: scored before"; return; fi
-    log "$1: $2 $3"
-    python3 -m espnet2_legonn.bin.legonn compose "$2" "$3" -o "${expdir}/legonn_$1"
-    # shellcheck disable=SC2086
-    stages ./run.sh --legonn_exp "${expdir}/legonn_$1" --stage 12 ${speech_args}
-}
+# shellcheck disable=SC2086
+plug() { plug_run "$1" "${test_set}" wer_swb "$2" "$3" ${speech_args}; } # NAME ENCODER DECODER
 without_control=(--legonn_args "--modules_conf encoder.length_control=null")
 
 # shellcheck disable=SC2086
