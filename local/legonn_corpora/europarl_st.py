@@ -44,7 +44,7 @@ ARCHIVE = Archive(
 
 @dataclass(frozen=True)
 class Segment:
-    """A line of segments.lst with its text; `place` is file:line."""
+    """A line of segments.lst with its text. `place` is file:line."""
 
     speech: str
     start: float
@@ -62,7 +62,7 @@ class Part:
 
 
 def read_part(folder: Path, src: str, tgt: str, faults: list[str], bad: list[str], tally: Tally) -> Part:
-    """One split of one pair; faults of its files go to `faults`, those of single segments to `bad`."""
+    """One split of one pair. Faults of its files go to `faults`, those of single segments to `bad`."""
     speeches = read_lines(folder / "speeches.lst", faults)
     names = read_lines(folder / "speakers.lst", faults)
     times = read_lines(folder / "segments.lst", faults)
@@ -181,7 +181,7 @@ def check_disjoint(parts: dict[str, Part], on_overlap: str, tallies: Mapping[str
 def tables_of(
     part: Part, audio: Mapping[str, Path], treatment: str, tally: Tally, bad: list[str]
 ) -> dict[str, dict[str, str]]:
-    """Tables of one split; segments beyond their audio go to `bad`, those of speeches without audio are left out."""
+    """Tables of one split. Segments beyond their audio go to `bad`, those of speeches without audio are left out."""
     tables: dict[str, dict[str, str]] = {"wav.scp": {}, "segments": {}, "text": {}, "utt2spk": {}}
     lengths: dict[str, float] = {}
     for segment in part.segments:
@@ -216,7 +216,7 @@ def tables_of(
 
 @dataclass(frozen=True)
 class Options:
-    """What a user chooses; see the command line."""
+    """What a user chooses. See the command line."""
 
     src: str = "en"
     pairs: str = "de"
@@ -257,10 +257,10 @@ def targets(root: Path, options: Options) -> list[str]:
 
 
 def read_corpus(root: Path, options: Options, bad: list[str] | None = None) -> tuple[dict[str, Part], dict[str, Tally]]:
-    """All splits over the chosen pairs, disjoint; faults of single segments go to `bad`.
+    """All splits over the chosen pairs, disjoint. Faults of single segments go to `bad`.
 
     Raises:
-        DataError: every fault of every file; those in `bad`, too, unless they are to be skipped.
+        DataError: every fault of every file. Those in `bad`, too, unless they are to be skipped.
     """
     faults: list[str] = []
     bad = [] if bad is None else bad
@@ -284,10 +284,10 @@ def read_corpus(root: Path, options: Options, bad: list[str] | None = None) -> t
 
 
 def prepare(corpus: Path, out: Path, suffix: str, options: Options, expect: Sequence[str] = ()) -> str:
-    """Write data/{train,dev,test}; the report.
+    """Write data/{train,dev,test} and return the report.
 
     Raises:
-        DataError: every fault of the corpus; then no data directory is written.
+        DataError: every fault of the corpus. Then no data directory is written.
     """
     root = find_root(corpus, options.src)
     wanted = parse_expected(expect, SPLITS)
@@ -324,7 +324,7 @@ def get_parser() -> Parser:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prepare the corpus; 0 when it succeeded."""
+    """Prepare the corpus and return 0 when it succeeded."""
     args = get_parser().parse_args(argv)
     options = Options(args.src, args.pairs, args.treatment, args.on_overlap, args.decoder, args.nj, args.skip_bad)
 

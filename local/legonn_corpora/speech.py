@@ -20,7 +20,7 @@ SHOWN = 1000  # faults printed
 
 
 def run(prepare: Callable[[], str]) -> int:
-    """Print the report of a preparation; 2 with every fault on stderr when the data are at fault."""
+    """Print the report of a preparation and return 0, or 2 with every fault on stderr when the data are at fault."""
     try:
         print(prepare())
     except LegoNNError as error:
@@ -35,7 +35,7 @@ def parser(description: str | None, corpus: str, treatments: Sequence[str], trea
 
     Args:
         corpus: what the folder given as `--corpus` holds.
-        treatments: of the text; the first is the default, and `treated` describes it.
+        treatments: of the text. The first is the default, and `treated` describes it.
         skipped: what `--skip_bad` leaves out.
     """
     made = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -64,7 +64,7 @@ class Tally:
         self.counts: dict[str, int] = {}
 
     def add(self, what: str, number: int = 1) -> None:
-        """Count `number` more of `what`; 0 makes the line appear."""
+        """Count `number` more of `what`. 0 makes the line appear."""
         self.counts[what] = self.counts.get(what, 0) + number
 
     def __str__(self) -> str:
@@ -72,7 +72,7 @@ class Tally:
 
 
 def read_lines(path: Path, faults: list[str]) -> list[str]:
-    """Lines of a UTF-8 file, cut at newlines only; a missing file and every unreadable line go to `faults`.
+    """Lines of a UTF-8 file, cut at newlines only. A missing file and every unreadable line go to `faults`.
 
     An unreadable line is returned empty, so that what follows keeps its number.
     """
@@ -88,7 +88,7 @@ def read_lines(path: Path, faults: list[str]) -> list[str]:
 
 
 def write_set(folder: Path, tables: Mapping[str, Mapping[str, str]]) -> str:
-    """Write and validate one data directory; its size, and the digest of each table that no path depends on."""
+    """Write and validate one data directory. Returns its size, and the digest of each table that no path depends on."""
     write_datadir(folder, tables)
     count = validate(folder)
     size = f"{folder}: {count} utterances"
@@ -107,7 +107,7 @@ def settle(bad: Sequence[str], skip_bad: bool, listed: Path) -> list[str]:
 
     Args:
         skip_bad: leave them out.
-        listed: file for the list; one of an earlier run goes.
+        listed: file for the list. One of an earlier run goes.
 
     Returns:
         a line for the report, if there were any.
@@ -155,7 +155,7 @@ def check_counts(
         published: accepted counts by data set, a `range` where a faithful copy may differ.
             They bind only counts of their scale (at least half), so that
             excerpts and fixtures pass.
-        expected: of the user, binding at any scale; they win over the published ones.
+        expected: of the user, binding at any scale. They win over the published ones.
         what: is counted, for the message.
 
     Returns:

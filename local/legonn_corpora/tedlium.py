@@ -39,14 +39,14 @@ _VARIANT = re.compile(r"\([0-9]\)")
 _NAME = re.compile(r"\([^ ]*\)$")
 _BRACES = str.maketrans("{}", "[]")
 _IGNORED = "ignore_time_segment_in_scoring"
-# No words, once braces are brackets: [NOISE], [COUGH], ...; <unk> is speech that was not understood.
+# No words, once braces are brackets: [NOISE], [COUGH] and so on. <unk> is speech that was not understood.
 _TAG = re.compile(r"\[[^ \]]*\]")
 _UNKNOWN = "<unk>"
 
 
 @dataclass(frozen=True)
 class Release:
-    """One release: where its parts are, and what is published about it (talks; segments that recipes report)."""
+    """One release: where its parts are, and what is published about it (talks, and segments that recipes report)."""
 
     number: int
     part: str
@@ -87,7 +87,7 @@ RELEASES = {
 
 @dataclass(frozen=True)
 class Segment:
-    """A line of an stm file that is speech; `place` is file:line."""
+    """A line of an stm file that is speech. `place` is file:line."""
 
     talk: str
     start: float
@@ -131,7 +131,7 @@ def clean(line: str) -> str:
 
 
 def read_talk(path: Path, faults: list[str], tally: Tally) -> list[Segment]:
-    """Segments of one stm file; damaged lines go to `faults`."""
+    """Segments of one stm file. Damaged lines go to `faults`."""
     segments: list[Segment] = []
     seen: set[tuple[str, ...]] = set()
     for number, line in enumerate(read_lines(path, faults), start=1):
@@ -173,7 +173,7 @@ def _fault(fields: Sequence[str], talk: str) -> str | None:
 
 
 def release_of(path: Path) -> int | None:
-    """The release that a file belongs to, by the folders it really lies in; None if they do not tell."""
+    """The release that a file belongs to, by the folders it really lies in. None if they do not tell."""
     parents = path.resolve().parents
     if any((parent / "legacy").is_dir() for parent in parents):
         return 3
@@ -207,7 +207,7 @@ def is_there(corpus: Path, release: Release) -> bool:
 
 
 def pair_files(folder: Path, faults: list[str]) -> list[tuple[Path, Path]]:
-    """sph and stm of each talk of one part; talks without the other side, or of two releases, go to `faults`."""
+    """sph and stm of each talk of one part. Talks without the other side, or of two releases, go to `faults`."""
     sides = {side: {p.stem: p for p in sorted((folder / side).glob(f"*.{side}"))} for side in ("sph", "stm")}
     for side, other in (("sph", "stm"), ("stm", "sph")):
         for talk in sorted(sides[side].keys() - sides[other].keys()):
@@ -231,12 +231,12 @@ def pair_files(folder: Path, faults: list[str]) -> list[tuple[Path, Path]]:
 def widen(
     segments: Sequence[tuple[str, float, float]], limit: float, before: float = BEFORE, after: float = AFTER
 ) -> dict[str, tuple[float, float]]:
-    """Times of one recording's segments with silence around them; where two would meet, half way between.
+    """Times of one recording's segments with silence around them. Where two would meet, they end half way between.
 
     Args:
         segments: id, start, end.
         limit: length of the recording, which no segment exceeds.
-        before, after: seconds added; the last end grows by 0.1 s at most.
+        before, after: seconds added. The last end grows by 0.1 s at most.
     """
     order = sorted(segments, key=lambda s: 0.5 * (s[1] + s[2]))
     last = min(limit, max(end for _, _, end in order) + 0.1)
@@ -335,10 +335,10 @@ def read_split(folder: Path, split: str, options: Options, faults: list[str]) ->
 
 
 def prepare(corpus: Path, release: Release, out: Path, suffix: str, options: Options, expect: Sequence[str]) -> str:
-    """Write data/{train,dev,test}; the report.
+    """Write data/{train,dev,test} and return the report.
 
     Raises:
-        DataError: every fault of the corpus; then nothing is written.
+        DataError: every fault of the corpus. Then nothing is written.
     """
     root = find_root(corpus, release)
     wanted = parse_expected(expect, SPLITS)
@@ -368,7 +368,7 @@ def get_parser() -> Parser:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prepare a release; 0 when it succeeded."""
+    """Prepare a release and return 0 when it succeeded."""
     args = get_parser().parse_args(argv)
     release, options = RELEASES[args.release], Options(args.treatment, args.seconds_per_speaker, args.skip_bad)
 

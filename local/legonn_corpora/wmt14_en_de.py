@@ -2,7 +2,7 @@
 
 given  ``train.tok.clean.bpe.32000.{en,de}``, ``newstest20XX.tok.bpe.32000.{en,de}``: Moses tokens in shared BPE of
        32,000 merges (``bpe.32000``, ``vocab.bpe.32000``). ``--bpe undone`` (default) writes the tokens, and the recipe
-       uses merges and list as given, which splits them the same way again; ``--bpe kept`` writes the pieces.
+       uses merges and list as given, which splits them the same way again. ``--bpe kept`` writes the pieces.
 raw    Europarl v7, Common Crawl, News Commentary: normalised, tokenised with split hyphens, cased.
 
 Lengths are those of what is written before BPE is undone: the paper's 250 are units of the given BPE.
@@ -55,7 +55,7 @@ class GivenBPE(Recipe):
 
 
 def tests_of(files: Mapping[str, File], names: Sequence[str], folder: Path, pieces: bool) -> list[EvalSet]:
-    """Validation and test sets; the given pieces are preferred, then given tokens, then SGML or plain raw text.
+    """Validation and test sets. The given pieces are preferred, then given tokens, then SGML or plain raw text.
 
     Args:
         pieces: only the given pieces will do.

@@ -1,7 +1,7 @@
 """WMT16 Ro-En as prepared by Lee et al. 2018 (paper ref. [31]): tokenised, lower-cased, in BPE of its own.
 
 ``{corpus,dev,test}.bpe.{ro,en}``. The BPE is undone, since the paper makes one joint vocabulary of 41,000 units for
-Ro-En and De-En; otherwise text stays as it is, Romanian letters too. Ratio 1.5, at most 80 tokens.
+Ro-En and De-En. Otherwise text stays as it is, Romanian letters too. Ratio 1.5, at most 80 tokens.
 """
 
 from __future__ import annotations

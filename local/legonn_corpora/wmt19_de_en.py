@@ -26,7 +26,7 @@ CORPORA: Mapping[str, Sequence[Sequence[str]]] = {
 }
 RESEARCH = "for research, under the terms of each corpus"
 DATA = "https://data.statmt.org"
-# As sacreBLEU has them; of the training corpora nobody published any.
+# As sacreBLEU has them. Of the training corpora nobody published any.
 MD5 = {"dev": "f2ec7af5947c19e0cacb3882eb208002", "test": "84de7162d158e28403103b01aeefc39a"}
 SOURCES = (
     Archive("https://www.statmt.org/europarl/v9/training/europarl-v9.de-en.tsv.gz", 0.5, RESEARCH, ""),
@@ -42,7 +42,7 @@ PUBLISHED = {
     "newstest2018": Published(2998),
     "newstest2019": Published(2000),
 }
-# The paper gives 80 for lc.tok; for lc.rm it gives none, so that of section IV-B stands in.
+# The paper gives 80 for lc.tok. For lc.rm it gives none, so that of section IV-B stands in.
 MAX_TOKENS = {"lc.tok": 80, "lc.rm": 250}
 
 

@@ -39,7 +39,7 @@ def script(recipe: str, name: str) -> str:
 def test_precision_is_said_with_the_cards_it_wants(path: Path) -> None:
     assert load(path)["amp_dtype"] == "bf16"
     texts = "".join(file.read_text(encoding="utf-8") for file in sources(path))
-    assert texts.count("amp_dtype: bf16  # Ampere or newer; a V100 takes fp16 and use_amp") == 1
+    assert texts.count("amp_dtype: bf16  # Ampere or newer. A V100 takes fp16 and use_amp") == 1
     assert "--amp_dtype fp16 --use_amp true" in DOCS
 
 

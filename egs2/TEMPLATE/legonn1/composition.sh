@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# What scripts of compositions share (run_compose_*.sh, run_three_modules.sh, ...); source it in a recipe's folder after
+# What scripts of compositions share (run_compose_*.sh, run_three_modules.sh, ...). Source it in a recipe's folder after
 # path.sh and the options, which are: expdir ngpu nj decode_tag.
-# An experiment exp/legonn_<name> is left alone once its test set is scored; a training that was stopped goes on.
+# An experiment exp/legonn_<name> is left alone once its test set is scored. A training that was stopped goes on.
 #
-# MODEL or PART is what `legonn compose` takes: an experiment's folder, a pack, a URL, a name of the inventory; #module
+# MODEL or PART is what `legonn compose` takes: an experiment's folder, a pack, a URL, a name of the inventory. #module
 # behind it takes modules. OPTIONS are those of legonn.sh.
 # shellcheck disable=SC2154  # the options
 
@@ -48,7 +48,7 @@ plug_run() {
     stages ./run.sh --legonn_exp "${expdir}/legonn_$1" --stage 12 "${@:6}"
 }
 
-# swap KIND ENCODER DECODER COMMAND...: COMMAND... NAME PART PART for decoders behind the encoders of all other seeds; the
+# swap KIND ENCODER DECODER COMMAND...: COMMAND... NAME PART PART for decoders behind the encoders of all other seeds. The
 # names are left in swapped
 swapped=()
 swap() {
@@ -63,7 +63,7 @@ swap() {
     done
 }
 
-# figure_4 WEMB: all swaps of Figure 4, by the script's own `plug KIND ENCODER DECODER`; WEMB is the system with WEmb
+# figure_4 WEMB: all swaps of Figure 4, by the script's own `plug KIND ENCODER DECODER`. WEMB is the system with WEmb
 figure_4() {
     local system
     log "Figure 4, left: another seed"
@@ -82,7 +82,7 @@ tune_model() {
         --legonn_stats_dir "${expdir}/legonn_stats_$1_tuned" --inference_legonn_model valid.loss_decoder.best.pth "${@:4}"
 }
 
-# train_elsewhere FOLDER DATA NAME SET METRIC OPTIONS...: by the run.sh of another recipe, in its folder; from stage 1
+# train_elsewhere FOLDER DATA NAME SET METRIC OPTIONS...: by the run.sh of another recipe, in its folder, from stage 1
 # on if it has no dump/raw/DATA yet
 train_elsewhere() (
     cd "$1" || exit

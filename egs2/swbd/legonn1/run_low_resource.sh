@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
 # The paper's Table XI: encoders of 10 % and 30 % of Switchboard, alone and in front of decoders that heard all of it.
 # SWBD=DIR ./run_low_resource.sh
-# The paper's encoders have no length control here, since on one corpus the slots are those that the decoder knows; that
+# The paper's encoders have no length control here, since on one corpus the slots are those that the decoder knows. That
 # holds only if the decoder was trained behind an encoder without it too, so those are trained so (wemb_full, ...).
-# What is given (--decoder, --beam_conv_decoder) is not trained; what is scored is not done again.
+# What is given (--decoder, --beam_conv_decoder) is not trained. What is scored is not done again.
 set -euo pipefail
 
 conf=conf            # folder of train_{baseline,encoder,wemb,beam_conv}<suffix>.yaml
 suffix=              # --conf conf/tuning --suffix _1gpu: for one GPU
 expdir=exp
-ngpu=auto            # GPUs: those of this machine; a cluster wants a number
+ngpu=auto            # GPUs: those of this machine. A cluster wants a number
 nj=8
 decode_tag=decode
 test_set=eval2000
-shares="10 30"       # percent of the training utterances; whole sides of conversations, chosen by a hash of their names
+shares="10 30"       # percent of the training utterances: whole sides of conversations, chosen by a hash of their names
 decoder=             # trained on everything, to take instead: exp/legonn_x#decoder, a pack, a name of the inventory
 beam_conv_decoder=
 data_args=           # options of run.sh for stages 1 to 5

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# The speech bars of Figure 4: decoders behind encoders of another seed, of another ingestor, and trained alone; means over
+# The speech bars of Figure 4: decoders behind encoders of another seed, of another ingestor, and trained alone. Means over
 # all pairs of seeds, in per cent of Table II. SWBD=DIR ./run_baselines.sh --ngpu 8 && ./run_swap.sh --ngpu 8
-# --baseline_swap true also swaps the parts of ordinary encoder-decoder models, which fails completely in the paper; nothing
+# --baseline_swap true also swaps the parts of ordinary encoder-decoder models, which fails completely in the paper. Nothing
 # is decoded without it but what `legonn compose` finds fit.
 set -euo pipefail
 
 expdir=exp
-ngpu=auto            # GPUs: those of this machine; a cluster wants a number
+ngpu=auto            # GPUs: those of this machine. A cluster wants a number
 nj=8
 decode_tag=decode
 test_set=eval2000
 seeds="1 2 3"
 baseline_swap=false
 speech_args=         # options of run.sh for all decodings
-help_message="Usage: $0 [--ngpu N] [--seeds \"1 2 3\"] [--baseline_swap true]; options are the variables at its head"
+help_message="Usage: $0 [--ngpu N] [--seeds \"1 2 3\"] [--baseline_swap true]. Options are the variables at its head"
 
 . ./path.sh
 # shellcheck source=../../TEMPLATE/legonn1/parse_options.sh

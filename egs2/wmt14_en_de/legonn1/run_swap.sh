@@ -8,7 +8,7 @@ set -euo pipefail
 . ./path.sh
 
 expdir=exp
-ngpu=auto            # GPUs: those of this machine; a cluster wants a number
+ngpu=auto            # GPUs: those of this machine. A cluster wants a number
 nj=4
 conf=conf          # folder of train_<system><suffix>.yaml
 suffix=            # --conf conf/tuning --suffix _1gpu: for one GPU
@@ -19,7 +19,7 @@ baseline_swap=false
 train_opts=        # options of legonn.sh for all trainings
 decode_tag=decode
 finetune_config=   # nothing is fine-tuned here
-help_message="Usage: $0 [--ngpu N] [--seeds \"1 2 3\"]; options are the variables at its head"
+help_message="Usage: $0 [--ngpu N] [--seeds \"1 2 3\"]. Options are the variables at its head"
 # shellcheck source=../../TEMPLATE/legonn1/parse_options.sh
 . parse_options.sh
 # shellcheck source=../../TEMPLATE/legonn1/composition.sh
