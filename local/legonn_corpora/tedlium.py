@@ -17,17 +17,7 @@ from espnet2_legonn.data.text import normalize
 from espnet2_legonn.errors import DataError, command
 from legonn_corpora.download import Archive
 from legonn_corpora.options import Parser
-from legonn_corpora.speech import (
-    Tally,
-    check_counts,
-    get,
-    parse_expected,
-    parser,
-    read_lines,
-    run,
-    settle,
-    write_set,
-)
+from legonn_corpora.speech import Tally, check_counts, get, parse_expected, parser, read_lines, run, settle, write_set
 
 SPLITS = ("train", "dev", "test")
 TREATMENTS = ("paper", "espnet")

@@ -22,10 +22,7 @@ def test_combine_mixes_segments_and_whole_recordings(tmp_path, write, good, whol
     notes = combine([write("a", good), write("b", whole)], tmp_path / "ab")
     assert validate(tmp_path / "ab") == 5
     assert DataDir(tmp_path / "ab").table("segments")["c-1"] == "c-1 0 -1"
-    assert (
-        "left out text_phn: not in every source" in notes
-        and "left out spk2gender: not in every source" in notes
-    )
+    assert "left out text_phn: not in every source" in notes and "left out spk2gender: not in every source" in notes
     assert notes[-1].startswith("5 utterances in")
 
 

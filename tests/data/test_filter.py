@@ -73,9 +73,7 @@ def test_lengths_in_pieces(tmp_path, pairs):
 def test_faulty_requests(tmp_path, speech, pairs):
     with pytest.raises(DataError, match="limits of duration need --fs and utt2num_samples"):
         filter_dir(speech, tmp_path / "out", Limits(max_wav_duration=2))
-    with pytest.raises(
-        DataError, match=r"--max_ratio must be >= 1 and needs a pair.*missing: \['src_text'\]"
-    ):
+    with pytest.raises(DataError, match=r"--max_ratio must be >= 1 and needs a pair.*missing: \['src_text'\]"):
         filter_dir(speech, tmp_path / "out", Limits(max_ratio=1.5))
     with pytest.raises(DataError, match="--max_ratio must be >= 1"):
         filter_dir(pairs, tmp_path / "out", Limits(max_ratio=0.5))

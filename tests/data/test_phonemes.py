@@ -14,17 +14,13 @@ from espnet2_legonn.data.phonemes import Auto, Lexicon, PhonemeReport, Phonemize
 from espnet2_legonn.errors import DataError
 
 NLTK = os.environ.get("NLTK_DATA", "")
-needs_nltk = pytest.mark.skipif(
-    not NLTK, reason="set NLTK_DATA=DIR with cmudict and averaged_perceptron_tagger_eng"
-)
+needs_nltk = pytest.mark.skipif(not NLTK, reason="set NLTK_DATA=DIR with cmudict and averaged_perceptron_tagger_eng")
 
 
 @pytest.fixture
 def lexicon(tmp_path):
     path = tmp_path / "lexicon"
-    path.write_text(
-        ";;; comment\n# comment\nTHE\tDH AH0\nTHE(2)  DH IY1 # usual\ncat K AE1 T\nit's IH1 T S\n"
-    )
+    path.write_text(";;; comment\n# comment\nTHE\tDH AH0\nTHE(2)  DH IY1 # usual\ncat K AE1 T\nit's IH1 T S\n")
     return path
 
 
@@ -164,9 +160,7 @@ def run_g2p(folder: Path, text: str) -> tuple[str, str]:
         "HOME": str(folder),
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, text], env=env, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", SCRIPT, text], env=env, capture_output=True, text=True, check=True)
     return done.stdout.strip(), done.stderr
 
 
