@@ -163,10 +163,7 @@ def test_entities_are_undone_in_both_treatments() -> None:
 
 def test_digests_that_are_published(tmp_path: Path) -> None:
     known = {a.name: a.md5 for a in wmt19_de_en.SOURCES if a.md5}
-    assert known == {
-        "dev.tgz": "f2ec7af5947c19e0cacb3882eb208002",
-        "test.tgz": "84de7162d158e28403103b01aeefc39a",
-    }
+    assert known == {"dev.tgz": "f2ec7af5947c19e0cacb3882eb208002", "test.tgz": "84de7162d158e28403103b01aeefc39a"}
     assert all(release.archive.sha256 for release in tedlium.RELEASES.values())
     (tmp_path / "x.tgz").write_bytes(b"other")
     with pytest.raises(DataError, match="md5 should be abc"):

@@ -66,14 +66,11 @@ def test_recordings_are_widened_by_themselves() -> None:
 @pytest.mark.parametrize(
     ("text", "plain"),
     [
-        ("WE ARE (%HESITATION) HERE (WE-) NOW", "we are here we- now"),
-        ("(%HESITATION) SO", "so"),
-        ("(%HESITATION)", ""),
-        ("SO (%BCACK) WE (%HESITATION)", "so we"),
-        ("A <B_ASIDE> B <E_ASIDE>", "a b"),
+        ("WE ARE (%HESITATION) HERE (WE-) NOW", "we are here we- now"), ("(%HESITATION) SO", "so"),
+        ("(%HESITATION)", ""), ("SO (%BCACK) WE (%HESITATION)", "so we"), ("A <B_ASIDE> B <E_ASIDE>", "a b"),
         ("(TH- THE) THING", "th- the thing"),
     ],
-)
+)  # fmt: skip
 def test_plain_text(text: str, plain: str) -> None:
     assert plain_text(text) == plain
 

@@ -37,10 +37,7 @@ def test_combine_gives_neutral_speeds(tmp_path, write, whole):
 
 def test_combine_refuses_common_utterances_and_contradictions(tmp_path, write, good):
     a = write("a", good)
-    b = write(
-        "b",
-        {"wav.scp": "r1 other.wav\n", "segments": "d-1 r1 0 1\n", "text": "d-1 x\n", "utt2spk": "d-1 d\n"},
-    )
+    b = write("b", {"wav.scp": "r1 other.wav\n", "segments": "d-1 r1 0 1\n", "text": "d-1 x\n", "utt2spk": "d-1 d\n"})
     with pytest.raises(DataError, match="'a-1' is also in an earlier source; copy one with a prefix"):
         combine([a, a], tmp_path / "x")
     with pytest.raises(DataError, match="b/wav.scp: 'r1' is also in an earlier source"):
@@ -52,12 +49,10 @@ def test_combine_refuses_common_utterances_and_contradictions(tmp_path, write, g
 @pytest.mark.parametrize(
     ("how", "value", "kept"),
     [
-        ("first", 2, ["a-1", "a-2"]),
-        ("last", 1, ["b-1"]),
-        ("utt_list", "b-1 ignored\n", ["b-1"]),
+        ("first", 2, ["a-1", "a-2"]), ("last", 1, ["b-1"]), ("utt_list", "b-1 ignored\n", ["b-1"]),
         ("spk_list", "a\n", ["a-1", "a-2"]),
     ],
-)
+)  # fmt: skip
 def test_subset(tmp_path, write, good, how, value, kept):
     if isinstance(value, str):
         (tmp_path / "list").write_text(value)
@@ -112,12 +107,10 @@ def test_perturb_makes_three_copies(tmp_path, write, good):
 @pytest.mark.parametrize(
     ("factors", "message"),
     [
-        (["fast"], "speed factor 'fast' must be a number from 0.5 to 2"),
-        (["3"], "speed factor '3' must be"),
-        (["1.0", "1"], "speed factors repeat: 1.0 1"),
-        ([], "no speed factor given"),
+        (["fast"], "speed factor 'fast' must be a number from 0.5 to 2"), (["3"], "speed factor '3' must be"),
+        (["1.0", "1"], "speed factors repeat: 1.0 1"), ([], "no speed factor given"),
     ],
-)
+)  # fmt: skip
 def test_perturb_refuses_factors(tmp_path, write, good, factors, message):
     with pytest.raises(DataError, match=message):
         perturb(write("d", good), tmp_path / "sp", factors)

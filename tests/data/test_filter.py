@@ -49,11 +49,7 @@ def test_durations_and_empty_text(tmp_path, speech):
 def test_ratio_goes_both_ways_and_lengths_hold_for_both_sides(tmp_path, pairs):
     report = filter_dir(pairs, tmp_path / "out", Limits(max_tokens=5, max_ratio=1.5))
     assert list(DataDir(tmp_path / "out").table("text")) == ["a"]
-    assert dict(report.reasons) == {
-        "length ratio above 1.5": 2,
-        "empty text": 1,
-        "src_text longer than 5 tokens": 1,
-    }
+    assert dict(report.reasons) == {"length ratio above 1.5": 2, "empty text": 1, "src_text longer than 5 tokens": 1}
     report = filter_dir(pairs, tmp_path / "out", Limits(min_tokens=2), texts=["src_text"])
     assert dict(report.reasons) == {"src_text shorter than 2 tokens": 1}
 

@@ -86,12 +86,7 @@ def test_auto_asks_the_fallback_only_for_what_is_missing(lexicon):
             return [("Q",) if word == "new" else None for word in words]
 
     report = PhonemeReport()
-    assert Phonemizer(Auto(Lexicon(lexicon), Fallback()))("the new thing", report) == [
-        "DH",
-        "AH0",
-        "Q",
-        "<unk>",
-    ]
+    assert Phonemizer(Auto(Lexicon(lexicon), Fallback()))("the new thing", report) == ["DH", "AH0", "Q", "<unk>"]
     assert dict(report.oov) == {"thing": 1}
 
 
@@ -117,9 +112,7 @@ def fake(monkeypatch, cmu, tag):
 
 def test_g2p_dictionary_homographs_and_cache(monkeypatch, caplog):
     g2p = fake(
-        monkeypatch,
-        {"i": [["AY1"], ["no"]]},
-        lambda words: [(w, "VB" if i else "NN") for i, w in enumerate(words)],
+        monkeypatch, {"i": [["AY1"], ["no"]]}, lambda words: [(w, "VB" if i else "NN") for i, w in enumerate(words)]
     )
     phonemize = Phonemizer(make_backend("auto"))
     report = PhonemeReport()
@@ -155,11 +148,7 @@ print(" ".join(Phonemizer(make_backend("auto"))(sys.argv[1], report)), dict(repo
 
 def run_g2p(folder: Path, text: str) -> tuple[str, str]:
     # HOME: NLTK also looks there.
-    env = os.environ | {
-        "NLTK_DATA": str(folder),
-        "HOME": str(folder),
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
+    env = os.environ | {"NLTK_DATA": str(folder), "HOME": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", SCRIPT, text], env=env, capture_output=True, text=True, check=True)
     return done.stdout.strip(), done.stderr
 

@@ -172,15 +172,7 @@ def test_a_signal_ends_all_jobs(tmp_path: Path, number: int) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("espnet2") is None, reason="espnet is not installed")
 def test_espnets_launch(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "espnet2.bin.launch",
-        "--cmd",
-        "run.pl --name train",
-        "--log",
-        "exp/train.log",
-    ]
+    command = [sys.executable, "-m", "espnet2.bin.launch", "--cmd", "run.pl --name train", "--log", "exp/train.log"]
     command += ["--ngpu", "0", "--num_nodes", "1", "--init_file_prefix", "exp/.dist_init_"]
     command += ["--multiprocessing_distributed", "true", "--", "echo", "trained", "<unk>"]
     env = {**os.environ, "PATH": f"{TEMPLATE}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
@@ -210,14 +202,8 @@ echo "stage=$stage skip_train=$skip_train asr_args=[$asr_args] rest=[$*]"
     [
         ([], "stage=1 skip_train=false asr_args=[] rest=[]"),
         (["--stage", "3", "--skip-train", "true"], "stage=3 skip_train=true asr_args=[] rest=[]"),
-        (
-            ["--skip_train", "true", "a", "--stage", "9"],
-            "stage=1 skip_train=true asr_args=[] rest=[a --stage 9]",
-        ),
-        (
-            ["--asr_args", '--lr=1 "$HOME" `x`'],
-            'stage=1 skip_train=false asr_args=[--lr=1 "$HOME" `x`] rest=[]',
-        ),
+        (["--skip_train", "true", "a", "--stage", "9"], "stage=1 skip_train=true asr_args=[] rest=[a --stage 9]"),
+        (["--asr_args", '--lr=1 "$HOME" `x`'], 'stage=1 skip_train=false asr_args=[--lr=1 "$HOME" `x`] rest=[]'),
         (["--stage", "", "--stage", "4"], "stage=4 skip_train=false asr_args=[] rest=[]"),
     ],
 )

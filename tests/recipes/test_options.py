@@ -73,16 +73,11 @@ def test_the_head_of_a_script(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "variable"),
     [
-        ("nbpe", "5", "nbpe"),
-        ("tgt_nbpe", "5", "nbpe"),
-        ("asr_config", "x", "legonn_config"),
-        ("mt_args", "x", "legonn_args"),
-        ("inference_asr_model", "3epoch.pth", "inference_legonn_model"),
-        ("use_lm", "false", ""),
-        ("hyp_cleaner", "none", ""),
-        ("num_ref", "1", ""),
+        ("nbpe", "5", "nbpe"), ("tgt_nbpe", "5", "nbpe"), ("asr_config", "x", "legonn_config"),
+        ("mt_args", "x", "legonn_args"), ("inference_asr_model", "3epoch.pth", "inference_legonn_model"),
+        ("use_lm", "false", ""), ("hyp_cleaner", "none", ""), ("num_ref", "1", ""),
     ],
-)
+)  # fmt: skip
 def test_what_a_name_sets(name: str, value: str, variable: str) -> None:
     assert options.resolve(SCRIPT, name, value) == variable
 
