@@ -44,7 +44,7 @@ PLAN: dict[str, Any] = {
 
 
 def load(tmp_path: Path, data: dict[str, Any], **options: Any) -> Plan:
-    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
     return load_plan(tmp_path / "plan.yaml", **options)
 
 
