@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, when torch is first imported
@@ -12,6 +12,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, when torch is first 
 import numpy as np
 import pytest
 import torch
+
+from tests.says import Says
 
 COLLECTED = pytest.StashKey[set[Path]]()
 
@@ -52,3 +54,15 @@ def seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def says(capsys: pytest.CaptureFixture[str]) -> Says:
+    """Run a command's ``main``; see tests/says.py."""
+
+    def run(main: Callable[..., object], words: Sequence[str], status: int = 0) -> str:
+        assert main(words) == status
+        printed = capsys.readouterr()
+        return printed.err if status else printed.out
+
+    return run

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet2_legonn.errors import command
-from espnet2_legonn.files.schema import read_yaml
+from espnet2_legonn.files.configs import read_config
 from espnet2_legonn.scoring.metrics import METRICS
 
 
@@ -38,7 +38,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     from espnet2_legonn.search.options import DEFAULT_LENGTH_PENALTY
 
     device = place(args.ngpu, args.num_threads)
-    search = {"beam_size": 1, **({} if args.config is None else read_yaml(args.config))}
+    search = {"beam_size": 1, **({} if args.config is None else read_config(args.config))}
     beam = search["beam_size"] if args.beam_size is None else args.beam_size
     penalty = search.get("length_penalty")
     known = DEFAULT_LENGTH_PENALTY if penalty is None else penalty

@@ -79,12 +79,13 @@ def parse_args(cmd: Sequence[str] | None = None) -> argparse.Namespace:
     Raises:
         ConfigError: a key of the YAML file is no option, or a required option is missing.
     """
-    from espnet2_legonn.files.schema import nearest, read_yaml
+    from espnet2_legonn.files.configs import read_config
+    from espnet2_legonn.files.schema import nearest
 
     parser = get_parser()
     args = parser.parse_args(cmd)
     if args.config is not None:
-        options = read_yaml(args.config) or {}
+        options = read_config(args.config) or {}
         if not isinstance(options, dict):
             raise ConfigError(f"{args.config}: must be a mapping of options")
         unknown = [k for k in options if k not in vars(args)]

@@ -17,6 +17,7 @@ from pathlib import Path
 from espnet2_legonn.data.checks import Checker, Wanted, row_fault, spk2utt
 from espnet2_legonn.data.tables import (
     Kind,
+    Row,
     id_fault,
     is_text,
     read_table,
@@ -41,6 +42,7 @@ class DataDir:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self.rows: dict[str, list[Row]] = {}  # of the tables that `tables` read, with the numbers of their lines
         if not self.path.is_dir():
             raise DataError(f"{self.path}: no such data directory")
 
@@ -80,6 +82,7 @@ class DataDir:
         """
         wanted = Wanted(text=False, wav=False, files=files, spk_sort=False, allow_empty_text=True, sorted=False)
         checker = self.check(wanted, without)
+        self.rows = checker.rows
         tables = checker.tables()
         if checker.unsorted:
             logging.warning("%s: %s not in byte order; what is written is", self.path, ", ".join(checker.unsorted))

@@ -13,7 +13,7 @@ import yaml
 
 from espnet2_legonn.errors import ConfigError, InterfaceMismatch, LegoNNError
 from espnet2_legonn.files.archive import sha256_of
-from espnet2_legonn.files.schema import read_yaml
+from espnet2_legonn.files.configs import read_config
 from espnet2_legonn.files.scratch import whole
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.model.description import plain
@@ -170,7 +170,7 @@ def finetune_config(chain: LegoNN, folder: Path, options: Path) -> Path:
     Raises:
         ConfigError: the options describe modules themselves.
     """
-    given = read_yaml(options)
+    given = read_config(options)
     if not isinstance(given, dict) or {"modules", "vocabs"} & given.keys():
         raise ConfigError(f"{options}: give training options only; modules and vocabs are those of the composition")
     described = store.description(chain, f"{folder}/")

@@ -23,7 +23,8 @@ from typing_extensions import Self
 
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import ConfigError, DataError, InterfaceMismatch
-from espnet2_legonn.files.schema import nearest, read_yaml
+from espnet2_legonn.files.configs import read_config
+from espnet2_legonn.files.schema import nearest
 from espnet2_legonn.model.build import build_modules
 from espnet2_legonn.model.description import ChainConfig, ModuleConfig, parse
 from espnet2_legonn.model.interface import Interface, Marginals, SearchChoice, require_match
@@ -66,7 +67,7 @@ class Chain(nn.Module):
         """
         base = None
         if isinstance(config, (str, Path)):
-            base, config = Path(config).parent, read_yaml(config)
+            base, config = Path(config).parent, read_config(config)
         if isinstance(config, dict):  # a training config holds options of training besides
             config = {k: v for k, v in config.items() if k in ("vocabs", "modules")}
         if not isinstance(config, ChainConfig):

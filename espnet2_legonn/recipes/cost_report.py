@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from espnet2_legonn.errors import ConfigError
-from espnet2_legonn.files.schema import read_yaml
+from espnet2_legonn.files.configs import read_config
 from espnet2_legonn.model.description import parse
 from espnet2_legonn.recipes.cost import GB, Cost, training_cost
 from espnet2_legonn.recipes.lengths import assumed, measured, vocab_sizes
@@ -31,7 +31,7 @@ def read(
     Raises:
         ConfigError, DataError: everything that is missing or wrong.
     """
-    data = read_yaml(conf)
+    data = read_config(conf)
     if not isinstance(data, dict) or "modules" not in data:
         raise ConfigError(f"{conf}: describes no chain (no 'modules'); a fine-tuning's is <composition>/train.yaml")
     if gpus < 1 or tflops <= 0:

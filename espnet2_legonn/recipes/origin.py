@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet2_legonn.files.archive import sha256_of
+from espnet2_legonn.files.configs import files_of
 from espnet2_legonn.packs import store
 from espnet2_legonn.packs.card import CARD, read_card
 from espnet2_legonn.scoring.tables import write_atomic
@@ -34,10 +36,10 @@ def origin(exp: Path, model: str | Path | None, inputs: Path, search: Sequence[o
     choice = tuned.read_text(encoding="utf-8") if tuned.is_file() else None
     if (exp / CARD).is_file():
         choice = repr(read_card(exp).search)
-    words = [sha256_of(Path(w)) if isinstance(w, (str, Path)) and _is_file(w) else str(w) for w in search]
+    words = [_content(w) if isinstance(w, (str, Path)) and _is_file(w) else str(w) for w in search]
     return {
         "weights": weights.resolve().name,
-        "weights_sha256": sha256_of(weights),
+        "weights_sha256": weights_digest(weights),
         "config_sha256": sha256_of(exp / store.CONFIG),
         "data": f"{inputs.parent.name}/{inputs.name}",
         "data_sha256": sha256_of(inputs),
@@ -47,8 +49,31 @@ def origin(exp: Path, model: str | Path | None, inputs: Path, search: Sequence[o
     }
 
 
+def weights_digest(weights: Path) -> str:
+    """SHA-256 of weights, kept beside them (``.<name>.sha256``) until their size or time of change is another.
+
+    Every job of every test set asks for it. A pack's folder holds what its card lists, and gets no such file.
+    """
+    stat = weights.stat()
+    now, kept = f"{stat.st_size} {stat.st_mtime_ns}", weights.with_name(f".{weights.name}.sha256")
+    with contextlib.suppress(OSError, ValueError):
+        digest, of = kept.read_text(encoding="utf-8").strip().split(" ", 1)
+        if of == now:
+            return digest
+    digest = sha256_of(weights)
+    if not (weights.parent / CARD).is_file():
+        with contextlib.suppress(OSError):  # a folder that only others may write
+            write_atomic(kept, f"{digest} {now}\n")
+    return digest
+
+
 def _is_file(word: str | Path) -> bool:
     return os.path.isfile(word)
+
+
+def _content(file: str | Path) -> str:
+    """Digest of a file, with those that a configuration inherits from."""
+    return " ".join(map(sha256_of, files_of(file)))
 
 
 def read_origin(out: Path) -> dict[str, Any] | None:

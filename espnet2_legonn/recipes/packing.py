@@ -20,7 +20,7 @@ from espnet2_legonn.model.freeze import source_of
 from espnet2_legonn.packs import store
 from espnet2_legonn.packs.card import CARD, About, Metric, Parent, Provenance, read_card
 from espnet2_legonn.packs.files import zip_pack
-from espnet2_legonn.recipes.origin import of_weights
+from espnet2_legonn.recipes.origin import of_weights, weights_digest
 from espnet2_legonn.scoring.results import Row, environment, summary
 from espnet2_legonn.version import __version__
 
@@ -88,7 +88,7 @@ def experiment_metrics(exp: Path, weights: Path) -> list[Metric]:
         rows: Sequence[Row] = summary([exp])
     except DataError:
         return []
-    digest = sha256_of(weights)
+    digest = weights_digest(weights)
     places = dict.fromkeys(exp / row.inference_tag / row.dataset for row in rows)
     own = {place for place in places if of_weights(place, weights, digest)}
     if left := [str(place.relative_to(exp)) for place in places if place not in own]:

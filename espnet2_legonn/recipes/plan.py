@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from espnet2_legonn.errors import ConfigError
-from espnet2_legonn.files.schema import Reader, nearest, read_yaml
+from espnet2_legonn.files.configs import read_config
+from espnet2_legonn.files.schema import Reader, nearest
 from espnet2_legonn.model.description import VocabConfig, override, parse, read_module
 from espnet2_legonn.model.freeze import InitConfig, check_parts, source_of
 from espnet2_legonn.scoring.metrics import METRICS
@@ -221,7 +222,7 @@ def load_plan(path: Path, only: list[str] | None = None, tables: str = "first", 
         ConfigError: everything that is wrong with it.
     """
     reader = Reader()
-    data = read_yaml(path)
+    data = read_config(path)
     data = _with_short_forms(data) if isinstance(data, dict) else data
     plan = reader.build(Plan, data, str(path))
     _read_parts(reader, data, str(path))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from espnet2_legonn.data.tables import atomic_text, read_table, write_table
 from espnet2_legonn.errors import ConfigError, DataError
-from espnet2_legonn.files.schema import read_yaml
+from espnet2_legonn.files.configs import files_of, read_config, sources
 from espnet2_legonn.files.scratch import LAUNCHING, TRAINING, alone
 from espnet2_legonn.inference.decode import FILES
 from espnet2_legonn.model.description import ChainConfig, parse
@@ -37,7 +37,7 @@ def chain_config(path: Path) -> ChainConfig:
     Raises:
         ConfigError: it has none.
     """
-    data = read_yaml(path)
+    data = read_config(path)
     if not isinstance(data, dict) or "modules" not in data:
         raise ConfigError(f"{path}: describes no chain (no 'modules')")
     return parse({"vocabs": data.get("vocabs"), "modules": data["modules"]})
@@ -110,7 +110,7 @@ def stats(
     tables = [data / config.column.table for data in (train, valid)]
     jobs = min(max(1, nj), *(len(read_keys(table)) for table in tables))
     read = [Path(triple.split(",")[0]) for data in (train, valid) for triple in data_triples(config, data)]
-    with working(logs, [*command, str(jobs)], [config_file, *read]):
+    with working(logs, [*command, str(jobs)], [*sources(config_file), *read]):
         for phase, table in zip(("train", "valid"), tables):
             split_keys(table, jobs, logs / phase)
         run(cmd, logs / "stats.JOB.log", once(command, logs / "stats.JOB"), jobs)
@@ -181,7 +181,7 @@ def decode(
     command = module("espnet2_legonn.bin.legonn_inference", "--legonn_train_config", exp / store.CONFIG, *weights)
     command += ["--data_path_and_name_and_type", triple]
     command += ["--key_file", f"{logs}/keys.JOB.scp", "--output_dir", f"{logs}/output.JOB", "--ngpu", str(ngpu), *extra]
-    options = [Path(word) for word in extra]  # the search's configuration among them
+    options = [file for word in extra for file in files_of(word)]  # the search's configuration among them
     model_files = [exp / store.CONFIG, exp / store.WEIGHTS, *sorted(exp.glob("*.pth"))]
     record = origin(exp, model, file, extra)
     with working(logs, [*command, str(jobs)], [file, *model_files, *options]):

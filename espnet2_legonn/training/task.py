@@ -17,7 +17,8 @@ import torch
 import yaml
 
 from espnet2_legonn.errors import ConfigError, command
-from espnet2_legonn.files.schema import nearest, read_yaml
+from espnet2_legonn.files.configs import read_config
+from espnet2_legonn.files.schema import nearest
 from espnet2_legonn.files.scratch import TRAINING, alone
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.model.build import build_modules, load_vocabs
@@ -54,7 +55,7 @@ class _Parser(load("espnet2.utils.config_argparse").ArgumentParser):  # type: ig
         first.add_argument("--config")
         path = first.parse_known_args(args)[0].config
         if path is not None:
-            keys = read_yaml(path)
+            keys = read_config(path)
             if not isinstance(keys, dict):
                 raise ConfigError(f"{path}: must be a mapping of options")
             known = {action.dest for action in self._actions}
@@ -62,7 +63,8 @@ class _Parser(load("espnet2.utils.config_argparse").ArgumentParser):  # type: ig
             faults += [f"{path}: {fault}" for fault in self._choice_faults(keys)]
             if faults:
                 raise ConfigError(faults)
-        return super().parse_known_args(args, namespace)
+            self.set_defaults(**keys)  # ESPnet's parser would read the file alone, without what it inherits
+        return argparse.ArgumentParser.parse_known_args(self, args, namespace)
 
     def _choice_faults(self, keys: dict[str, Any]) -> list[str]:
         """Values that argparse would refuse on the command line, which alone it looks at."""

@@ -19,9 +19,9 @@ class Archive:
 
     Args:
         url: where it is.
-        gigabytes: about its size; more than twice of that is refused, and the disk must hold three times.
+        gigabytes: about its size. More than twice of that is refused, and the disk must hold three times.
         licence: what using it means.
-        folder: what a tar file unpacks to; empty for a file that is read as it is.
+        folder: what a tar file unpacks to. Empty for a file that is read as it is.
         bare: the tar file has no folder of its own, so one of that name is made.
         sha256, md5: digests, where they are published.
     """
@@ -45,7 +45,7 @@ class Archive:
 
 
 def fetch(archive: Archive, into: Path) -> Path:
-    """Download and unpack below `into`; what is there already is left alone.
+    """Download and unpack below `into`. What is there already is left alone.
 
     Returns:
         the folder that was unpacked, or the file.
@@ -69,7 +69,7 @@ def fetch(archive: Archive, into: Path) -> Path:
     print(f"{whole}: {whole.stat().st_size} bytes, sha256 {digest}")
     if archive.sha256 not in (None, digest):
         raise DataError(f"{whole}: sha256 should be {archive.sha256}; remove the file and try again")
-    # md5 tells a damaged download, not a forged one; nobody published more of these files.
+    # md5 tells a damaged download, not a forged one. Nobody published more of these files.
     if archive.md5 is not None and digest_of(whole, lambda: hashlib.md5(usedforsecurity=False)) != archive.md5:
         raise DataError(f"{whole}: md5 should be {archive.md5}; remove the file and try again")
     return _unpack(whole, archive, target) if archive.folder else whole

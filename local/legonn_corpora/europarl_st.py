@@ -6,7 +6,6 @@ side is taken. m4a (or the wav or flac that it was converted to) is decoded once
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,10 +15,10 @@ from pathlib import Path
 from espnet2_legonn.data.audio import MAX_OVERSHOOT, seconds
 from espnet2_legonn.data.text import normalize
 from espnet2_legonn.errors import DataError, command
-from legonn_corpora.download import Archive, fetch
+from legonn_corpora.download import Archive
 from legonn_corpora.m4a import DECODERS, convert_all
 from legonn_corpora.options import Parser
-from legonn_corpora.speech import Tally, check_counts, parse_expected, read_lines, run, settle, write_set
+from legonn_corpora.speech import Tally, check_counts, get, parse_expected, parser, read_lines, run, settle, write_set
 
 SPLITS = ("train", "dev", "test")
 AUDIO = ("audios", "audios/wav", "audios/flac", "audios_wav", "audios_flac", "wav", "flac")
@@ -35,7 +34,7 @@ ARCHIVE = Archive(
 
 @dataclass(frozen=True)
 class Segment:
-    """A line of segments.lst with its text; `place` is file:line."""
+    """A line of segments.lst with its text. `place` is file:line."""
 
     speech: str
     start: float
@@ -53,7 +52,7 @@ class Part:
 
 
 def read_part(folder: Path, src: str, tgt: str, faults: list[str], bad: list[str], tally: Tally) -> Part:
-    """One split of one pair; faults of its files go to `faults`, those of single segments to `bad`."""
+    """One split of one pair. Faults of its files go to `faults`, those of single segments to `bad`."""
     speeches = read_lines(folder / "speeches.lst", faults)
     names = read_lines(folder / "speakers.lst", faults)
     times = read_lines(folder / "segments.lst", faults)
@@ -172,7 +171,7 @@ def check_disjoint(parts: dict[str, Part], on_overlap: str, tallies: Mapping[str
 def tables_of(
     part: Part, audio: Mapping[str, Path], treatment: str, tally: Tally, bad: list[str]
 ) -> dict[str, dict[str, str]]:
-    """Tables of one split; segments beyond their audio go to `bad`, those of speeches without audio are left out."""
+    """Tables of one split. Segments beyond their audio go to `bad`, those of speeches without audio are left out."""
     tables: dict[str, dict[str, str]] = {"wav.scp": {}, "segments": {}, "text": {}, "utt2spk": {}}
     lengths: dict[str, float] = {}
     for segment in part.segments:
@@ -207,7 +206,7 @@ def tables_of(
 
 @dataclass(frozen=True)
 class Options:
-    """What a user chooses; see the command line."""
+    """What a user chooses. See the command line."""
 
     src: str = "en"
     pairs: str = "de"
@@ -248,10 +247,10 @@ def targets(root: Path, options: Options) -> list[str]:
 
 
 def read_corpus(root: Path, options: Options, bad: list[str] | None = None) -> tuple[dict[str, Part], dict[str, Tally]]:
-    """All splits over the chosen pairs, disjoint; faults of single segments go to `bad`.
+    """All splits over the chosen pairs, disjoint. Faults of single segments go to `bad`.
 
     Raises:
-        DataError: every fault of every file; those in `bad`, too, unless they are to be skipped.
+        DataError: every fault of every file. Those in `bad`, too, unless they are to be skipped.
     """
     faults: list[str] = []
     bad = [] if bad is None else bad
@@ -275,10 +274,10 @@ def read_corpus(root: Path, options: Options, bad: list[str] | None = None) -> t
 
 
 def prepare(corpus: Path, out: Path, suffix: str, options: Options, expect: Sequence[str] = ()) -> str:
-    """Write data/{train,dev,test}; the report.
+    """Write data/{train,dev,test} and return the report.
 
     Raises:
-        DataError: every fault of the corpus; then no data directory is written.
+        DataError: every fault of the corpus. Then no data directory is written.
     """
     root = find_root(corpus, options.src)
     wanted = parse_expected(expect, SPLITS)
@@ -301,34 +300,27 @@ def prepare(corpus: Path, out: Path, suffix: str, options: Options, expect: Sequ
     return "\n".join(lines)
 
 
-def get_parser() -> argparse.ArgumentParser:
+def get_parser() -> Parser:
     """Options."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", type=Path, required=True, help="v1.1, or the folder it is in")
-    parser.add_argument("--src", default="en", help="language of the speech")
-    parser.add_argument("--pairs", default="de", metavar="all|LANG[,LANG...]", help="target languages (default: de)")
-    parser.add_argument("--out", type=Path, default=Path("data"))
-    parser.add_argument("--suffix", default="", help="of the sets' names: _ep gives data/train_ep")
-    parser.add_argument("--treatment", choices=TREATMENTS, default="lc.rm", help="tc: as written")
-    parser.add_argument("--on_overlap", choices=("error", "drop"), default="error", help="a speaker in two splits")
-    parser.add_argument("--decoder", choices=DECODERS, default="auto", help="of m4a")
-    parser.add_argument("--nj", type=int, default=1, help="processes that decode")
-    parser.add_argument("--expect", nargs="+", default=[], metavar="SET=SEGMENTS", help="counts that must be met")
-    parser.add_argument("--skip_bad", action="store_true", help="leave out, count and list what is faulty")
-    parser.add_argument("--download", action="store_true", help="get the corpus if it is not below --corpus")
-    return parser
+    made = parser(__doc__, "v1.1", TREATMENTS, "tc: as written", "what is faulty")
+    add = made.add_argument
+    add("--src", default="en", help="language of the speech")
+    add("--pairs", default="de", metavar="all|LANG[,LANG...]", help="target languages (default: de)")
+    add("--on_overlap", choices=("error", "drop"), default="error", help="a speaker in two splits")
+    add("--decoder", choices=DECODERS, default="auto", help="of m4a")
+    add("--nj", type=int, default=1, help="processes that decode")
+    return made
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prepare the corpus; 0 when it succeeded."""
+    """Prepare the corpus and return 0 when it succeeded."""
     args = get_parser().parse_args(argv)
     options = Options(args.src, args.pairs, args.treatment, args.on_overlap, args.decoder, args.nj, args.skip_bad)
 
     def work() -> str:
         if args.download and not any((r / args.src).is_dir() for r in (args.corpus, args.corpus / ARCHIVE.folder)):
-            print(f"download: {ARCHIVE}")
-            fetch(ARCHIVE, args.corpus)
+            get(ARCHIVE, args.corpus)
         return prepare(args.corpus, args.out, args.suffix, options, args.expect)
 
     return run(work)

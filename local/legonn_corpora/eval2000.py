@@ -2,7 +2,7 @@
 
 The stm (with its known slips repaired) and the glm are kept beside the tables: scoring reads them. `text` is for
 reading: lower case, without hesitations in parentheses, other parentheses opened. ESPnet's pattern for these runs to
-the last parenthesis of a line and takes words with it; here only what is between two parentheses goes.
+the last parenthesis of a line and takes words with it. Here only what is between two parentheses goes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from legonn_corpora.options import Parser
 from legonn_corpora.speech import Tally, check_counts, parse_expected, read_lines, settle, write_set
 
 STM, GLM, PEM = "hub5e00.english.000405.stm", "en20000405_hub5.glm", "hub5e_00.pem"
-# ESPnet's data directory has 4,458 texts, hubscr counts 4,459 segments; both are right.
+# ESPnet's data directory has 4,458 texts, hubscr counts 4,459 segments. Both are right.
 PUBLISHED = {"recordings": (80,), "segments": (4459, 4458), "swb": (1831,), "ch": (2628, 2627)}
 WIDENING = 0.1
 _ASIDE = re.compile(r"<[BE]_ASIDE>", re.IGNORECASE)
@@ -36,7 +36,7 @@ _MARKUP = re.compile(r" <[^<>]*>")
 
 @dataclass(frozen=True)
 class Span:
-    """A piece of a call side, seconds; `place` is file:line."""
+    """A piece of a call side, seconds. `place` is file:line."""
 
     side: str
     start: float
@@ -50,7 +50,7 @@ class Span:
 
 
 def read_pem(path: Path, tally: Tally | None = None, bad: list[str] | None = None) -> list[Span]:
-    """The partitioned evaluation map; of several segments with one id the first, segments without length not.
+    """The partitioned evaluation map. Of several segments with one id it has the first, and none without length.
 
     Args:
         tally: counts these two.
@@ -87,7 +87,7 @@ def read_pem(path: Path, tally: Tally | None = None, bad: list[str] | None = Non
 def extend_segments(segments: Mapping[str, tuple[str, float, float]], by: float) -> dict[str, tuple[str, float, float]]:
     """Segments widened on both sides, by less where the next segment of the recording is near.
 
-    A gap between two segments is shared by halves; segments that overlap already keep the times between them. The first
+    A gap between two segments is shared by halves. Segments that overlap already keep the times between them. The first
     does not begin before 0.
 
     Args:
@@ -147,20 +147,20 @@ def plain_text(text: str) -> str:
 
 
 def _reference(corpus: Path) -> Path:
-    """The folder with stm and glm; the one between may be absent."""
+    """The folder with stm and glm. The one between may be absent."""
     inner = corpus / "LDC2002T43" / "2000_hub5_eng_eval_tr" / "reference"
     return inner if inner.is_dir() else corpus / "LDC2002T43" / "reference"
 
 
 def _speech(corpus: Path) -> Path:
-    """The folder with the pem; `hub5e_00/` or `english/` may be absent."""
+    """The folder with the pem. `hub5e_00/` or `english/` may be absent."""
     base = corpus / "LDC2002S09"
     places = [base / "hub5e_00" / "english", base / "english", base / "hub5e_00", base]
     return next((place for place in places if (place / PEM).is_file()), places[0])
 
 
 def _match(pem: Sequence[Span], stm: Path, lines: Sequence[str], faults: list[str]) -> dict[str, str]:
-    """Text by utterance id; pem and stm must hold the same segments. Ignored ones have no entry."""
+    """Text by utterance id. Pem and stm must hold the same segments. Ignored ones have no entry."""
     texts: dict[str, str] = {}
     seen: set[str] = set()
     wanted = {span.key for span in pem}
@@ -176,10 +176,10 @@ def _match(pem: Sequence[Span], stm: Path, lines: Sequence[str], faults: list[st
 
 
 def prepare(corpus: Path, out: Path, expect: Sequence[str] | None, skip_bad: bool = False) -> list[str]:
-    """Read, check and write; returns the lines of the report.
+    """Read, check and write. Returns the lines of the report.
 
     Args:
-        skip_bad: leave out and list segments with faults; the stm keeps all, so that scoring counts them as deleted.
+        skip_bad: leave out and list segments with faults. The stm keeps all, so that scoring counts them as deleted.
 
     Raises:
         DataError: missing or damaged files, and all segments with faults.
@@ -242,7 +242,7 @@ def _tables(pem: Sequence[Span], texts: Mapping[str, str], specs: Mapping[str, s
 
 @command
 def main(cmd: Sequence[str] | None = None) -> int:
-    """Write data/eval2000; 0 on success, 2 with the faults on stderr."""
+    """Write data/eval2000 and return 0, or 2 with the faults on stderr."""
     parser = Parser(prog="python -m legonn_corpora.eval2000", description=__doc__.split("\n")[0])
     parser.add_argument("--corpus", type=Path, required=True, help="folder that holds LDC2002S09/ and LDC2002T43/")
     parser.add_argument("--out", type=Path, default=Path("data/eval2000"))

@@ -1,7 +1,7 @@
 """NIST's global mapping files (glm, format NIST1) and the text filter around them, as SCTK's csrfilt does it.
 
 A rule `SOURCE => TARGET / LEFT __ RIGHT` replaces SOURCE where LEFT stands before it and RIGHT behind it. The text is
-read from left to right; at each place the first rule of the file that fits is taken, and reading goes on behind
+read from left to right. At each place the first rule of the file that fits is taken, and reading goes on behind
 SOURCE. LEFT and RIGHT are looked up in the text as it was.
 """
 
@@ -105,7 +105,7 @@ def read_glm(path: Path | str, kind: str, purpose: str) -> Glm:
         purpose: ref or hyp.
 
     Raises:
-        DataError: a missing file, lines without an arrow, too many rules, or another format; all faults at once.
+        DataError: a missing file, lines without an arrow, too many rules, or another format. All faults at once.
     """
     path = Path(path)
     lines = _applicable(path, kind, purpose)

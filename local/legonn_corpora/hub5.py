@@ -61,7 +61,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class TimedWord:
-    """A line of a ctm; seconds."""
+    """A line of a ctm, in seconds."""
 
     file: str
     channel: str
@@ -179,7 +179,7 @@ def score_python(segments: Iterable[Segment], words: Iterable[TimedWord], glm: P
 
 
 def _deal(segments: Sequence[Segment], words: Sequence[TimedWord], glm: Glm) -> list[str]:
-    """The filtered hypothesis of each segment: all words whose middle lies before its end; the last takes the rest.
+    """The filtered hypothesis of each segment: all words whose middle lies before its end. The last takes the rest.
 
     sclite keeps ends of segments in single precision, which decides about middles that fall on one.
     """
@@ -197,7 +197,7 @@ def _deal(segments: Sequence[Segment], words: Sequence[TimedWord], glm: Glm) -> 
 
 
 def _filtered(word: TimedWord, glm: Glm) -> list[tuple[float, str]]:
-    """Middle and text of what one word of the hypothesis became; alternatives stay together, at their latest middle."""
+    """Middle and text of what one word of the hypothesis became. Alternatives stay together, at their latest middle."""
     text = glm.filter(word.text)
     if "/" in text:
         branches = [branch.replace("{", " ").replace("}", " ").split() for branch in text.split("/")]
@@ -220,10 +220,10 @@ def find_hubscr() -> Path | None:
 
 
 def score_sctk(hubscr: Path, stm: Path, ctm: Path, glm: Path) -> dict[str, Counts]:
-    """Counts by sclite's utterance id from hubscr; its reports lie beside `ctm`.
+    """Counts by sclite's utterance id from hubscr. Its reports lie beside `ctm`.
 
     Raises:
-        DataError: hubscr failed; the end of what it said.
+        DataError: hubscr failed, with the end of what it said.
     """
     command = ["perl", str(hubscr), "-p", str(hubscr.parent), "-V", "-l", "english", "-h", "hub5"]
     command += ["-g", str(glm), "-r", str(stm), str(ctm)]
@@ -242,14 +242,14 @@ def score_sctk(hubscr: Path, stm: Path, ctm: Path, glm: Path) -> dict[str, Count
 def score_hub5(
     stm: Path | str, glm: Path | str, hyp: Path | str, outdir: Path | str, scorer: str = "auto"
 ) -> dict[str, ErrorReport]:
-    """Score a hypothesis table; writes `outdir`/score_wer_{hub5,swb,ch}/{hyp.ctm,ref.stm,result.txt,result.json}.
+    """Score a hypothesis table. Writes `outdir`/score_wer_{hub5,swb,ch}/{hyp.ctm,ref.stm,result.txt,result.json}.
 
     Args:
         hyp: text table with ids like en_4156-A_030185-030248.
         scorer: sctk, python, or auto: sctk when it is installed.
 
     Returns:
-        reports by variant; a corpus of which there is no segment has none.
+        reports by variant. A corpus of which there is no segment has none.
 
     Raises:
         DataError: faulty files, or SCTK is asked for and not installed.
@@ -292,7 +292,7 @@ def _report(counts: dict[str, Counts], folder: Path, digest: str, scorer: str) -
 
 @command
 def main(cmd: Sequence[str] | None = None) -> int:
-    """Score eval2000; 0 on success, 2 with the faults on stderr."""
+    """Score eval2000 and return 0, or 2 with the faults on stderr."""
     parser = argparse.ArgumentParser(prog="python -m legonn_corpora.hub5", description=__doc__.split("\n")[0])
     parser.add_argument("--stm", type=Path, required=True, help="references, as data preparation wrote them")
     parser.add_argument("--glm", type=Path, required=True, help="mapping rules, for instance en20000405_hub5.glm")

@@ -111,13 +111,13 @@ def _each(files: Mapping[Path, Path], fs: int, decoder: str, nj: int) -> Iterato
 def convert_all(
     files: Mapping[Path, Path], fs: int, decoder: str = "auto", nj: int = 1, bad: list[str] | None = None
 ) -> int:
-    """Convert each file that has no result newer than itself; how many that were.
+    """Convert each file that has no result newer than itself, and return how many that were.
 
     Args:
-        bad: faults go there; what could not be converted has no result.
+        bad: faults go there. What could not be converted has no result.
 
     Raises:
-        DataError: all that could not be converted; the others are kept for the next run.
+        DataError: all that could not be converted. The others are kept for the next run.
     """
     todo = {s: d for s, d in files.items() if not d.is_file() or d.stat().st_mtime < s.stat().st_mtime}
     if not todo:

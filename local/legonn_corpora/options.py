@@ -10,7 +10,7 @@ from espnet2_legonn.files.schema import nearest
 
 
 class Parser(argparse.ArgumentParser):
-    """As argparse has it; exit 2 names each unknown option with the nearest one that there is."""
+    """As argparse has it. Its exit 2 names each unknown option with the nearest one that there is."""
 
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None

@@ -1,7 +1,7 @@
 """Parallel text as translation campaigns ship it, read and filtered into data directories.
 
-Shapes: one file of ``source<TAB>target`` (tsv), two files aligned by line, SGML test sets; plain, ``.gz``, or inside a
-zip. Nothing is guessed: a line that has not the shape of its corpus is a fault with file and line, all of them
+Shapes: one file of ``source<TAB>target`` (tsv), two files aligned by line, SGML test sets, each plain, ``.gz``, or
+inside a zip. Nothing is guessed: a line that has not the shape of its corpus is a fault with file and line, all of them
 together, found in a first pass before any time goes into tokenisation.
 """
 
@@ -20,7 +20,7 @@ from espnet2_legonn.data.walk import files_below
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.files.lines import scan
 
-# One <seg>...</seg>; older test sets break a segment over lines or write it in capitals, and bare ampersands keep
+# One <seg>...</seg>. Older test sets break a segment over lines or write it in capitals, and bare ampersands keep
 # them from being XML.
 _SEGMENT = re.compile(rb"<seg\b[^>]*>(.*?)</seg\s*>", re.IGNORECASE | re.DOTALL)
 _OPENING = re.compile(rb"<seg\b", re.IGNORECASE)
@@ -45,7 +45,7 @@ class File:
 
 
 class Corpus(NamedTuple):
-    """A training corpus: its name (ids begin with it), its shape and its files (tsv: one; pair: source, target)."""
+    """A training corpus: its name (ids begin with it), its shape and its files (tsv: one, pair: source, target)."""
 
     name: str
     shape: Literal["tsv", "pair"]
@@ -53,7 +53,7 @@ class Corpus(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """One line of a corpus; ``key`` sorts as the corpus is read."""
+    """One line of a corpus. ``key`` sorts as the corpus is read."""
 
     corpus: str
     key: str
@@ -62,7 +62,7 @@ class Pair(NamedTuple):
 
 
 def catalogue(folder: Path) -> dict[str, File]:
-    """Every file below a folder by name, without ``.gz``; of several with one name that nearest to the top.
+    """Every file below a folder by name, without ``.gz``. Of several with one name it is that nearest to the top.
 
     Raises:
         DataError: no such folder, or a damaged zip.
@@ -86,7 +86,7 @@ def pick(files: Mapping[str, File], corpora: Mapping[str, Sequence[Sequence[str]
     """The files of each corpus.
 
     Args:
-        corpora: name -> ways it may be shipped, each the names of its files; the first complete way is taken.
+        corpora: name -> ways it may be shipped, each the names of its files. The first complete way is taken.
 
     Raises:
         DataError: corpora of which something is missing, all of them.
@@ -120,7 +120,7 @@ def byte_lines(file: File) -> Iterator[bytes]:
 
 
 def text_lines(file: File, faults: list[str]) -> Iterator[tuple[int, str | None]]:
-    """Numbers and lines; None for a line that is not UTF-8, which becomes a fault."""
+    """Numbers and lines. None for a line that is not UTF-8, which becomes a fault."""
     for number, text, wrong in scan(byte_lines(file), str(file), windows=True):
         faults += wrong
         yield number, text
@@ -167,7 +167,7 @@ def _pair(corpus: Corpus, faults: list[str]) -> Iterator[tuple[int, str, str]]:
 
 
 def read(corpora: Iterable[Corpus], faults: list[str]) -> Iterator[Pair]:
-    """Pairs of all corpora, those with empty sides too; lines that have not the shape are added to ``faults``."""
+    """Pairs of all corpora, those with empty sides too. Lines that have not the shape are added to ``faults``."""
     for corpus in corpora:
         rows = (_tsv if corpus.shape == "tsv" else _pair)(corpus, faults)
         for number, source, target in rows:
@@ -187,7 +187,7 @@ def read_sgm(file: File) -> list[str]:
     """Segments of an SGML test set in order, white space collapsed, entities as they stand.
 
     Raises:
-        DataError: an opening without its end, a segment that is not UTF-8, or no segment at all; with lines.
+        DataError: an opening without its end, a segment that is not UTF-8, or no segment at all, with lines.
     """
     data = b"".join(byte_lines(file))
     segments, faults, place = [], [], 0

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from espnet2_legonn.data.tables import atomic_text, format_row
 from espnet2_legonn.errors import DataError, LegoNNError, complain
@@ -38,7 +38,7 @@ class Published:
     tolerance: float = 0.0
 
     def fault(self, name: str, count: int) -> str | None:
-        """What is wrong; None for fixtures too, which are much smaller than the real data."""
+        """What is wrong. None for fixtures too, which are much smaller than the real data."""
         if count * 2 < self.count or abs(count - self.count) <= self.tolerance * self.count:
             return None
         near = f" within {100 * self.tolerance:g} %" if self.tolerance else ""
@@ -122,13 +122,13 @@ class Writer:
         self._stack.__exit__(*error)  # type: ignore[arg-type]
 
     def write(self, key: str, source: str, target: str, **extra: str) -> None:
-        """One pair; keys must come in byte order."""
+        """One pair. Keys must come in byte order."""
         if key <= self._last:
             raise DataError(f"{self.folder}: id {key} after {self._last}; ids must be unique and sorted")
         self._last = key
         rows = {"src_text": source, "text": target, "utt2spk": key, "spk2utt": key, **extra}
         for name, stream in self._streams.items():
-            # Treated texts are clean; raw references are as published, and a table's line is one line.
+            # Treated texts are clean. Raw references are as published, and a table's line is one line.
             stream.write(format_row(key, rows[name].replace("\r", " ").strip()))
 
 
@@ -150,7 +150,7 @@ def _chunks(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
 
 
 class _Apply:
-    """A recipe over a list of pairs; a class so that it can be sent to a process."""
+    """A recipe over a list of pairs. It is a class so that it can be sent to a process."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -176,7 +176,7 @@ def write_training(
     published: Mapping[str, Published] | None = None,
     skip_malformed: bool = False,
 ) -> Counts:
-    """A training set of all corpora; prints counts for each filter and digests.
+    """A training set of all corpora. Prints counts for each filter and digests.
 
     Args:
         published: known numbers of lines by corpus, ``all`` for what is read in total.
@@ -184,7 +184,7 @@ def write_training(
             ``<folder>/malformed.txt``.
 
     Raises:
-        DataError: malformed lines, or a number that is not the published one; all of them.
+        DataError: malformed lines, or a number that is not the published one, all of them.
     """
     lines, faults = check(corpora)
     if faults and not skip_malformed:
@@ -222,7 +222,7 @@ def write_test(
     """A validation or test set: every segment, none filtered.
 
     Args:
-        references: raw references, kept as ``text.raw`` for detokenised BLEU; a raw set is its own.
+        references: raw references, kept as ``text.raw`` for detokenised BLEU. A raw set is its own.
 
     Raises:
         DataError: the number of segments is not the published one, or a segment has no words.
@@ -271,6 +271,23 @@ def expected(
     return known
 
 
+def together(*readers: Callable[[], Any]) -> list[Any]:
+    """What each of them reads.
+
+    Raises:
+        DataError: the faults of all of them.
+    """
+    found, faults = [], []
+    for read_one in readers:
+        try:
+            found.append(read_one())
+        except DataError as error:
+            faults += error.faults
+    if faults:
+        raise DataError(faults)
+    return found
+
+
 def parser(description: str | None, ratio: float, tokens: int) -> argparse.ArgumentParser:
     """Options that all parallel corpora have."""
     made = Parser(description=description, allow_abbrev=False)
@@ -286,7 +303,7 @@ def parser(description: str | None, ratio: float, tokens: int) -> argparse.Argum
 
 
 def run(prepare: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
-    """Prepare a corpus; 2 with every fault on stderr when the data are at fault."""
+    """Prepare a corpus and return 0, or 2 with every fault on stderr when the data are at fault."""
     try:
         prepare(args)
     except LegoNNError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -12,12 +13,14 @@ from espnet2_legonn.errors import DataError, LegoNNError, complain
 from espnet2_legonn.files.archive import sha256_of
 from espnet2_legonn.files.lines import scan
 from espnet2_legonn.files.schema import nearest
+from legonn_corpora.download import Archive, fetch
+from legonn_corpora.options import Parser
 
 SHOWN = 1000  # faults printed
 
 
 def run(prepare: Callable[[], str]) -> int:
-    """Print the report of a preparation; 2 with every fault on stderr when the data are at fault."""
+    """Print the report of a preparation and return 0, or 2 with every fault on stderr when the data are at fault."""
     try:
         print(prepare())
     except LegoNNError as error:
@@ -25,6 +28,32 @@ def run(prepare: Callable[[], str]) -> int:
         print(f"{len(error.faults)} faults; no data directory was written", file=sys.stderr)
         return status
     return 0
+
+
+def parser(description: str | None, corpus: str, treatments: Sequence[str], treated: str, skipped: str) -> Parser:
+    """Options that readers of speech have in common.
+
+    Args:
+        corpus: what the folder given as `--corpus` holds.
+        treatments: of the text. The first is the default, and `treated` describes it.
+        skipped: what `--skip_bad` leaves out.
+    """
+    made = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = made.add_argument
+    add("--corpus", type=Path, required=True, help=f"{corpus}, or the folder it is in")
+    add("--out", type=Path, default=Path("data"))
+    add("--suffix", default="", help="of the sets' names: _x gives data/train_x")
+    add("--treatment", choices=treatments, default=treatments[0], help=treated)
+    add("--expect", nargs="+", default=[], metavar="SET=SEGMENTS", help="counts that must be met")
+    add("--skip_bad", action="store_true", help=f"leave out, count and list {skipped}")
+    add("--download", action="store_true", help="get the corpus if it is not below --corpus")
+    return made
+
+
+def get(archive: Archive, folder: Path) -> None:
+    """Download and unpack a corpus, and say what it is."""
+    print(f"download: {archive}")
+    fetch(archive, folder)
 
 
 class Tally:
@@ -35,7 +64,7 @@ class Tally:
         self.counts: dict[str, int] = {}
 
     def add(self, what: str, number: int = 1) -> None:
-        """Count `number` more of `what`; 0 makes the line appear."""
+        """Count `number` more of `what`. 0 makes the line appear."""
         self.counts[what] = self.counts.get(what, 0) + number
 
     def __str__(self) -> str:
@@ -43,7 +72,7 @@ class Tally:
 
 
 def read_lines(path: Path, faults: list[str]) -> list[str]:
-    """Lines of a UTF-8 file, cut at newlines only; a missing file and every unreadable line go to `faults`.
+    """Lines of a UTF-8 file, cut at newlines only. A missing file and every unreadable line go to `faults`.
 
     An unreadable line is returned empty, so that what follows keeps its number.
     """
@@ -59,7 +88,7 @@ def read_lines(path: Path, faults: list[str]) -> list[str]:
 
 
 def write_set(folder: Path, tables: Mapping[str, Mapping[str, str]]) -> str:
-    """Write and validate one data directory; its size, and the digest of each table that no path depends on."""
+    """Write and validate one data directory. Returns its size, and the digest of each table that no path depends on."""
     write_datadir(folder, tables)
     count = validate(folder)
     size = f"{folder}: {count} utterances"
@@ -78,7 +107,7 @@ def settle(bad: Sequence[str], skip_bad: bool, listed: Path) -> list[str]:
 
     Args:
         skip_bad: leave them out.
-        listed: file for the list; one of an earlier run goes.
+        listed: file for the list. One of an earlier run goes.
 
     Returns:
         a line for the report, if there were any.
@@ -126,7 +155,7 @@ def check_counts(
         published: accepted counts by data set, a `range` where a faithful copy may differ.
             They bind only counts of their scale (at least half), so that
             excerpts and fixtures pass.
-        expected: of the user, binding at any scale; they win over the published ones.
+        expected: of the user, binding at any scale. They win over the published ones.
         what: is counted, for the message.
 
     Returns:

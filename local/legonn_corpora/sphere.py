@@ -1,7 +1,7 @@
 """NIST SPHERE files with the two sides of a telephone call, one channel each: finding, describing, reading a side.
 
 In wav.scp a side is the command `python3 .../sphere.py FILE CHANNEL |`, which writes a wav file.
-Shorten-compressed files need sph2pipe on PATH; their command is sph2pipe's.
+Shorten-compressed files need sph2pipe on PATH. Their command is sph2pipe's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LAWS = {"ulaw": "ULAW", "mu-law": "ULAW", "mulaw": "ULAW", "alaw": "ALAW", "pcm
 
 @dataclass(frozen=True)
 class Header:
-    """What a SPHERE header says; `size` in bytes, `coding` as libsndfile calls it."""
+    """What a SPHERE header says. `size` in bytes, `coding` as libsndfile calls it."""
 
     size: int
     channels: int

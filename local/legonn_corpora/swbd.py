@@ -1,7 +1,7 @@
 """Switchboard-1 Release 2 (LDC97S62) with the Mississippi State transcripts: the 300 hours of the paper.
 
-`train_dev` is the first 4,000 utterances; `train_nodup` the rest, with at most about 300 utterances of one text, chosen
-by the rule of Kaldi's remove_dup_utts (286 hours). A conversation side is a speaker.
+`train_dev` is the first 4,000 utterances, `train_nodup` is the rest, with at most about 300 utterances of one text,
+chosen by the rule of Kaldi's remove_dup_utts (286 hours). A conversation side is a speaker.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TRANSCRIPTS = Archive(
     "swb_ms98_transcriptions",
 )
 AUDIO_FILES = (2435, 2438)
-# 264,333 before the audio is looked at, as Kaldi's issues tell it; half a percent more or less is no other corpus.
+# 264,333 before the audio is looked at, as Kaldi's issues tell it. Half a percent more or less is the same corpus.
 WORDED = range(263012, 265655)
 NODUP_HOURS = (286, 285, 287)
 NAMES = ("audio", "segments_with_words", "nodup_hours", "train_dev", "train_nodup")
@@ -42,7 +42,7 @@ _UTTERANCE = re.compile(r"sw(\d{4})([AB])-ms98-a-\S+")
 
 @dataclass(frozen=True)
 class Utterance:
-    """A line of a transcript; times in hundredths of a second, `place` is file:line."""
+    """A line of a transcript. Times in hundredths of a second, `place` is file:line."""
 
     side: str
     start: int
@@ -57,7 +57,7 @@ class Utterance:
 
     @property
     def segment(self) -> str:
-        """Value in `segments`; %g as awk prints it."""
+        """Value in `segments`, by %g as awk prints it."""
         return f"{self.side} {self.start / 100:.6g} {self.end / 100:.6g}"
 
 
@@ -206,7 +206,7 @@ def find_transcripts(corpus: Path, download: bool) -> Path:
 
 
 def prepare(args: argparse.Namespace) -> list[str]:
-    """Read, check, split and write; returns the lines of the report."""
+    """Read, check, split and write. Returns the lines of the report."""
     tally = Tally("swbd")
     expected = parse_expected(args.expect, (*NAMES, *eval2000.PUBLISHED) if args.eval2000 else NAMES)
     if not (args.corpus / "LDC97S62").is_dir():
@@ -224,7 +224,7 @@ def prepare(args: argparse.Namespace) -> list[str]:
     )
     tally.add("acronyms known", len(acronyms))
     tables, silent, beyond = make_tables(utterances, *sphere.sides(files, bad), acronyms)
-    # The LDC has shipped the corpus with 2,435 of 2,438 calls; recipes drop the rest.
+    # The LDC has shipped the corpus with 2,435 of 2,438 calls. Recipes drop the rest.
     bad += (silent if len(files) not in AUDIO_FILES else []) + beyond
     left = settle(bad, args.skip_bad, args.out / "left_out_swbd.txt")
     tally.add("dropped, no audio", len(silent))
@@ -244,7 +244,7 @@ def _seconds(segment: str) -> float:
 
 @command
 def main(cmd: Sequence[str] | None = None) -> int:
-    """Write data/train_nodup and data/train_dev; 0 on success, 2 with the faults on stderr."""
+    """Write data/train_nodup and data/train_dev and return 0, or 2 with the faults on stderr."""
     parser = Parser(prog="python -m legonn_corpora.swbd", description=__doc__.split("\n")[0])
     parser.add_argument("--corpus", type=Path, required=True, help="folder that holds LDC97S62/")
     parser.add_argument("--transcripts", type=Path, help="swb_ms98_transcriptions, when it lies elsewhere")

@@ -1,6 +1,6 @@
 """Text rules of Switchboard's Mississippi State transcripts, as Kaldi's and ESPnet's recipes apply them.
 
-One rule is as it was meant: Kaldi's script makes `ammn-t-` of `ammu[n]it-` by a slip; its comment says `ammu-it-`, and
+One rule is as it was meant: Kaldi's script makes `ammn-t-` of `ammu[n]it-` by a slip. Its comment says `ammu-it-`, and
 so it is here.
 """
 
@@ -14,7 +14,7 @@ from espnet2_legonn.errors import DataError
 
 _ASIDE = re.compile(r"<[be]_aside>", re.IGNORECASE)
 _SILENCE = "[silence]"
-# In this order; case does not matter.
+# In this order. Case does not matter.
 _WORD_RULES = [
     (re.compile(pattern, re.IGNORECASE), target)
     for pattern, target in (
@@ -47,7 +47,7 @@ def map_word(word: str) -> str:
 
 
 def clean(text: str) -> list[str]:
-    """Words of a transcript without [silence] and aside marks; [noise], [laughter], [vocalized-noise] stay."""
+    """Words of a transcript without [silence] and aside marks. [noise], [laughter], [vocalized-noise] stay."""
     return [map_word(word) for word in _ASIDE.sub("", text).split() if word.lower() != _SILENCE]
 
 
@@ -94,7 +94,7 @@ def _spelled(word: str, phones: list[str]) -> bool:
 def map_acronyms(words: list[str], acronyms: Mapping[str, str]) -> str:
     """A text in lower case, its acronyms in Fisher's style.
 
-    `I` is a letter only next to other single letters; alone it is the pronoun.
+    `I` is a letter only next to other single letters. Alone it is the pronoun.
     """
     mapped = list(words)
     for place, word in enumerate(words):

@@ -6,7 +6,6 @@ are theirs. NIST SPHERE is read by soundfile at stage 3: no sph2pipe.
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,9 +15,9 @@ from pathlib import Path
 from espnet2_legonn.data.audio import MAX_OVERSHOOT, seconds
 from espnet2_legonn.data.text import normalize
 from espnet2_legonn.errors import DataError, command
-from legonn_corpora.download import Archive, fetch
+from legonn_corpora.download import Archive
 from legonn_corpora.options import Parser
-from legonn_corpora.speech import Tally, check_counts, parse_expected, read_lines, run, settle, write_set
+from legonn_corpora.speech import Tally, check_counts, get, parse_expected, parser, read_lines, run, settle, write_set
 
 SPLITS = ("train", "dev", "test")
 TREATMENTS = ("paper", "espnet")
@@ -30,14 +29,14 @@ _VARIANT = re.compile(r"\([0-9]\)")
 _NAME = re.compile(r"\([^ ]*\)$")
 _BRACES = str.maketrans("{}", "[]")
 _IGNORED = "ignore_time_segment_in_scoring"
-# No words, once braces are brackets: [NOISE], [COUGH], ...; <unk> is speech that was not understood.
+# No words, once braces are brackets: [NOISE], [COUGH] and so on. <unk> is speech that was not understood.
 _TAG = re.compile(r"\[[^ \]]*\]")
 _UNKNOWN = "<unk>"
 
 
 @dataclass(frozen=True)
 class Release:
-    """One release: where its parts are, and what is published about it (talks; segments that recipes report)."""
+    """One release: where its parts are, and what is published about it (talks, and segments that recipes report)."""
 
     number: int
     part: str
@@ -78,7 +77,7 @@ RELEASES = {
 
 @dataclass(frozen=True)
 class Segment:
-    """A line of an stm file that is speech; `place` is file:line."""
+    """A line of an stm file that is speech. `place` is file:line."""
 
     talk: str
     start: float
@@ -122,7 +121,7 @@ def clean(line: str) -> str:
 
 
 def read_talk(path: Path, faults: list[str], tally: Tally) -> list[Segment]:
-    """Segments of one stm file; damaged lines go to `faults`."""
+    """Segments of one stm file. Damaged lines go to `faults`."""
     segments: list[Segment] = []
     seen: set[tuple[str, ...]] = set()
     for number, line in enumerate(read_lines(path, faults), start=1):
@@ -164,7 +163,7 @@ def _fault(fields: Sequence[str], talk: str) -> str | None:
 
 
 def release_of(path: Path) -> int | None:
-    """The release that a file belongs to, by the folders it really lies in; None if they do not tell."""
+    """The release that a file belongs to, by the folders it really lies in. None if they do not tell."""
     parents = path.resolve().parents
     if any((parent / "legacy").is_dir() for parent in parents):
         return 3
@@ -198,7 +197,7 @@ def is_there(corpus: Path, release: Release) -> bool:
 
 
 def pair_files(folder: Path, faults: list[str]) -> list[tuple[Path, Path]]:
-    """sph and stm of each talk of one part; talks without the other side, or of two releases, go to `faults`."""
+    """sph and stm of each talk of one part. Talks without the other side, or of two releases, go to `faults`."""
     sides = {side: {p.stem: p for p in sorted((folder / side).glob(f"*.{side}"))} for side in ("sph", "stm")}
     for side, other in (("sph", "stm"), ("stm", "sph")):
         for talk in sorted(sides[side].keys() - sides[other].keys()):
@@ -222,12 +221,12 @@ def pair_files(folder: Path, faults: list[str]) -> list[tuple[Path, Path]]:
 def widen(
     segments: Sequence[tuple[str, float, float]], limit: float, before: float = BEFORE, after: float = AFTER
 ) -> dict[str, tuple[float, float]]:
-    """Times of one recording's segments with silence around them; where two would meet, half way between.
+    """Times of one recording's segments with silence around them. Where two would meet, they end half way between.
 
     Args:
         segments: id, start, end.
         limit: length of the recording, which no segment exceeds.
-        before, after: seconds added; the last end grows by 0.1 s at most.
+        before, after: seconds added. The last end grows by 0.1 s at most.
     """
     order = sorted(segments, key=lambda s: 0.5 * (s[1] + s[2]))
     last = min(limit, max(end for _, _, end in order) + 0.1)
@@ -326,10 +325,10 @@ def read_split(folder: Path, split: str, options: Options, faults: list[str]) ->
 
 
 def prepare(corpus: Path, release: Release, out: Path, suffix: str, options: Options, expect: Sequence[str]) -> str:
-    """Write data/{train,dev,test}; the report.
+    """Write data/{train,dev,test} and return the report.
 
     Raises:
-        DataError: every fault of the corpus; then nothing is written.
+        DataError: every fault of the corpus. Then nothing is written.
     """
     root = find_root(corpus, release)
     wanted = parse_expected(expect, SPLITS)
@@ -345,34 +344,27 @@ def prepare(corpus: Path, release: Release, out: Path, suffix: str, options: Opt
     return "\n".join(lines)
 
 
-def get_parser() -> argparse.ArgumentParser:
+def get_parser() -> Parser:
     """Options."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", type=Path, required=True, help="the unpacked release, or the folder it is in")
-    parser.add_argument("--release", type=int, choices=sorted(RELEASES), default=2)
-    parser.add_argument("--out", type=Path, default=Path("data"))
-    parser.add_argument("--suffix", default="", help="of the sets' names: _ted gives data/train_ted")
-    parser.add_argument("--treatment", choices=TREATMENTS, default="paper", help="paper: lc.rm words; espnet: as there")
-    parser.add_argument(
+    made = parser(
+        __doc__, "the unpacked release", TREATMENTS, "paper: lc.rm words; espnet: as there", "faulty lines and talks"
+    )
+    made.add_argument("--release", type=int, choices=sorted(RELEASES), default=2)
+    made.add_argument(
         "--seconds_per_speaker", type=float, metavar="S", help="cut speakers into pieces (ESPnet: 180; default: whole)"
     )
-    parser.add_argument("--expect", nargs="+", default=[], metavar="SET=SEGMENTS", help="instead of published counts")
-    parser.add_argument("--skip_bad", action="store_true", help="leave out faulty lines and talks, count and list them")
-    parser.add_argument("--download", action="store_true", help="get the release if it is not below --corpus")
-    return parser
+    return made
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prepare a release; 0 when it succeeded."""
+    """Prepare a release and return 0 when it succeeded."""
     args = get_parser().parse_args(argv)
-    release = RELEASES[args.release]
+    release, options = RELEASES[args.release], Options(args.treatment, args.seconds_per_speaker, args.skip_bad)
 
     def work() -> str:
         if args.download and not is_there(args.corpus, release):
-            print(f"download: {release.archive}")
-            fetch(release.archive, args.corpus)
-        options = Options(args.treatment, args.seconds_per_speaker, args.skip_bad)
+            get(release.archive, args.corpus)
         return prepare(args.corpus, release, args.out, args.suffix, options, args.expect)
 
     return run(work)

@@ -15,12 +15,12 @@ from espnet2_legonn.errors import DataError
 
 # tc.tok     cased, Moses tokens                            (WMT14)
 # lc.tok     tokenised, then lower-cased                    (Ro-En and De-En, appendix A-A)
-# lc.rm      lower-cased, without punctuation, as speech    (De-En beside speech, appendix A-B); data/text.py defines it
+# lc.rm      lower-cased, without punctuation, as speech    (De-En beside speech, appendix A-B). data/text.py defines it
 # undone     given text whose BPE is undone: its tokens as they are
 # kept       given text as it is, `@@ ` and all
 TREATMENTS = ("tc.tok", "lc.tok", "lc.rm", "undone", "kept")
 
-# As Moses escapes them; the ampersand comes last, so that nothing is undone twice.
+# As Moses escapes them. The ampersand comes last, so that nothing is undone twice.
 _ENTITIES = (
     ("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&apos;", "'"), ("&#39;", "'"), ("&#124;", "|"), ("&#91;", "["),
     ("&#93;", "]"), ("&amp;", "&"),
@@ -33,7 +33,7 @@ def undo_bpe(text: str) -> str:
 
 
 def undo_entities(text: str) -> str:
-    """Characters of Moses' and SGML's entities: ``it&apos;s`` -> ``it's``; some corpora and test sets are escaped."""
+    """Characters of Moses' and SGML's entities: ``it&apos;s`` -> ``it's``. Some corpora and test sets are escaped."""
     for entity, character in _ENTITIES:
         text = text.replace(entity, character)
     return text
@@ -62,7 +62,7 @@ def moses(text: str, language: str, split_hyphens: bool) -> str:
 
 @dataclass(frozen=True)
 class Treatment:
-    """What is done to one side of a corpus; picklable, so that processes can share the work.
+    """What is done to one side of a corpus. It is picklable, so that processes can share the work.
 
     Args:
         name: one of ``TREATMENTS``.

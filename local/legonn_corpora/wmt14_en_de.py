@@ -2,7 +2,7 @@
 
 given  ``train.tok.clean.bpe.32000.{en,de}``, ``newstest20XX.tok.bpe.32000.{en,de}``: Moses tokens in shared BPE of
        32,000 merges (``bpe.32000``, ``vocab.bpe.32000``). ``--bpe undone`` (default) writes the tokens, and the recipe
-       uses merges and list as given, which splits them the same way again; ``--bpe kept`` writes the pieces.
+       uses merges and list as given, which splits them the same way again. ``--bpe kept`` writes the pieces.
 raw    Europarl v7, Common Crawl, News Commentary: normalised, tokenised with split hyphens, cased.
 
 Lengths are those of what is written before BPE is undone: the paper's 250 are units of the given BPE.
@@ -14,13 +14,14 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from espnet2_legonn.data.tables import atomic_path
 from espnet2_legonn.errors import DataError, command
 from legonn_corpora.parallel import EvalSet, File, Pair, catalogue, pick, read_test, sgm_names
-from legonn_corpora.prepare import Published, Recipe, expected, parser, run, write_test, write_training
+from legonn_corpora.prepare import Published, Recipe, expected, parser, run, together, write_test, write_training
 from legonn_corpora.treatment import Treatment
 
 GIVEN = "train.tok.clean.bpe.32000"
@@ -54,7 +55,7 @@ class GivenBPE(Recipe):
 
 
 def tests_of(files: Mapping[str, File], names: Sequence[str], folder: Path, pieces: bool) -> list[EvalSet]:
-    """Validation and test sets; the given pieces are preferred, then given tokens, then SGML or plain raw text.
+    """Validation and test sets. The given pieces are preferred, then given tokens, then SGML or plain raw text.
 
     Args:
         pieces: only the given pieces will do.
@@ -62,19 +63,14 @@ def tests_of(files: Mapping[str, File], names: Sequence[str], folder: Path, piec
     Raises:
         DataError: sets that are missing or damaged, all of them.
     """
-    found, faults = [], []
+    readers = []
     for name in names:
         ways = [(f"{name}.tok.bpe.32000.en", f"{name}.tok.bpe.32000.de", False)]
         if not pieces:
             ways.append((f"{name}.tok.en", f"{name}.tok.de", False))
             ways += [(s, t, True) for s, t in sgm_names(name, "en", "de")]
-        try:
-            found.append(read_test(files, name, ways, folder))
-        except DataError as error:
-            faults += error.faults
-    if faults:
-        raise DataError(faults)
-    return found
+        readers.append(partial(read_test, files, name, ways, folder))
+    return together(*readers)
 
 
 def raw_references(files: Mapping[str, File], test: EvalSet, folder: Path) -> EvalSet | None:

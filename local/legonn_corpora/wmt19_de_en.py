@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 
-from espnet2_legonn.errors import DataError, command
+from espnet2_legonn.errors import command
 from legonn_corpora.download import Archive, fetch
 from legonn_corpora.parallel import catalogue, pick, read_test, sgm_names
-from legonn_corpora.prepare import Published, Recipe, expected, parser, run, write_test, write_training
+from legonn_corpora.prepare import Published, Recipe, expected, parser, run, together, write_test, write_training
 from legonn_corpora.treatment import Treatment
 
 CORPORA: Mapping[str, Sequence[Sequence[str]]] = {
@@ -25,7 +26,7 @@ CORPORA: Mapping[str, Sequence[Sequence[str]]] = {
 }
 RESEARCH = "for research, under the terms of each corpus"
 DATA = "https://data.statmt.org"
-# As sacreBLEU has them; of the training corpora nobody published any.
+# As sacreBLEU has them. Of the training corpora nobody published any.
 MD5 = {"dev": "f2ec7af5947c19e0cacb3882eb208002", "test": "84de7162d158e28403103b01aeefc39a"}
 SOURCES = (
     Archive("https://www.statmt.org/europarl/v9/training/europarl-v9.de-en.tsv.gz", 0.5, RESEARCH, ""),
@@ -41,7 +42,7 @@ PUBLISHED = {
     "newstest2018": Published(2998),
     "newstest2019": Published(2000),
 }
-# The paper gives 80 for lc.tok; for lc.rm it gives none, so that of section IV-B stands in.
+# The paper gives 80 for lc.tok. For lc.rm it gives none, so that of section IV-B stands in.
 MAX_TOKENS = {"lc.tok": 80, "lc.rm": 250}
 
 
@@ -52,20 +53,11 @@ def prepare(args: argparse.Namespace) -> None:
         fetch(archive, args.corpus)
     files = catalogue(args.corpus)
     published = expected(args.expect, PUBLISHED, CORPORA)
-    faults: list[str] = []
-    tests = []
-    for name in (args.valid, args.test):
-        try:
-            ways = [(s, t, True) for s, t in sgm_names(name, "de", "en")]
-            tests.append(read_test(files, name, ways, args.corpus))
-        except DataError as error:
-            faults += error.faults
-    try:
-        corpora = pick(files, CORPORA, args.corpus)
-    except DataError as error:
-        faults += error.faults
-    if faults:
-        raise DataError(faults)
+    ways = {name: [(s, t, True) for s, t in sgm_names(name, "de", "en")] for name in (args.valid, args.test)}
+    *tests, corpora = together(
+        *(partial(read_test, files, name, way, args.corpus) for name, way in ways.items()),
+        partial(pick, files, CORPORA, args.corpus),
+    )
     for name in args.treatment:
         tag = name.replace(".", "_")
         hyphens = args.hyphens == "split"

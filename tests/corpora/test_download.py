@@ -16,6 +16,7 @@ from espnet2_legonn.files.archive import sha256_of
 from legonn_corpora import download, europarl_st, tedlium, wmt19_de_en
 from legonn_corpora.download import Archive, fetch
 from tests.corpora import fixtures_tedlium
+from tests.says import Says
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_fetched_once(served: tuple[str, Path], tmp_path: Path, capsys: pytest.C
 
 
 def test_on_request_of_a_reader(
-    served: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    served: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: Says
 ) -> None:
     release = tedlium.RELEASES[2]
     local = tedlium.Release(2, release.part, {}, {}, archive(served[0]))
@@ -58,8 +59,7 @@ def test_on_request_of_a_reader(
     options = ["--corpus", str(tmp_path / "corpora"), "--out", str(tmp_path / "data")]
     assert tedlium.main(options) == 2  # not without being asked
     assert not (tmp_path / "corpora").exists()
-    assert tedlium.main([*options, "--download"]) == 0
-    assert "train: 6 utterances" in capsys.readouterr().out
+    assert "train: 6 utterances" in says(tedlium.main, [*options, "--download"])
 
 
 def test_a_file_that_is_read_as_it_is_and_a_tar_without_a_folder(

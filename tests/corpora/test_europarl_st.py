@@ -21,6 +21,7 @@ from legonn_corpora.europarl_st import Options, Part, Segment, main, read_corpus
 from legonn_corpora.speech import Tally
 from tests.corpora import fixtures_europarl_st
 from tests.corpora.fixtures_europarl_st import LENGTH, ONLY_FRENCH
+from tests.says import Says
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +34,8 @@ def copy(corpus: Path, tmp_path: Path) -> Path:
     return shutil.copytree(corpus, tmp_path / "corpus" / "v1.1")
 
 
-def test_one_pair(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--corpus", str(corpus), "--out", str(tmp_path)]) == 0
-    told = capsys.readouterr().out
+def test_one_pair(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], says: Says) -> None:
+    told = says(main, ["--corpus", str(corpus), "--out", str(tmp_path)])
     assert "audio: 4 speeches decoded, 0 kept from before" in told and "pairs: en to de" in told
     assert f"{tmp_path}/train: 12 utterances, 0.01 h, 2 speakers" in told
     for split, number in (("train", 12), ("dev", 6), ("test", 6)):
@@ -57,9 +57,8 @@ def test_one_pair(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
 
 
-def test_all_pairs(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--corpus", str(corpus.parent), "--out", str(tmp_path), "--pairs", "all", "--suffix", "_ep"]) == 0
-    told = capsys.readouterr().out
+def test_all_pairs(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], says: Says) -> None:
+    told = says(main, ["--corpus", str(corpus.parent), "--out", str(tmp_path), "--pairs", "all", "--suffix", "_ep"])
     assert (
         "train: segments: 33\ntrain: dropped, overlaps an earlier pair: 4\ntrain: dropped, in an earlier pair: 10"
         in told
@@ -89,7 +88,9 @@ def test_union_prefers_the_earlier_pair() -> None:
 
 
 @pytest.mark.parametrize("share", ["speaker", "speech"])
-def test_splits_are_disjoint(copy: Path, tmp_path: Path, share: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_splits_are_disjoint(
+    copy: Path, tmp_path: Path, share: str, capsys: pytest.CaptureFixture[str], says: Says
+) -> None:
     train, test = copy / "en/de/train", copy / "en/de/test"
     if share == "speaker":
         (test / "speakers.lst").write_text("MEP_4711\n")
@@ -101,8 +102,7 @@ def test_splits_are_disjoint(copy: Path, tmp_path: Path, share: str, capsys: pyt
             (test / name).write_text("".join(lines))
         wanted = "speech 'en.20090101.31.3-243' is in train and in test"
     out = tmp_path / "out"
-    assert main(["--corpus", str(copy), "--out", str(out)]) == 2
-    told = capsys.readouterr().err
+    told = says(main, ["--corpus", str(copy), "--out", str(out)], 2)
     assert wanted in told and "--on_overlap drop takes them out of train" in told and not out.exists()
     assert main(["--corpus", str(copy), "--out", str(out), "--on_overlap", "drop"]) == 0
     assert "train: dropped, speech or speaker of another split: 6" in capsys.readouterr().out
@@ -112,13 +112,12 @@ def test_splits_are_disjoint(copy: Path, tmp_path: Path, share: str, capsys: pyt
 # ---- audio
 
 
-def test_ends_beyond_the_audio(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ends_beyond_the_audio(copy: Path, tmp_path: Path, says: Says) -> None:
     path = copy / "en/de/test/segments.lst"
     lines = path.read_text().splitlines()
     last = lines[-1].split()
     path.write_text("\n".join([*lines[:-1], f"{last[0]} {last[1]} {float(last[2]) + 0.4}"]) + "\n")
-    assert main(["--corpus", str(copy), "--out", str(tmp_path / "out")]) == 0
-    assert "test: ends clipped to the audio: 1" in capsys.readouterr().out
+    assert "test: ends clipped to the audio: 1" in says(main, ["--corpus", str(copy), "--out", str(tmp_path / "out")])
     data = DataDir(tmp_path / "out/test")
     end = float(list(data.table("segments").values())[-1].split()[2])
     assert end <= sf.info(data.table("wav.scp")[last[0]]).duration < end + 0.001
@@ -126,8 +125,7 @@ def test_ends_beyond_the_audio(copy: Path, tmp_path: Path, capsys: pytest.Captur
     for lang in ("en", "de"):
         with (copy / f"en/de/test/segments.{lang}").open("a") as stream:
             stream.write("more\n")
-    assert main(["--corpus", str(copy), "--out", str(tmp_path / "bad")]) == 2
-    told = capsys.readouterr().err
+    told = says(main, ["--corpus", str(copy), "--out", str(tmp_path / "bad")], 2)
     assert f"{path}:6: {last[1]} to " in told and f"{path}:7: 90 to 91 s, " in told
     assert not (tmp_path / "bad/train").exists()
 
@@ -244,12 +242,11 @@ def test_damaged_files(copy: Path, change: Callable[[Path], None], fault: str) -
     assert any(fault in f for f in error.value.faults), error.value.faults
 
 
-def test_all_faults_at_once(copy: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_all_faults_at_once(copy: Path, capsys: pytest.CaptureFixture[str], says: Says, tmp_path: Path) -> None:
     append("segments.lst", b"en.99 1 2\n")(copy / "en/de/train")
     (copy / "en/audios/en.20110405.17-101.m4a").unlink()
     (copy / "en/de/dev/speakers.lst").write_text("MEP_\n")
-    assert main(["--corpus", str(copy), "--out", str(tmp_path / "out")]) == 2
-    told = capsys.readouterr().err
+    told = says(main, ["--corpus", str(copy), "--out", str(tmp_path / "out")], 2)
     assert "train/segments.lst:13: " in told and "en.20110405.17-101.m4a: no such file; test has" in told
     assert "dev/speakers.lst:1: 'MEP_' has no speaker id" in told and not (tmp_path / "out").exists()
     assert main(["--corpus", str(tmp_path), "--out", str(tmp_path / "out")]) == 2

@@ -14,6 +14,7 @@ from legonn_corpora import eval2000
 from legonn_corpora.eval2000 import extend_segments, plain_text, read_pem, repair_stm
 from legonn_corpora.hub5 import read_stm
 from tests.corpora.fixtures_swbd import write_eval2000
+from tests.says import Says
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +66,11 @@ def test_recordings_are_widened_by_themselves() -> None:
 @pytest.mark.parametrize(
     ("text", "plain"),
     [
-        ("WE ARE (%HESITATION) HERE (WE-) NOW", "we are here we- now"),
-        ("(%HESITATION) SO", "so"),
-        ("(%HESITATION)", ""),
-        ("SO (%BCACK) WE (%HESITATION)", "so we"),
-        ("A <B_ASIDE> B <E_ASIDE>", "a b"),
+        ("WE ARE (%HESITATION) HERE (WE-) NOW", "we are here we- now"), ("(%HESITATION) SO", "so"),
+        ("(%HESITATION)", ""), ("SO (%BCACK) WE (%HESITATION)", "so we"), ("A <B_ASIDE> B <E_ASIDE>", "a b"),
         ("(TH- THE) THING", "th- the thing"),
     ],
-)
+)  # fmt: skip
 def test_plain_text(text: str, plain: str) -> None:
     assert plain_text(text) == plain
 
@@ -92,11 +90,10 @@ def test_ids_cut_hundredths_off(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("middle", [True, False])
-def test_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str], middle: bool) -> None:
+def test_tables(tmp_path: Path, says: Says, middle: bool) -> None:
     write_eval2000(tmp_path, middle)
     out = tmp_path / "data" / "eval2000"
-    assert eval2000.main(["--corpus", str(tmp_path), "--out", str(out)]) == 0
-    said = capsys.readouterr().out
+    said = says(eval2000.main, ["--corpus", str(tmp_path), "--out", str(out)])
     for line in (
         "segments in pem: 40", "segments ignored: 8", "recordings: 8", "segments: 32", "swb: 16", "ch: 16",
         "dropped from decoding, nothing but optional words: 8",
@@ -156,10 +153,9 @@ def damage(corpus: Path, what: str) -> None:
         ("glm", "en20000405_hub5.glm:19: a rule needs an arrow"),
     ],
 )
-def test_faults(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str, message: str) -> None:
+def test_faults(corpus: Path, tmp_path: Path, says: Says, what: str, message: str) -> None:
     damage(corpus, what)
-    assert eval2000.main(["--corpus", str(corpus), "--out", str(tmp_path / "data")]) == 2
-    said = capsys.readouterr().err
+    said = says(eval2000.main, ["--corpus", str(corpus), "--out", str(tmp_path / "data")], 2)
     assert said.startswith("DataError:\n") and message in said
     assert not (tmp_path / "data").exists()
 

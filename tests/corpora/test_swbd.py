@@ -19,6 +19,7 @@ from legonn_corpora.speech import Tally
 from legonn_corpora.swbd import limit_duplicates, read_transcripts
 from legonn_corpora.swbd_text import clean, final, letters, map_acronyms, map_word, read_acronyms
 from tests.corpora.fixtures_swbd import DICTIONARY, FREQUENT, calls, write_corpus, write_sphere, write_swbd1
+from tests.says import Says
 
 SMALL = ["--dev", "8", "--max_duplicates", "3"]
 
@@ -45,28 +46,14 @@ def trans(corpus: Path, side: str = "2001A") -> Path:
 @pytest.mark.parametrize(
     ("word", "mapped"),
     [
-        ("[laughter-story]", "story"),
-        ("[LAUGHTER-Story]-", "Story-"),
-        ("[it'n/isn't]", "it'n"),
-        ("[lem[guini]-/linguini]", "lem-"),
-        ("-[an]y", "-y"),
-        ("[an]y", "-y"),
-        ("ab[solute]-", "ab-"),
-        ("ab[solute]", "ab-"),
-        ("-[a]b[out]-", "-b-"),
-        ("ex[specially]-/especially]", "ex"),
-        ("{yuppiedom}", "yuppiedom"),
-        ("ammu[n]it-", "ammu-it-"),
-        ("them_1", "them"),
-        ("them_1's", "them's"),
-        ("[laughter-ab[solute]-]", "ab-"),
-        ("[noise]", "[noise]"),
-        ("[laughter]", "[laughter]"),
-        ("[vocalized-noise]", "[vocalized-noise]"),
-        ("uh-huh", "uh-huh"),
-        ("plain", "plain"),
+        ("[laughter-story]", "story"), ("[LAUGHTER-Story]-", "Story-"), ("[it'n/isn't]", "it'n"),
+        ("[lem[guini]-/linguini]", "lem-"), ("-[an]y", "-y"), ("[an]y", "-y"), ("ab[solute]-", "ab-"),
+        ("ab[solute]", "ab-"), ("-[a]b[out]-", "-b-"), ("ex[specially]-/especially]", "ex"),
+        ("{yuppiedom}", "yuppiedom"), ("ammu[n]it-", "ammu-it-"), ("them_1", "them"), ("them_1's", "them's"),
+        ("[laughter-ab[solute]-]", "ab-"), ("[noise]", "[noise]"), ("[laughter]", "[laughter]"),
+        ("[vocalized-noise]", "[vocalized-noise]"), ("uh-huh", "uh-huh"), ("plain", "plain"),
     ],
-)
+)  # fmt: skip
 def test_words(word: str, mapped: str) -> None:
     assert map_word(word) == mapped
 
@@ -74,13 +61,10 @@ def test_words(word: str, mapped: str) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[silence]", []),
-        ("[SILENCE] so [silence]", ["so"]),
-        ("<b_aside> hey <E_ASIDE> you", ["hey", "you"]),
-        ("<b_aside> <e_aside> [silence]", []),
-        ("[noise] th[eater]- [laughter-go]", ["[noise]", "th-", "go"]),
+        ("[silence]", []), ("[SILENCE] so [silence]", ["so"]), ("<b_aside> hey <E_ASIDE> you", ["hey", "you"]),
+        ("<b_aside> <e_aside> [silence]", []), ("[noise] th[eater]- [laughter-go]", ["[noise]", "th-", "go"]),
     ],
-)
+)  # fmt: skip
 def test_texts(text: str, words: list[str]) -> None:
     assert clean(text) == words
 
@@ -161,9 +145,8 @@ def test_as_many_as_allowed_are_all_kept_but_use_up_random_numbers() -> None:
 # ---- transcripts and tables
 
 
-def test_tables_of_the_fixture(pristine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert swbd.main(["--corpus", str(pristine), "--out", str(tmp_path), *SMALL]) == 0
-    said = capsys.readouterr().out
+def test_tables_of_the_fixture(pristine: Path, tmp_path: Path, says: Says) -> None:
+    said = says(swbd.main, ["--corpus", str(pristine), "--out", str(tmp_path), *SMALL])
     for line in (
         "audio files: 4", "sides: 8", "segments: 80", "dropped, nothing but silence (or shorter than 0.01 s): 8",
         "utterances: 72", "acronyms known: 29", "train_dev: 8", "train_nodev: 64", "dropped, text too frequent: 12",
@@ -254,10 +237,9 @@ def damage(corpus: Path, what: str) -> None:
         ("no sphere", "sw02002.sph: not a NIST SPHERE file"),
     ],
 )
-def test_faults(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str, message: str) -> None:
+def test_faults(corpus: Path, tmp_path: Path, says: Says, what: str, message: str) -> None:
     damage(corpus, what)
-    assert swbd.main(["--corpus", str(corpus), "--out", str(tmp_path / "data"), *SMALL]) == 2
-    said = capsys.readouterr().err
+    said = says(swbd.main, ["--corpus", str(corpus), "--out", str(tmp_path / "data"), *SMALL], 2)
     assert said.startswith("DataError:\n") and message in said
     assert not (tmp_path / "data").exists()
 
@@ -285,10 +267,9 @@ def test_faulty_utterances_can_be_left_out(corpus: Path, tmp_path: Path, capsys:
     ],
 )
 def test_counts_that_are_not_expected(
-    pristine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+    pristine: Path, tmp_path: Path, says: Says, options: list[str], message: str
 ) -> None:
-    assert swbd.main(["--corpus", str(pristine), "--out", str(tmp_path), *options]) == 2
-    assert message in capsys.readouterr().err
+    assert message in says(swbd.main, ["--corpus", str(pristine), "--out", str(tmp_path), *options], 2)
 
 
 def test_another_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -357,9 +338,7 @@ def test_faults_of_audio(tmp_path: Path) -> None:
         sphere.sides({"mono": tmp_path / "mono.sph", "odd": tmp_path / "odd.sph"})
     said = str(caught.value)
     assert "1 channels, 2 expected" in said and "odd.sph: SPHERE header without a number" in said
-    done = subprocess.run(
-        [sys.executable, sphere.__file__, str(tmp_path / "odd.sph"), "1"], capture_output=True
-    )
+    done = subprocess.run([sys.executable, sphere.__file__, str(tmp_path / "odd.sph"), "1"], capture_output=True)
     assert done.returncode == 2 and b"odd.sph" in done.stderr and not done.stdout
 
 

@@ -129,8 +129,10 @@ def test_baselines_and_swap(tmp_path: Path) -> None:
     assert re.search(r"\|speech, WEmb LegoNN, WER\|0\.60\|\d+\.\d\d\|[+-]", nine)
 
     options = ("--nj", "1", "--ngpu", "0", "--seeds", "1 2", "--baseline_swap", "true")
-    script = recipe / "run_swap.sh"  # other places are plugged for one seed only
-    script.write_text(re.sub(r"^plug (arch|isol)", r"seeds=1\nplug \1", script.read_text(), flags=re.M))
+    shared = recipe.parents[1] / "TEMPLATE/legonn1/composition.sh"  # other places are plugged for one seed only
+    text, changed = re.subn(r'^( *)(plug "?(arch|isol))', r"\1seeds=1\n\1\2", shared.read_text(), flags=re.M)
+    assert changed == 4
+    shared.write_text(text)
     told = run(recipe, "./run_swap.sh", *options, SWBD=corpus)
     plugs = {p.name.removeprefix("legonn_") for p in exp.glob("legonn_*_[12]_[12]")}
     assert plugs == {f"seed_{s}_{pair}" for s in ("wemb", "beam_conv", "baseline") for pair in ("1_2", "2_1")} | {

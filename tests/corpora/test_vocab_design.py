@@ -14,6 +14,7 @@ from espnet2_legonn.data import vocab_report
 from espnet2_legonn.data.given_vocab import adopt, read_list
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import DataError
+from tests.says import Says
 
 MERGES = "#version: 0.2\na p\nap p\np l\npl a\nn s</w>\npla ns</w>\no v\n"
 WORDS = "approved plans"
@@ -128,22 +129,20 @@ def test_table_and_json(given: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert report["corpora"][1]["slots_per_token"] is None and report["corpora"][0]["infeasible"] == 2
 
 
-def test_joint_vocabulary_of_several_corpora(given: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_joint_vocabulary_of_several_corpora(given: Path, says: Says) -> None:
     tables = [str(given / "text"), str(given / "src_text")]
-    assert main(["vocab", str(given / "j"), "--train", *tables, "--size", "24", "--model_type", "bpe"]) == 0
-    table = capsys.readouterr().out
+    table = says(main, ["vocab", str(given / "j"), "--train", *tables, "--size", "24", "--model_type", "bpe"])
     assert all(name in table for name in tables) and table.count("0.000") == 2
 
 
-def test_faults_of_the_command(given: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_faults_of_the_command(given: Path, capsys: pytest.CaptureFixture[str], says: Says) -> None:
     for options, fault in (
         (["--train", str(given / "text")], "unit bpe needs --size N"),
         (["--ratio", "0"], "--ratio 0: a positive number"),
         ([], "no such token list"),
         (["--list", str(given / "nowhere"), "--unit", "word"], "nowhere: no such file"),
     ):
-        assert main(["vocab", str(given / "new"), *options]) == 2
-        assert fault in capsys.readouterr().err
+        assert fault in says(main, ["vocab", str(given / "new"), *options], 2)
     adopted(given)
     (given / "short").write_text("u1 plans\n")
     assert main(["vocab", str(given / "v"), "--on", f"{given}/text,{given}/short"]) == 2

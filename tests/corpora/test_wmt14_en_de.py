@@ -17,6 +17,7 @@ from legonn_corpora import wmt14_en_de
 from tests.corpora import fixtures_wmt14_en_de as fixture
 from tests.corpora.text_recipes import copy_recipes, run
 from tests.corpora.tiny import COMPOSE, tiny
+from tests.says import Says
 
 SETS = ["newstest2011", "newstest2012", "newstest2013", "newstest2014", "newstest2015", "newstest2016"]
 
@@ -26,9 +27,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fixture.write_given(tmp_path_factory.mktemp("wmt14"))
 
 
-def test_given_text_with_its_bpe_undone(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert wmt14_en_de.main([str(corpus), "--out", str(tmp_path)]) == 0
-    said = capsys.readouterr().out
+def test_given_text_with_its_bpe_undone(corpus: Path, tmp_path: Path, says: Says) -> None:
+    said = says(wmt14_en_de.main, [str(corpus), "--out", str(tmp_path)])
     assert "wmt14: 240 lines, kept 237\n  dropped 1: empty target\n  dropped 1: length ratio above 1.5\n" in said
     assert "  dropped 1: longer than 250 tokens\n" in said and said.count("6 segments from") == 6
     assert sorted(p.name for p in tmp_path.iterdir()) == ["given", *SETS, "train_en_de"]
@@ -51,10 +51,9 @@ def test_merges_split_undone_text_as_it_was_given(corpus: Path, tmp_path: Path) 
         assert all(" ".join(vocab.split(undone[key])) == kept[key] for key in kept)
 
 
-def test_raw_preparation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_raw_preparation(tmp_path: Path, says: Says) -> None:
     corpus = fixture.write_raw(tmp_path / "raw")
-    assert wmt14_en_de.main([str(corpus), "--preparation", "raw", "--out", str(tmp_path / "data")]) == 0
-    said = capsys.readouterr().out
+    said = says(wmt14_en_de.main, [str(corpus), "--preparation", "raw", "--out", str(tmp_path / "data")])
     for name in ("commoncrawl", "europarl-v7", "news-commentary"):
         assert f"{name}: 60 lines, kept 59\n  dropped 1: document boundary\n" in said
     text = read_table(tmp_path / "data" / "train_en_de" / "src_text")
@@ -62,24 +61,21 @@ def test_raw_preparation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert not any("\u00a0" in t or "\r" in t for t in text.values())
 
 
-def test_everything_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_everything_missing_is_named(tmp_path: Path, says: Says) -> None:
     (tmp_path / "train.tok.clean.bpe.32000.en").write_text("a\n")
-    assert wmt14_en_de.main([str(tmp_path), "--out", str(tmp_path / "data")]) == 2
-    said = capsys.readouterr().err
+    said = says(wmt14_en_de.main, [str(tmp_path), "--out", str(tmp_path / "data")], 2)
     assert "wmt14 needs train.tok.clean.bpe.32000.en and train.tok.clean.bpe.32000.de" in said
     (tmp_path / "train.tok.clean.bpe.32000.de").write_text("a\n")
-    assert wmt14_en_de.main([str(tmp_path), "--out", str(tmp_path / "data")]) == 2
-    said = capsys.readouterr().err
+    said = says(wmt14_en_de.main, [str(tmp_path), "--out", str(tmp_path / "data")], 2)
     assert all(f"test set {name} needs {name}.tok.bpe.32000.en and" in said for name in SETS) and "6 faults" in said
 
 
-def test_malformed_corpus(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_malformed_corpus(corpus: Path, tmp_path: Path, says: Says) -> None:
     bad = tmp_path / "bad"
     shutil.copytree(corpus, bad)
     with open(bad / "train.tok.clean.bpe.32000.en", "ab") as stream:
         stream.write(b"\xe4 broken\nand one more\n")
-    assert wmt14_en_de.main([str(bad), "--out", str(tmp_path / "data")]) == 2
-    said = capsys.readouterr().err
+    said = says(wmt14_en_de.main, [str(bad), "--out", str(tmp_path / "data")], 2)
     assert "train.tok.clean.bpe.32000.en:241: not UTF-8" in said
     assert "train.tok.clean.bpe.32000.de: 240 lines, the other side has 242" in said and "2 faults" in said
 
@@ -132,9 +128,10 @@ def test_baselines_and_swap_with_tiny_models(corpus: Path, tmp_path: Path) -> No
 
     for system in ("legonn", "beam_conv", "no_ctc", "baseline"):
         shutil.copytree(recipe / "exp" / f"legonn_{system}_seed1", recipe / "exp" / f"legonn_{system}_seed2")
-    script = recipe / "run_swap.sh"
-    kept = [line for line in script.read_text().splitlines() if not line.startswith(("plug arch", "plug isol"))]
-    script.write_text("\n".join(kept))
+    shared = recipe.parents[1] / "TEMPLATE" / "legonn1" / "composition.sh"
+    lines, others = shared.read_text().splitlines(keepends=True), re.compile(r' *plug "?(architecture|isolated)_')
+    assert sum(map(bool, map(others.match, lines))) == 4
+    shared.write_text("".join(line for line in lines if not others.match(line)))
     said = run(recipe, "./run_swap.sh", *options, "--seeds", "1 2", WMT14_EN_DE=corpus)
     assert said.count("scored before") == 2 and "trained without CTC" in said
     assert len(list((recipe / "exp").glob("legonn_seed_*_[12]_[12]"))) == 8

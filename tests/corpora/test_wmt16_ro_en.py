@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
 
 from espnet2_legonn.data.tables import read_table
+from espnet2_legonn.files.configs import read_config
 from legonn_corpora import wmt16_ro_en
 from tests.corpora import fixtures_wmt16_ro_en as fixture
 from tests.corpora import fixtures_wmt19_de_en
 from tests.corpora.text_recipes import copy_recipes, run
 from tests.corpora.tiny import COMPOSE, TRAINING, tiny, write
+from tests.says import Says
 
 
 @pytest.fixture(scope="module")
@@ -20,9 +21,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fixture.write(tmp_path_factory.mktemp("wmt16"))
 
 
-def test_given_text_with_its_bpe_undone(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert wmt16_ro_en.main([str(corpus), "--out", str(tmp_path)]) == 0
-    said = capsys.readouterr().out
+def test_given_text_with_its_bpe_undone(corpus: Path, tmp_path: Path, says: Says) -> None:
+    said = says(wmt16_ro_en.main, [str(corpus), "--out", str(tmp_path)])
     assert (
         "wmt16: 200 lines, kept 198\n  dropped 1: length ratio above 1.5\n  dropped 1: longer than 80 tokens\n" in said
     )
@@ -31,12 +31,11 @@ def test_given_text_with_its_bpe_undone(corpus: Path, tmp_path: Path, capsys: py
     assert not any("@@" in t for t in text.values()) and any("ă" in t for t in text.values())
 
 
-def test_malformed(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_malformed(corpus: Path, tmp_path: Path, says: Says) -> None:
     bad = fixture.write(tmp_path / "bad")
     (bad / "dev" / "dev.bpe.ro").unlink()
     (bad / "train" / "corpus.bpe.en").unlink()
-    assert wmt16_ro_en.main([str(bad), "--out", str(tmp_path / "data")]) == 2
-    said = capsys.readouterr().err
+    said = says(wmt16_ro_en.main, [str(bad), "--out", str(tmp_path / "data")], 2)
     assert "test set newsdev2016 needs dev.bpe.ro and dev.bpe.en" in said
     assert "wmt16 needs corpus.bpe.ro and corpus.bpe.en (or .gz); only corpus.bpe.ro is there" in said
 
@@ -60,7 +59,7 @@ def test_tables_3_and_6_with_tiny_models(corpus: Path, tmp_path: Path) -> None:
     de_en = tmp_path / "egs2" / "wmt19_de_en" / "legonn1"
     conf = tiny(recipe, "encoder", "baseline")
     assert tiny(de_en, "legonn", "beam_conv") == conf
-    finetune = yaml.safe_load((recipe / "conf" / "finetune.yaml").read_text())
+    finetune = read_config(recipe / "conf" / "finetune.yaml")
     write(recipe / conf / "finetune.yaml", {**finetune, **TRAINING})
     for folder, option in ((de_en, "--size 41000"),):
         script = folder / "run.sh"

@@ -12,6 +12,7 @@ from tests.corpora import fixtures_wmt19_de_en as fixture
 from tests.corpora.fixtures_parallel import sentences, side, write_lines
 from tests.corpora.text_recipes import copy_recipes, run
 from tests.corpora.tiny import STAGES, tiny
+from tests.says import Says
 
 
 @pytest.fixture(scope="module")
@@ -19,9 +20,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fixture.write(tmp_path_factory.mktemp("wmt19"))
 
 
-def test_both_treatments(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert wmt19_de_en.main([str(corpus), "--out", str(tmp_path)]) == 0
-    said = capsys.readouterr().out
+def test_both_treatments(corpus: Path, tmp_path: Path, says: Says) -> None:
+    said = says(wmt19_de_en.main, [str(corpus), "--out", str(tmp_path)])
     assert "commoncrawl: 60 lines, kept 59\n  dropped 1: length ratio above 1.5\n" in said
     assert "europarl-v9: 60 lines, kept 58\n  dropped 1: document boundary\n  dropped 1: empty target\n" in said
     assert said.count("all: 300 lines, kept 295\n") == 2
@@ -32,18 +32,16 @@ def test_both_treatments(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert len(read_table(tmp_path / "newstest2019_lc_rm" / "text.raw")) == 8
 
 
-def test_faults_of_all_corpora_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_faults_of_all_corpora_at_once(tmp_path: Path, says: Says) -> None:
     corpus = fixture.write(tmp_path / "c")
     (corpus / "wikititles-v1.de-en.tsv.gz").unlink()
     (corpus / "newstest2019-deen-ref.en.sgm").unlink()
-    assert wmt19_de_en.main([str(corpus), "--out", str(tmp_path / "data")]) == 2
-    said = capsys.readouterr().err
+    said = says(wmt19_de_en.main, [str(corpus), "--out", str(tmp_path / "data")], 2)
     assert "wikititles-v1 needs wikititles-v1.de-en.tsv (or .gz)" in said and "test set newstest2019 needs" in said
     corpus = fixture.write(tmp_path / "c")
     write_lines(corpus / "europarl-v9.de-en.tsv.gz", ["a\tb", "only one side", "a\tb\tc"])
     write_lines(corpus / "commoncrawl.de-en.en", ["short"])
-    assert wmt19_de_en.main([str(corpus), "--out", str(tmp_path / "data")]) == 2
-    said = capsys.readouterr().err
+    said = says(wmt19_de_en.main, [str(corpus), "--out", str(tmp_path / "data")], 2)
     assert "europarl-v9.de-en.tsv.gz:2: no TAB" in said and "europarl-v9.de-en.tsv.gz:3: 3 columns" in said
     assert "commoncrawl.de-en.en: 1 lines, the other side has 60" in said and "3 faults" in said
     assert not (tmp_path / "data" / "train_lc_tok").exists()

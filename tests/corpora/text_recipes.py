@@ -16,8 +16,20 @@ def copy_recipes(folder: Path, *names: str) -> Path:
     for name in ("TEMPLATE", *names):
         ignored = shutil.ignore_patterns("data", "dump", "exp") if name != "TEMPLATE" else None
         shutil.copytree(ROOT / "egs2" / name, folder / "egs2" / name, symlinks=True, ignore=ignored)
-    (folder / "local").symlink_to(ROOT / "local")
+    for name in ("local", "conf"):
+        (folder / name).symlink_to(ROOT / name)
     return folder / "egs2" / names[0] / "legonn1"
+
+
+def new_recipe(folder: Path) -> Path:
+    """The template and a recipe with its links alone."""
+    shutil.copytree(ROOT / "egs2" / "TEMPLATE", folder / "egs2" / "TEMPLATE", symlinks=True)
+    recipe = folder / "egs2" / "own" / "legonn1"
+    for name in ("local", "conf"):
+        (recipe / name).mkdir(parents=True)
+    for name in ("path.sh", "cmd.sh", "db.sh"):
+        (recipe / name).symlink_to(f"../../TEMPLATE/legonn1/{name}")
+    return recipe
 
 
 def run(recipe: Path, *command: str, fails: bool = False, **variables: object) -> str:

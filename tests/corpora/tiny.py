@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from espnet2_legonn.files.configs import read_config
+
 # Options of run.sh, and of a script of compositions, for trainings that last seconds.
 AVERAGE = "--average_window 2 --average_candidates 1"
 STAGES = ("--nj", "1", "--inference_nj", "1", *AVERAGE.split())
@@ -29,7 +31,7 @@ def tiny(recipe: Path, *systems: str, folder: str = "conf_tiny") -> str:
     """``conf_tiny/train_<system>.yaml`` in a recipe's folder; the folder's name."""
     (recipe / folder).mkdir()
     for name in [f"train_{system}" for system in systems]:
-        data = yaml.safe_load((recipe / "conf" / f"{name}.yaml").read_text())
+        data = read_config(recipe / "conf" / f"{name}.yaml")
         for module in data["modules"]:
             module["body"].update(BODY)
             if "num_blocks" in module["input"]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from espnet2_legonn.files.configs import read_config
 from tests.corpora.tiny import BODY
 
 TRAINING: dict[str, Any] = {
@@ -24,7 +25,7 @@ def shrink(recipe: Path, *names: str) -> None:
     """Overwrite ``conf/<name>.yaml`` in a copy of a recipe, and its search."""
     for name in names:
         path = recipe / "conf" / f"{name}.yaml"
-        data = yaml.safe_load(path.read_text())
+        data = read_config(path)
         for module in data.get("modules", []):
             module["body"].update(BODY)
             if module["input"]["type"] == "speech":

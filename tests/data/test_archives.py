@@ -14,6 +14,7 @@ from espnet2_legonn.data.cli import main
 from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.data.walk import files_below
 from espnet2_legonn.errors import DataError
+from tests.data.conftest import Write
 
 kaldiio = pytest.importorskip("kaldiio")
 FS = 16000
@@ -41,16 +42,10 @@ def test_sound_in_an_archive(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["wav", "flac"])
-def test_format_reads_archives(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
+def test_format_reads_archives(tmp_path: Path, kind: str, write: Write) -> None:
     specs = write_archive(tmp_path, kind)
-    for name, rows in {
-        "wav.scp": specs,
-        "text": dict.fromkeys(specs, "x"),
-        "utt2spk": dict.fromkeys(specs, "a"),
-    }.items():
-        (data / name).write_text("".join(f"{k} {v}\n" for k, v in rows.items()))
+    rows = {"wav.scp": specs, "text": dict.fromkeys(specs, "x"), "utt2spk": dict.fromkeys(specs, "a")}
+    data = write("data", {name: "".join(f"{k} {v}\n" for k, v in table.items()) for name, table in rows.items()})
     assert main(["format", str(data), str(tmp_path / "out"), "--fs", "16k"]) == 0
     assert read_table(tmp_path / "out" / "utt2num_samples") == {k: str(len(v)) for k, v in waves().items()}
 
@@ -71,14 +66,10 @@ def test_what_is_no_sound_in_an_archive(tmp_path: Path) -> None:
         audio.read_audio(whole)
 
 
-def test_channel_of_format(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
+def test_channel_of_format(tmp_path: Path, write: Write) -> None:
     two = np.stack([np.full(4000, 0.25), np.full(4000, 0.5)], axis=1)
     sf.write(tmp_path / "two.wav", two, FS)
-    (data / "wav.scp").write_text(f"a-1 {tmp_path}/two.wav\n")
-    (data / "text").write_text("a-1 x\n")
-    (data / "utt2spk").write_text("a-1 a\n")
+    data = write("data", {"wav.scp": f"a-1 {tmp_path}/two.wav\n", "text": "a-1 x\n", "utt2spk": "a-1 a\n"})
     for channel, level in (("0", 0.25), ("1", 0.5), ("mean", 0.375)):
         assert main(["format", str(data), str(tmp_path / channel), "--fs", "16k", "--channel", channel]) == 0
         samples, _ = audio.read_audio(read_table(tmp_path / channel / "wav.scp")["a-1"])
@@ -86,11 +77,10 @@ def test_channel_of_format(tmp_path: Path) -> None:
     assert main(["format", str(data), str(tmp_path / "none"), "--fs", "16k"]) == 2
 
 
-def test_unsorted_tables_are_sorted_and_it_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
-    for name, value in (("src_text", "x"), ("text", "y"), ("utt2spk", "a")):
-        (data / name).write_text(f"a-2 {value}\na-1 {value}\n")
+def test_unsorted_tables_are_sorted_and_it_is_said_once(
+    tmp_path: Path, write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = write("data", {"src_text": "a-2 x\na-1 x\n", "text": "a-2 y\na-1 y\n", "utt2spk": "a-2 a\na-1 a\n"})
     with caplog.at_level(logging.WARNING):
         assert main(["subset", str(data), str(tmp_path / "out"), "--first", "1"]) == 0
     assert list(read_table(tmp_path / "out" / "text")) == ["a-1"]
@@ -107,11 +97,9 @@ def test_linked_folders_are_entered_and_loops_end(tmp_path: Path) -> None:
     assert files_below(tmp_path / "corpus") == [tmp_path / "corpus" / "d1" / "x.sph"]
 
 
-def test_pairs_of_texts_as_espnet_names_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
-    for name, value in (("text.tc.de", "Ja ."), ("text.tc.en", "Yes ."), ("text.lc.rm.en", "yes"), ("utt2spk", "a")):
-        (data / name).write_text(f"a-1 {value}\n")
+def test_pairs_of_texts_as_espnet_names_them(tmp_path: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = {"text.tc.de": "Ja .", "text.tc.en": "Yes .", "text.lc.rm.en": "yes", "utt2spk": "a"}
+    data = write("data", {name: f"a-1 {value}\n" for name, value in texts.items()})
     assert main(["copy", str(data), str(tmp_path / "out"), "--pair", "text.tc.de", "text.tc.en"]) == 0
     assert read_table(tmp_path / "out" / "src_text") == {"a-1": "Ja ."}
     assert read_table(tmp_path / "out" / "text") == {"a-1": "Yes ."}

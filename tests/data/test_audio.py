@@ -53,12 +53,10 @@ def test_a_stream_of_unknown_length(tmp_path):
     [
         ("{0}/none.wav", "no such file .paths in wav.scp are relative"),
         ("{0}/text.wav", "cannot decode .*text.wav.*ffmpeg"),
-        ("{0}/empty.wav", "empty.wav' has no samples"),
-        ("{0}/nan.wav", "has 2 NaN or infinite samples"),
-        ("echo oops >&2; exit 3 |", "exit 3: oops"),
-        ("true |", "command 'true' gave 0 bytes"),
+        ("{0}/empty.wav", "empty.wav' has no samples"), ("{0}/nan.wav", "has 2 NaN or infinite samples"),
+        ("echo oops >&2; exit 3 |", "exit 3: oops"), ("true |", "command 'true' gave 0 bytes"),
     ],
-)
+)  # fmt: skip
 def test_unusable_audio(tmp_path, spec, message):
     (tmp_path / "text.wav").write_text("not audio")
     sf.write(tmp_path / "empty.wav", np.zeros(0), 16000)

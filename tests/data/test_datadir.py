@@ -74,21 +74,12 @@ def test_missing_tables(write, good, gone, message, option):
 
 def test_all_faults_come_together(write, good):
     text = faults_of(write("d", good | {"text": "b-1 x\na-1\n", "utt2spk": "a-1 a\na-2\nb-1 b\n"}))
-    for part in (
-        "text:2: 'a-1' is not sorted",
-        "text:2: 'a-1' has empty",
-        "utt2spk:2: 'a-2': 2 fields",
-        "not in text",
-    ):
+    for part in ("text:2: 'a-1' is not sorted", "text:2: 'a-1' has empty", "utt2spk:2: 'a-2': 2 fields", "not in text"):
         assert part in text
 
 
 def test_options_silence_their_fault(write, good):
-    swapped = good | {
-        "utt2spk": "a-1 z\na-2 z\nb-1 b\n",
-        "spk2utt": "b b-1\nz a-1 a-2\n",
-        "spk2gender": "b f\nz m\n",
-    }
+    swapped = good | {"utt2spk": "a-1 z\na-2 z\nb-1 b\n", "spk2utt": "b b-1\nz a-1 a-2\n", "spk2gender": "b f\nz m\n"}
     assert validate(write("d", swapped), spk_sort=False) == 3
     assert validate(write("e", good | {"text": "a-1 x\na-2\nb-1 y\n"}), allow_empty_text=True) == 3
 

@@ -22,10 +22,7 @@ def test_combine_mixes_segments_and_whole_recordings(tmp_path, write, good, whol
     notes = combine([write("a", good), write("b", whole)], tmp_path / "ab")
     assert validate(tmp_path / "ab") == 5
     assert DataDir(tmp_path / "ab").table("segments")["c-1"] == "c-1 0 -1"
-    assert (
-        "left out text_phn: not in every source" in notes
-        and "left out spk2gender: not in every source" in notes
-    )
+    assert "left out text_phn: not in every source" in notes and "left out spk2gender: not in every source" in notes
     assert notes[-1].startswith("5 utterances in")
 
 
@@ -40,10 +37,7 @@ def test_combine_gives_neutral_speeds(tmp_path, write, whole):
 
 def test_combine_refuses_common_utterances_and_contradictions(tmp_path, write, good):
     a = write("a", good)
-    b = write(
-        "b",
-        {"wav.scp": "r1 other.wav\n", "segments": "d-1 r1 0 1\n", "text": "d-1 x\n", "utt2spk": "d-1 d\n"},
-    )
+    b = write("b", {"wav.scp": "r1 other.wav\n", "segments": "d-1 r1 0 1\n", "text": "d-1 x\n", "utt2spk": "d-1 d\n"})
     with pytest.raises(DataError, match="'a-1' is also in an earlier source; copy one with a prefix"):
         combine([a, a], tmp_path / "x")
     with pytest.raises(DataError, match="b/wav.scp: 'r1' is also in an earlier source"):
@@ -55,12 +49,10 @@ def test_combine_refuses_common_utterances_and_contradictions(tmp_path, write, g
 @pytest.mark.parametrize(
     ("how", "value", "kept"),
     [
-        ("first", 2, ["a-1", "a-2"]),
-        ("last", 1, ["b-1"]),
-        ("utt_list", "b-1 ignored\n", ["b-1"]),
+        ("first", 2, ["a-1", "a-2"]), ("last", 1, ["b-1"]), ("utt_list", "b-1 ignored\n", ["b-1"]),
         ("spk_list", "a\n", ["a-1", "a-2"]),
     ],
-)
+)  # fmt: skip
 def test_subset(tmp_path, write, good, how, value, kept):
     if isinstance(value, str):
         (tmp_path / "list").write_text(value)
@@ -115,12 +107,10 @@ def test_perturb_makes_three_copies(tmp_path, write, good):
 @pytest.mark.parametrize(
     ("factors", "message"),
     [
-        (["fast"], "speed factor 'fast' must be a number from 0.5 to 2"),
-        (["3"], "speed factor '3' must be"),
-        (["1.0", "1"], "speed factors repeat: 1.0 1"),
-        ([], "no speed factor given"),
+        (["fast"], "speed factor 'fast' must be a number from 0.5 to 2"), (["3"], "speed factor '3' must be"),
+        (["1.0", "1"], "speed factors repeat: 1.0 1"), ([], "no speed factor given"),
     ],
-)
+)  # fmt: skip
 def test_perturb_refuses_factors(tmp_path, write, good, factors, message):
     with pytest.raises(DataError, match=message):
         perturb(write("d", good), tmp_path / "sp", factors)

@@ -49,11 +49,7 @@ def test_durations_and_empty_text(tmp_path, speech):
 def test_ratio_goes_both_ways_and_lengths_hold_for_both_sides(tmp_path, pairs):
     report = filter_dir(pairs, tmp_path / "out", Limits(max_tokens=5, max_ratio=1.5))
     assert list(DataDir(tmp_path / "out").table("text")) == ["a"]
-    assert dict(report.reasons) == {
-        "length ratio above 1.5": 2,
-        "empty text": 1,
-        "src_text longer than 5 tokens": 1,
-    }
+    assert dict(report.reasons) == {"length ratio above 1.5": 2, "empty text": 1, "src_text longer than 5 tokens": 1}
     report = filter_dir(pairs, tmp_path / "out", Limits(min_tokens=2), texts=["src_text"])
     assert dict(report.reasons) == {"src_text shorter than 2 tokens": 1}
 
@@ -73,9 +69,7 @@ def test_lengths_in_pieces(tmp_path, pairs):
 def test_faulty_requests(tmp_path, speech, pairs):
     with pytest.raises(DataError, match="limits of duration need --fs and utt2num_samples"):
         filter_dir(speech, tmp_path / "out", Limits(max_wav_duration=2))
-    with pytest.raises(
-        DataError, match=r"--max_ratio must be >= 1 and needs a pair.*missing: \['src_text'\]"
-    ):
+    with pytest.raises(DataError, match=r"--max_ratio must be >= 1 and needs a pair.*missing: \['src_text'\]"):
         filter_dir(speech, tmp_path / "out", Limits(max_ratio=1.5))
     with pytest.raises(DataError, match="--max_ratio must be >= 1"):
         filter_dir(pairs, tmp_path / "out", Limits(max_ratio=0.5))

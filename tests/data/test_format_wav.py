@@ -32,14 +32,8 @@ def test_segments_are_cut_and_counted(tmp_path, source, nj):
     info = sf.info(data.table("wav.scp")["a-1"])
     assert (info.format, info.subtype, info.samplerate) == ("FLAC", "PCM_16", 8000)
     assert not data.has("segments") and data.has("text") and data.has("spk2gender")
-    assert (data.path / "feats_type").read_text() == "raw\n" and (
-        data.path / "audio_format"
-    ).read_text() == "flac\n"
-    assert (
-        report.written == 3
-        and "wrote 3, kept 0 from before" in str(report)
-        and "3 at 16000 Hz" in str(report)
-    )
+    assert (data.path / "feats_type").read_text() == "raw\n" and (data.path / "audio_format").read_text() == "flac\n"
+    assert report.written == 3 and "wrote 3, kept 0 from before" in str(report) and "3 at 16000 Hz" in str(report)
 
 
 def test_untouched_audio_is_bit_exact(tmp_path, write):
@@ -116,9 +110,7 @@ def test_mixed_rates_need_a_decision(tmp_path, write, tone):
 def test_clipping_is_counted(tmp_path, write):
     sf.write(tmp_path / "x.wav", np.array([0.0, 1.5, 0.2]), 8000, subtype="FLOAT")
     folder = write("d", {"wav.scp": f"u {tmp_path}/x.wav\n", "utt2spk": "u u\n"})
-    assert "1 utterances had samples beyond full scale" in str(
-        format_wav(folder, tmp_path / "out", Options())
-    )
+    assert "1 utterances had samples beyond full scale" in str(format_wav(folder, tmp_path / "out", Options()))
 
 
 def test_faulty_requests(tmp_path, write):

@@ -75,22 +75,14 @@ def test_a_stream_gives_each_line_as_it_comes() -> None:
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("u\u00a01", "an id holds U+00A0"),
-        ("u\u30001", "an id holds U+3000"),
-        ("u\u200b1", "an id holds U+200B"),
-        ("u\ufeff", "an id holds U+FEFF"),
-        ("u\u034f", "an id holds U+034F"),
-        ("u\u3164", "an id holds U+3164"),
-        ("u\x1f", "an id holds U+001F"),
-        ("u\x85v", "an id holds U+0085"),
-        ("a/b", "an id names files"),
-        ("a\\b", "an id names files"),
-        ("..", "an id names files"),
-        (".", "an id names files"),
-        ("x" * 201, "an id has at most 200 bytes, this one 201"),
+        ("u\u00a01", "an id holds U+00A0"), ("u\u30001", "an id holds U+3000"),
+        ("u\u200b1", "an id holds U+200B"), ("u\ufeff", "an id holds U+FEFF"), ("u\u034f", "an id holds U+034F"),
+        ("u\u3164", "an id holds U+3164"), ("u\x1f", "an id holds U+001F"), ("u\x85v", "an id holds U+0085"),
+        ("a/b", "an id names files"), ("a\\b", "an id names files"), ("..", "an id names files"),
+        (".", "an id names files"), ("x" * 201, "an id has at most 200 bytes, this one 201"),
         ("ä" * 101, "an id has at most 200 bytes, this one 202"),
     ],
-)
+)  # fmt: skip
 def test_what_is_no_id(tmp_path: Path, key: str, message: str) -> None:
     assert any(message in fault for fault in faults_of(tables.read_table, tmp_path / "t", f"{key} x\n".encode()))
     assert any(message in fault for fault in faults_of(read_scored, tmp_path / "t", f"{key} x\n".encode()))

@@ -14,17 +14,13 @@ from espnet2_legonn.data.phonemes import Auto, Lexicon, PhonemeReport, Phonemize
 from espnet2_legonn.errors import DataError
 
 NLTK = os.environ.get("NLTK_DATA", "")
-needs_nltk = pytest.mark.skipif(
-    not NLTK, reason="set NLTK_DATA=DIR with cmudict and averaged_perceptron_tagger_eng"
-)
+needs_nltk = pytest.mark.skipif(not NLTK, reason="set NLTK_DATA=DIR with cmudict and averaged_perceptron_tagger_eng")
 
 
 @pytest.fixture
 def lexicon(tmp_path):
     path = tmp_path / "lexicon"
-    path.write_text(
-        ";;; comment\n# comment\nTHE\tDH AH0\nTHE(2)  DH IY1 # usual\ncat K AE1 T\nit's IH1 T S\n"
-    )
+    path.write_text(";;; comment\n# comment\nTHE\tDH AH0\nTHE(2)  DH IY1 # usual\ncat K AE1 T\nit's IH1 T S\n")
     return path
 
 
@@ -90,12 +86,7 @@ def test_auto_asks_the_fallback_only_for_what_is_missing(lexicon):
             return [("Q",) if word == "new" else None for word in words]
 
     report = PhonemeReport()
-    assert Phonemizer(Auto(Lexicon(lexicon), Fallback()))("the new thing", report) == [
-        "DH",
-        "AH0",
-        "Q",
-        "<unk>",
-    ]
+    assert Phonemizer(Auto(Lexicon(lexicon), Fallback()))("the new thing", report) == ["DH", "AH0", "Q", "<unk>"]
     assert dict(report.oov) == {"thing": 1}
 
 
@@ -121,9 +112,7 @@ def fake(monkeypatch, cmu, tag):
 
 def test_g2p_dictionary_homographs_and_cache(monkeypatch, caplog):
     g2p = fake(
-        monkeypatch,
-        {"i": [["AY1"], ["no"]]},
-        lambda words: [(w, "VB" if i else "NN") for i, w in enumerate(words)],
+        monkeypatch, {"i": [["AY1"], ["no"]]}, lambda words: [(w, "VB" if i else "NN") for i, w in enumerate(words)]
     )
     phonemize = Phonemizer(make_backend("auto"))
     report = PhonemeReport()
@@ -159,14 +148,8 @@ print(" ".join(Phonemizer(make_backend("auto"))(sys.argv[1], report)), dict(repo
 
 def run_g2p(folder: Path, text: str) -> tuple[str, str]:
     # HOME: NLTK also looks there.
-    env = os.environ | {
-        "NLTK_DATA": str(folder),
-        "HOME": str(folder),
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, text], env=env, capture_output=True, text=True, check=True
-    )
+    env = os.environ | {"NLTK_DATA": str(folder), "HOME": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", SCRIPT, text], env=env, capture_output=True, text=True, check=True)
     return done.stdout.strip(), done.stderr
 
 

@@ -33,14 +33,7 @@ def test_faults_carry_line_numbers_and_are_reported_together(tmp_path):
     (tmp_path / "t").write_bytes(b"\xef\xbb\xbfa 1\nb \xff\n\n c\nd 2\r\na 3\n")
     with pytest.raises(DataError) as caught:
         read_table(tmp_path / "t")
-    expected = [
-        "byte-order mark",
-        "not UTF-8 (byte 3)",
-        "no key",
-        "no key",
-        "Windows line end",
-        "'a' occurs twice",
-    ]
+    expected = ["byte-order mark", "not UTF-8 (byte 3)", "no key", "no key", "Windows line end", "'a' occurs twice"]
     for line, words in enumerate(expected, start=1):
         assert any(f"t:{line}: " in fault and words in fault for fault in caught.value.faults), words
     rows, _ = scan_table(tmp_path / "t")
@@ -67,8 +60,7 @@ def test_failure_leaves_the_old_file_and_no_temporary_one(tmp_path):
         ("wav.scp", "reco"), ("reco2dur", "reco"), ("spk2utt", "spk"), ("utt2speed", "utt"),
         ("segments", "utt"),
         ("text.lc.rm.en", "utt"), ("src_text", "utt"), ("text_phn", "utt"), ("feats_type", None),
-        ("text.bak", None),
-        ("text.gz", None), ("README.md", None),
+        ("text.bak", None), ("text.gz", None), ("README.md", None),
     ],
 )  # fmt: skip
 def test_kinds(name, kind):

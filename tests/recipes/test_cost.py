@@ -8,17 +8,18 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
 from espnet2_legonn import LegoNN
 from espnet2_legonn.bin.legonn import main
 from espnet2_legonn.errors import ConfigError, DataError
+from espnet2_legonn.files.configs import read_config
 from espnet2_legonn.model.chain import Labels
 from espnet2_legonn.model.description import parse
 from espnet2_legonn.recipes.cost import ALLOCATOR, chain_cost
 from espnet2_legonn.recipes.cost_report import read
 from espnet2_legonn.recipes.lengths import Lengths, assumed, cut, measured, vocab_sizes
 from tests.corpora.test_configs import EGS2, TRAIN, name, on_no_device
+from tests.says import Says
 
 PAPER = {  # parameters in millions
     "swbd": {"baseline": 307, "encoder": 306, "beam_conv": 447, "wemb": 446},
@@ -73,7 +74,7 @@ def test_encoders_cost_more_than_baselines() -> None:
 def test_parameters_are_those_of_the_built_chain(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the small vocabularies of `on_no_device`, of which some are equal, so that tables are tied."""
     chain = on_no_device(path, monkeypatch)
-    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    data = read_config(path)
     config = parse({"vocabs": data["vocabs"], "modules": data["modules"]})
     for vocab, built in chain.vocabs.items():
         entry = config.vocabs[vocab]
@@ -165,16 +166,14 @@ def test_batches_are_those_of_espnet(tmp_path: Path) -> None:
         measured(tmp_path / "nowhere", parse({"vocabs": VOCAB, "modules": modules}), {})
 
 
-def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(capsys: pytest.CaptureFixture[str], says: Says) -> None:
     path = str(conf("swbd", "wemb"))
-    assert main(["cost", path, "--gpus", "8", "--card", "32"]) == 0
-    said = capsys.readouterr().out
+    said = says(main, ["cost", path, "--gpus", "8", "--card", "32"])
     for part in ("parameters        446 M", "updates           80000", "; fits 32 GB", "at 30 TFLOP/s"):
         assert part in said
     assert main(["cost", path, "--gpus", "1", "--card", "32"]) == 1
     assert "; does not fit 32 GB" in capsys.readouterr().out
-    assert main(["cost", path, "--gpus", "8", "--card", "32", "--markdown"]) == 0
-    assert "|swbd: train_wemb|446|301|80000|" in capsys.readouterr().out
+    assert "|swbd: train_wemb|446|301|80000|" in says(main, ["cost", path, "--gpus", "8", "--card", "32", "--markdown"])
     hours = [read(Path(path), 8, tflops).gpu_hours for tflops in (30, 150)]
     assert hours[0] == pytest.approx(5 * hours[1])
 

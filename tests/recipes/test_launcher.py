@@ -26,9 +26,7 @@ def run(tmp_path: Path, *args: str) -> subprocess.CompletedProcess[str]:
 def bash(cwd: Path, script: str, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
     command = ["bash", "-c", script, "./recipe.sh", *args]
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")} | env
-    return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, env=environment, timeout=60, check=False
-    )
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, timeout=60, check=False)
 
 
 # ---- run.pl
@@ -40,9 +38,7 @@ def test_is_executable_on_its_own(tmp_path: Path) -> None:
 
 
 def test_one_job_and_its_log(tmp_path: Path) -> None:
-    done = run(
-        tmp_path, "--gpu", "0", "--mem", "4G", "--name", "n", "--time", "1:0:0", "deep/a.log", "echo", "hi"
-    )
+    done = run(tmp_path, "--gpu", "0", "--mem", "4G", "--name", "n", "--time", "1:0:0", "deep/a.log", "echo", "hi")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     lines = (tmp_path / "deep" / "a.log").read_text().splitlines()
     assert lines[0] == "# echo hi" and lines[1].startswith("# Started at ")
@@ -176,28 +172,16 @@ def test_a_signal_ends_all_jobs(tmp_path: Path, number: int) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("espnet2") is None, reason="espnet is not installed")
 def test_espnets_launch(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "espnet2.bin.launch",
-        "--cmd",
-        "run.pl --name train",
-        "--log",
-        "exp/train.log",
-    ]
+    command = [sys.executable, "-m", "espnet2.bin.launch", "--cmd", "run.pl --name train", "--log", "exp/train.log"]
     command += ["--ngpu", "0", "--num_nodes", "1", "--init_file_prefix", "exp/.dist_init_"]
     command += ["--multiprocessing_distributed", "true", "--", "echo", "trained", "<unk>"]
     env = {**os.environ, "PATH": f"{TEMPLATE}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     log = (tmp_path / "exp" / "train.log").read_text()
     assert "trained <unk> --ngpu 0 --multiprocessing_distributed True" in log and "# Ended (code 0)" in log
     command[command.index("echo")] = "false"
-    done = subprocess.run(
-        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode != 0 and "run.pl: 1 / 1 failed, log is in exp/train.log" in done.stderr
     assert (tmp_path / "exp" / "train.1.log").exists(), "launch rotates logs"
 
@@ -218,14 +202,8 @@ echo "stage=$stage skip_train=$skip_train asr_args=[$asr_args] rest=[$*]"
     [
         ([], "stage=1 skip_train=false asr_args=[] rest=[]"),
         (["--stage", "3", "--skip-train", "true"], "stage=3 skip_train=true asr_args=[] rest=[]"),
-        (
-            ["--skip_train", "true", "a", "--stage", "9"],
-            "stage=1 skip_train=true asr_args=[] rest=[a --stage 9]",
-        ),
-        (
-            ["--asr_args", '--lr=1 "$HOME" `x`'],
-            'stage=1 skip_train=false asr_args=[--lr=1 "$HOME" `x`] rest=[]',
-        ),
+        (["--skip_train", "true", "a", "--stage", "9"], "stage=1 skip_train=true asr_args=[] rest=[a --stage 9]"),
+        (["--asr_args", '--lr=1 "$HOME" `x`'], 'stage=1 skip_train=false asr_args=[--lr=1 "$HOME" `x`] rest=[]'),
         (["--stage", "", "--stage", "4"], "stage=4 skip_train=false asr_args=[] rest=[]"),
     ],
 )
@@ -318,16 +296,12 @@ def test_path_with_the_package_installed_and_local_additions(recipe: Path, tmp_p
     assert done.stdout.strip() == "[] 1 C.UTF-8", done.stderr
 
 
-def test_path_activates_the_repositorys_environment_unless_one_is_active(
-    recipe: Path, tmp_path: Path
-) -> None:
+def test_path_activates_the_repositorys_environment_unless_one_is_active(recipe: Path, tmp_path: Path) -> None:
     activate = tmp_path / "repo" / ".venv" / "bin" / "activate"
     activate.parent.mkdir(parents=True)
     activate.write_text("export VIRTUAL_ENV=own\n")
     assert bash(recipe, "set -eu; . ./path.sh; echo $VIRTUAL_ENV").stdout.strip() == "own"
-    assert (
-        bash(recipe, "set -eu; . ./path.sh; echo $VIRTUAL_ENV", VIRTUAL_ENV="mine").stdout.strip() == "mine"
-    )
+    assert bash(recipe, "set -eu; . ./path.sh; echo $VIRTUAL_ENV", VIRTUAL_ENV="mine").stdout.strip() == "mine"
 
 
 def test_cmd(recipe: Path, tmp_path: Path) -> None:
@@ -353,7 +327,5 @@ def test_cmd(recipe: Path, tmp_path: Path) -> None:
 
 
 def test_db_lets_the_environment_win(recipe: Path) -> None:
-    done = bash(
-        recipe, "set -eu; . ./db.sh; echo [$AN4] [$MULTI30K] [$EUROPARL_ST]", AN4="/data/an4", MULTI30K=""
-    )
+    done = bash(recipe, "set -eu; . ./db.sh; echo [$AN4] [$MULTI30K] [$EUROPARL_ST]", AN4="/data/an4", MULTI30K="")
     assert done.stdout.strip() == "[/data/an4] [] []", done.stderr

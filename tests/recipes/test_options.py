@@ -13,7 +13,7 @@ import pytest
 from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.recipes import espnet_options as espnet
 from espnet2_legonn.recipes import options
-from tests.corpora.text_recipes import ROOT, run
+from tests.corpora.text_recipes import ROOT, new_recipe, run
 
 SCRIPT = ROOT / "egs2/TEMPLATE/legonn1/legonn.sh"
 KNOWN = options.read_options(SCRIPT)
@@ -73,16 +73,11 @@ def test_the_head_of_a_script(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "variable"),
     [
-        ("nbpe", "5", "nbpe"),
-        ("tgt_nbpe", "5", "nbpe"),
-        ("asr_config", "x", "legonn_config"),
-        ("mt_args", "x", "legonn_args"),
-        ("inference_asr_model", "3epoch.pth", "inference_legonn_model"),
-        ("use_lm", "false", ""),
-        ("hyp_cleaner", "none", ""),
-        ("num_ref", "1", ""),
+        ("nbpe", "5", "nbpe"), ("tgt_nbpe", "5", "nbpe"), ("asr_config", "x", "legonn_config"),
+        ("mt_args", "x", "legonn_args"), ("inference_asr_model", "3epoch.pth", "inference_legonn_model"),
+        ("use_lm", "false", ""), ("hyp_cleaner", "none", ""), ("num_ref", "1", ""),
     ],
-)
+)  # fmt: skip
 def test_what_a_name_sets(name: str, value: str, variable: str) -> None:
     assert options.resolve(SCRIPT, name, value) == variable
 
@@ -131,12 +126,7 @@ FAKE = '#!/bin/sh\nprintf "%s\\n" "$*" >> "${NOTES}"\n'
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     """A recipe whose Python only notes what it was asked to do."""
-    shutil.copytree(ROOT / "egs2/TEMPLATE", tmp_path / "egs2/TEMPLATE", symlinks=True)
-    folder = tmp_path / "egs2/own/legonn1"
-    for name in ("local", "conf"):
-        (folder / name).mkdir(parents=True)
-    for name in ("path.sh", "cmd.sh", "db.sh"):
-        (folder / name).symlink_to(f"../../TEMPLATE/legonn1/{name}")
+    folder = new_recipe(tmp_path)
     for script, body in (("local/data.sh", '#!/bin/sh\necho "data.sh $*" >> "${NOTES}"\n'), ("note", FAKE)):
         (folder / script).write_text(body)
         (folder / script).chmod(0o755)

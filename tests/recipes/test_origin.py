@@ -14,7 +14,7 @@ import torch
 from espnet2_legonn.bin import legonn_inference
 from espnet2_legonn.files.archive import sha256_of
 from espnet2_legonn.packs.card import CARD, read_card
-from espnet2_legonn.recipes import stages
+from espnet2_legonn.recipes import origin, stages
 from espnet2_legonn.recipes.origin import read_origin
 from espnet2_legonn.recipes.packing import experiment_provenance, pack_experiment
 from tests.recipes.test_stages import FIRST, build, subset, tables
@@ -77,6 +77,23 @@ def test_answers_of_other_weights_are_kept_apart(exp: Path, data: Path) -> None:
     assert record is not None and record["weights"] == "2epoch.pth"
     decode(exp, data, "--length_penalty", "0.5", model="2epoch.pth")
     assert len(list(out.parent.iterdir())) == 3, "another search is another result, too"
+
+
+def test_weights_are_hashed_once(exp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by every job of every test set; other weights are noticed, and a pack's folder stays as its card lists it."""
+    hashed: list[str] = []
+    monkeypatch.setattr(origin, "sha256_of", lambda path: hashed.append(path.name) or sha256_of(path))
+    weights = exp / "valid.decoded.ave.pth"
+    first = origin.weights_digest(weights)
+    assert origin.weights_digest(weights) == first == sha256_of(weights) and hashed == [weights.name]
+    (exp / f".{weights.name}.sha256").write_text("damaged")
+    assert origin.weights_digest(weights) == first and len(hashed) == 2
+    os.replace(exp / "2epoch.pth", weights)
+    assert origin.weights_digest(weights) == sha256_of(weights) != first and len(hashed) == 3
+    (exp / f".{weights.name}.sha256").unlink()
+    (exp / CARD).touch()
+    assert origin.weights_digest(weights) == sha256_of(weights)
+    assert not (exp / f".{weights.name}.sha256").exists()
 
 
 def test_answers_without_a_record_are_kept_apart(exp: Path, data: Path) -> None:

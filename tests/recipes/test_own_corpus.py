@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,9 +15,10 @@ import yaml
 from espnet2_legonn.data import manifest
 from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.errors import DataError
-from tests.corpora.text_recipes import ROOT
+from tests.corpora.text_recipes import ROOT, copy_recipes, run
 from tests.docs.pages import blocks, read
 from tests.recipes.own_corpus import SIZES, write_speech, write_text
+from tests.says import Says
 
 TEMPLATE = ROOT / "egs2/TEMPLATE/legonn1"
 SECTION = read("README.md").split("## Your own corpus\n")[1].split("\n## ")[0]
@@ -35,11 +35,7 @@ def clone(tmp_path: Path) -> Path:
 def execute(clone: Path, commands: str, corpus: Path, fails: bool = False) -> str:
     """Commands of the README from the root of a clone; the corpus alone lies elsewhere than it says."""
     script = "set -euo pipefail\n" + commands.replace("/data/mine", str(corpus))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "VIRTUAL_ENV": sys.prefix}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    done = subprocess.run(["bash", "-c", script], cwd=clone, env=environment, capture_output=True, text=True)
-    assert (done.returncode != 0) == fails, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout + done.stderr
+    return run(clone, "bash", "-c", script, fails=fails)
 
 
 def until(stage: str) -> str:
@@ -147,7 +143,7 @@ def test_a_table_becomes_a_data_directory(tmp_path: Path) -> None:
     assert (tmp_path / "data/spk2utt").read_text().startswith("ann ann-u1 ann-u2\n")
 
 
-def test_faults_of_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_faults_of_a_table(tmp_path: Path, says: Says) -> None:
     table = tmp_path / "train.tsv"
     table.write_text("a\tno.wav\tx\nb b\tx.wav\tx\nc\tx.wav\n" + "d\t\tx\n")
     with pytest.raises(DataError) as caught:
@@ -159,8 +155,7 @@ def test_faults_of_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(DataError, match=r"train.tsv:2: a was there before"):
         manifest.read_manifest(table, "text")
     table.write_text("\n")
-    assert manifest.main([str(table), str(tmp_path / "data"), "--input", "text"]) == 2
-    assert "train.tsv: no lines" in capsys.readouterr().err
+    assert "train.tsv: no lines" in says(manifest.main, [str(table), str(tmp_path / "data"), "--input", "text"], 2)
 
 
 # ---- AN4's three steps
@@ -176,10 +171,7 @@ def test_faults_of_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     ],
 )
 def test_an4_stops_where_it_is_told(tmp_path: Path, words: list[str], last: str, plugs: bool) -> None:
-    recipe = tmp_path / "egs2/an4/legonn1"
-    left = shutil.ignore_patterns("data", "dump", "exp")
-    shutil.copytree(ROOT / "egs2/an4", tmp_path / "egs2/an4", symlinks=True, ignore=left)
-    shutil.copytree(ROOT / "egs2/TEMPLATE", tmp_path / "egs2/TEMPLATE", symlinks=True)
+    recipe = copy_recipes(tmp_path, "an4")
     fake = tmp_path / "egs2/TEMPLATE/legonn1/legonn.sh"
     fake.write_text('#!/bin/sh\necho "legonn.sh $*" >> notes\n')
     (recipe / "local/path.sh").write_text("python3() { echo \"python3 $*\" >> notes; }\n")

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +10,7 @@ import yaml
 from espnet2_legonn import LegoNN
 from espnet2_legonn.packs.card import read_card
 from espnet2_legonn.packs.files import zip_pack
+from tests.corpora.text_recipes import new_recipe, run
 from tests.zoo.toys import build, pair
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,12 +20,8 @@ TEXTS = {"u1": "k l", "u2": "m n k", "u3": "n"}
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     """A recipe with one test set and one trained experiment."""
-    shutil.copytree(ROOT / "egs2" / "TEMPLATE", tmp_path / "egs2" / "TEMPLATE")
-    folder = tmp_path / "egs2" / "toy" / "legonn1"
+    folder = new_recipe(tmp_path)
     (folder / "dump" / "raw" / "test").mkdir(parents=True)
-    (folder / "conf").mkdir()
-    for name in ("path.sh", "cmd.sh", "db.sh"):
-        (folder / name).symlink_to(f"../../TEMPLATE/legonn1/{name}")
     for name, rows in (("src_text", TEXTS), ("text", dict.fromkeys(TEXTS, "a b")), ("utt2spk", {u: u for u in TEXTS})):
         (folder / "dump" / "raw" / "test" / name).write_text("".join(f"{k} {v}\n" for k, v in rows.items()))
     about = {"description": "toys", "license": "MIT", "training_data": ["toys"], "language": ["xx"]}
@@ -38,16 +31,9 @@ def recipe(tmp_path: Path) -> Path:
 
 
 def stages(recipe: Path, *options: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    environment["VIRTUAL_ENV"] = sys.prefix
     sets = "--input text --src_lang xx --train_set train --valid_set valid --test_sets test --metrics wer"
     command = f'. ./path.sh; legonn.sh {sets} --inference_nj 1 "$@"'
-    done = subprocess.run(
-        ["bash", "-c", command, "run.sh", *options], cwd=recipe, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    return done.stdout
+    return run(recipe, "bash", "-c", command, "run.sh", *options)
 
 
 def test_up_and_down(recipe: Path, tmp_path: Path) -> None:

@@ -12,11 +12,14 @@ import pytest
 import yaml
 
 from espnet2_legonn.errors import ConfigError, DataError
+from espnet2_legonn.model.description import parse
 from espnet2_legonn.recipes.plan import Plan, load_plan
 from espnet2_legonn.recipes.report import learned, render_table, write_report
 from espnet2_legonn.recipes.study import half_width, render_pairs, render_study, write_study
+from tests.train.toys import DECODER, ENCODER, VOCABS, control
+from tests.zoo.toys import change
 
-ROOT = Path(__file__).resolve().parents[2]
+DEMO = Path(__file__).resolve().parents[2] / "egs2/mini_legonn/legonn1/conf/plan.yaml"
 SIZES = {"num_blocks": 1, "size": 8, "heads": 2, "linear_units": 8}
 MODULE = {"name": "encoder", "input": {"type": "tokens", "vocab": "v"}, "body": SIZES, "output": {"vocab": "v"}}
 READER = {"name": "decoder", "input": {"type": "wemb", "vocab": "v"}, "body": {"type": "transformer_decoder", **SIZES}}
@@ -41,18 +44,12 @@ PLAN: dict[str, Any] = {
 
 
 def load(tmp_path: Path, data: dict[str, Any], **options: Any) -> Plan:
-    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
     return load_plan(tmp_path / "plan.yaml", **options)
 
 
 def changed(place: str, value: Any) -> dict[str, Any]:
-    data = copy.deepcopy(PLAN)
-    *path, last = [int(p) if p.isdigit() else p for p in place.split(".")]
-    inner: Any = data
-    for key in path:
-        inner = inner[key]
-    inner[last] = value
-    return data
+    return change(PLAN, place, value)
 
 
 def test_only_what_the_tables_need(tmp_path: Path) -> None:
@@ -231,8 +228,76 @@ def test_intervals_of_seeds() -> None:
 
 def test_the_demos_plan() -> None:
     """Its first table fits the README's first screen; every baseline is marked as one."""
-    path = ROOT / "egs2" / "mini_legonn" / "legonn1" / "conf" / "plan.yaml"
-    first, everything = load_plan(path), load_plan(path, tables="all")
+    first, everything = load_plan(DEMO), load_plan(DEMO, tables="all")
     assert len(first.tables[0].rows) <= 8 and first.tables[0].study
     assert len(everything.experiments) > len(first.experiments)
-    assert load_plan(path, tables="study").tables == [table for table in first.tables if table.study]
+    assert load_plan(DEMO, tables="study").tables == [table for table in first.tables if table.study]
+
+
+def test_metrics_of_experiments_and_tables(tmp_path: Path) -> None:
+    data = yaml.safe_load(DEMO.read_text())
+    data["experiments"][0]["metrics"] = ["cer", "blue"]
+    data["tables"][0]["columns"][0]["metric"] = "wre"
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, data)
+    first, second = caught.value.faults
+    assert f"experiment {data['experiments'][0]['name']}: no metric 'blue'" in first and "bleu" in first
+    assert "no metric 'wre'" in second and "wer" in second
+
+
+# ---- experiments that start from each other's modules, or from parts of them
+
+FIRST = {**ENCODER, "length_control": control(ratio="3/2")}
+HYBRID = {**FIRST, "output": {"type": "states", "ctc": {"vocab": "tgt"}}}
+
+
+def plan(tmp_path: Path, *experiments: dict[str, Any]) -> Plan:
+    sets = {"train": "t", "valid": "v", "tests": ["x"]}
+    donor = {"name": "donor", "modules": ["enc", "dec"], **sets}
+    modules = {"enc": FIRST, "dec": DECODER, "hybrid": HYBRID, "states": {**DECODER, "input": {"type": "states"}}}
+    data = {"vocabs": VOCABS, "modules": modules, "experiments": [donor, *({**sets, **e} for e in experiments)]}
+    return load(tmp_path, data, tables="all")
+
+
+def warm(init: Any) -> dict[str, Any]:
+    return {"name": "warm", "modules": ["enc", "dec"], "init": init}
+
+
+def test_init_short_and_with_parts(tmp_path: Path) -> None:
+    init = {"encoder": {"from": "donor#encoder", "except": ["input"]}, "decoder": "donor"}
+    found = plan(tmp_path, warm(init))
+    experiment = found.by_name["warm"]
+    assert experiment.needs == {"donor"}
+    config = parse({k: found.chain(experiment, Path("exp"))[k] for k in ("vocabs", "modules")})
+    encoder, decoder = (m.donor for m in config.modules)
+    assert (encoder.source, encoder.left) == ("exp/legonn_donor#encoder", ["input"])
+    assert decoder.source == "exp/legonn_donor" and config.modules[1].init == "exp/legonn_donor"
+    other = plan(tmp_path, warm({**init, "encoder": "donor#encoder"}))
+    assert other.fingerprint(other.by_name["warm"]) != found.fingerprint(experiment)
+
+
+def test_all_faults_of_init_at_once(tmp_path: Path) -> None:
+    init = {
+        "encoder": {"form": "donor", "except": ["input"]},
+        "decodr": "donor",
+        "decoder": {"from": "d", "only": ["bdy"]},
+    }
+    with pytest.raises(ConfigError) as error:
+        plan(tmp_path, warm(init))
+    where = f"{tmp_path}/plan.yaml: experiment"
+    assert error.value.faults == [
+        f"{where} warm: encoder.init: unknown key 'form' (did you mean 'from'?); known: from, only, except",
+        f"{where} warm: encoder.init: key 'from' is missing",
+        f"{where} warm: init: no module 'decodr' (did you mean 'decoder'?)",
+        f"{where} warm: decoder.init.only: no part 'bdy' (did you mean 'body'?); there are input, body, embed, output",
+        f"{where} warm: no experiment 'd'",
+    ]
+    with pytest.raises(ConfigError, match=r"experiments\[1\].init: must be dict.*found \[1\]"):
+        plan(tmp_path, warm([1]))
+
+
+def test_the_vocabulary_of_an_auxiliary_ctc_comes_along(tmp_path: Path) -> None:
+    found = plan(tmp_path, {"name": "base", "modules": ["hybrid", "states"]})
+    assert set(found.chain(found.by_name["base"], Path())["vocabs"]) == {"src", "tgt"}
+    alone = plan(tmp_path, {"name": "base", "modules": ["hybrid"]})
+    assert set(alone.chain(alone.by_name["base"], Path())["vocabs"]) == {"src", "tgt"}

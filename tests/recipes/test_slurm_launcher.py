@@ -14,6 +14,7 @@ import pytest
 
 from espnet2_legonn.recipes import jobs, slurm
 from espnet2_legonn.recipes.launcher import UsageError
+from tests.says import Says
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "egs2" / "TEMPLATE" / "legonn1"
 
@@ -193,13 +194,11 @@ def test_config_of_a_cluster(place: Path) -> None:
     assert asked() == ["--export=ALL", "--parsable"]
 
 
-def test_faults_of_a_config(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_faults_of_a_config(place: Path, capsys: pytest.CaptureFixture[str], says: Says) -> None:
     (place / "bad.conf").write_text("command\noption gpu 2\n\ndefault gpu=0 more\noption gpu=1 --x\n")
-    assert slurm.main(["--config", "bad.conf", "x.log", "true"]) == 2
-    said = capsys.readouterr().err
+    said = says(slurm.main, ["--config", "bad.conf", "x.log", "true"], 2)
     assert [line for line in (1, 2, 3, 4, 5) if f"bad.conf:{line}: " in said] == [1, 2, 4]
-    assert slurm.main(["--config", "none.conf", "x.log", "true"]) == 2
-    assert "--config none.conf: No such file" in capsys.readouterr().err
+    assert "--config none.conf: No such file" in says(slurm.main, ["--config", "none.conf", "x.log", "true"], 2)
     (place / "bad.conf").write_text("option gpu=1 --x\n")
     assert slurm.main(["--config", "bad.conf", "--gpu", "2", "x.log", "true"]) == 2
     assert "no rule for --gpu 2; add `option gpu=* ...`" in capsys.readouterr().err
@@ -224,10 +223,9 @@ def test_wrong_usage(args: list[str], message: str, capsys: pytest.CaptureFixtur
     assert slurm.main(args) == 2 and f"slurm.pl: {message}" in capsys.readouterr().err
 
 
-def test_not_on_a_cluster(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_not_on_a_cluster(monkeypatch: pytest.MonkeyPatch, says: Says) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    assert slurm.main(["x.log", "true"]) == 2
-    assert "sbatch is not on PATH: is this a machine of the cluster?" in capsys.readouterr().err
+    assert "sbatch is not on PATH: is this a machine of the cluster?" in says(slurm.main, ["x.log", "true"], 2)
 
 
 # ---- deaths

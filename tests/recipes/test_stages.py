@@ -20,6 +20,7 @@ from espnet2_legonn.model.description import parse
 from espnet2_legonn.recipes import stages, validation
 from espnet2_legonn.recipes.jobs import module, read_keys, run, split_keys
 from espnet2_legonn.search.options import BeamOptions
+from tests.says import Says
 from tests.train.toys import DECODER, ENCODER, MODULES, PRONUNCIATION, RECOGNISER, Corpus, config, control
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -288,9 +289,8 @@ def test_inference_faults(
     assert not (tmp_path / "out").exists()
 
 
-def test_required_options_of_inference(capsys: pytest.CaptureFixture[str]) -> None:
-    assert legonn_inference.main([]) == 2
-    assert "required: --legonn_train_config, --output_dir, --data_path" in capsys.readouterr().err
+def test_required_options_of_inference(says: Says) -> None:
+    assert "required: --legonn_train_config, --output_dir, --data_path" in says(legonn_inference.main, [], 2)
 
 
 def test_data_of_another_kind(exp: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -324,18 +324,14 @@ def test_two_jobs_equal_one_and_are_scored(
     assert (out / "score_wer" / "result.json").is_file() and (out / "interfaces" / "encoder" / "score_bleu").is_dir()
 
 
-def test_scoring_takes_no_options_it_does_not_know(
-    exp: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_scoring_takes_no_options_it_does_not_know(exp: Path, tmp_path: Path, says: Says) -> None:
     words = ["score", "--exp", str(exp), "--data", str(tmp_path), "--decoded", str(tmp_path), "--beam_size", "3"]
-    assert legonn_stage.main(words) == 2
-    assert "score: unknown options --beam_size 3" in capsys.readouterr().err
+    assert "score: unknown options --beam_size 3" in says(legonn_stage.main, words, 2)
 
 
-def test_decoding_without_data(exp: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_decoding_without_data(exp: Path, tmp_path: Path, says: Says) -> None:
     words = ["decode", "--exp", str(exp), "--data", str(tmp_path), "--out", str(tmp_path / "out")]
-    assert legonn_stage.main(words) == 2
-    assert "src_text: no such file; run the stages before this one" in capsys.readouterr().err
+    assert "src_text: no such file; run the stages before this one" in says(legonn_stage.main, words, 2)
 
 
 # ---- averaging by decoded score

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# How jobs are run; sourced after path.sh. Choose with cmd_backend=... in the environment (or edit the default):
+# How jobs are run, sourced after path.sh. Choose with cmd_backend=... in the environment (or edit the default):
 #   local    on this machine (run.pl)
 #   stdout   as local, with all output on the terminal too
-#   slurm    a Slurm cluster (slurm.pl); conf/slurm.conf, if there is one, says what its options mean on yours
-#   sge | pbs | ssh   your own queue.pl, pbs.pl or ssh.pl with run.pl's command line: Kaldi's and ESPnet's fit; put
+#   slurm    a Slurm cluster (slurm.pl). conf/slurm.conf, if there is one, says what its options mean on yours
+#   sge | pbs | ssh   your own queue.pl, pbs.pl or ssh.pl with run.pl's command line: Kaldi's and ESPnet's fit. Put
 #            them on PATH in local/path.sh, and their settings into conf/
 #
-#   train_cmd   jobs on CPUs: data preparation, statistics, averaging;  its options: train_cmd_opts="--mem 4G"
-#   cuda_cmd    training;  cuda_cmd_opts="--num_threads 8 --time 2-0"
-#   decode_cmd  decoding;  decode_cmd_opts="--mem 8G --max-jobs-run 20"
+#   train_cmd   jobs on CPUs: data preparation, statistics, averaging.  Its options: train_cmd_opts="--mem 4G"
+#   cuda_cmd    training.  cuda_cmd_opts="--num_threads 8 --time 2-0"
+#   decode_cmd  decoding.  decode_cmd_opts="--mem 8G --max-jobs-run 20"
 
 export cmd_backend="${cmd_backend:-local}"
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The stages of a LegoNN recipe. Recipes call it from their folder with their own defaults; see run.sh there.
+# The stages of a LegoNN recipe. Recipes call it from their folder with their own defaults. See run.sh there.
 set -euo pipefail
-{ # bash reads a script as it runs it; the braces make it read all of it first, so an edit cannot hurt a running job
+{ # bash reads a script as it runs it. The braces make it read all of it first, so an edit cannot hurt a running job
 
 log() { echo "$(date '+%Y-%m-%dT%H:%M:%S') (${BASH_SOURCE[0]##*/}) $*"; }
 SECONDS=0
@@ -21,9 +21,9 @@ stage=1              # first stage
 stop_stage=10000     # last stage
 skip_stages=         # stages to leave out: "2 13"
 skip_data_prep=false # leave out stages 1 to 5
-skip_train=false     # leave out stages 2, 4, 5, 10 and 11; stage 3 makes ready test sets alone
+skip_train=false     # leave out stages 2, 4, 5, 10 and 11. Stage 3 makes ready test sets alone
 skip_eval=false      # leave out stages 12 and 13
-ngpu=auto            # GPUs; auto: those of this machine (a cluster wants a number), 0: CPU
+ngpu=auto            # auto: the GPUs of this machine (a cluster wants a number), 0: CPU
 num_nodes=1          # machines that train together
 nj=4                 # jobs of data preparation and statistics
 inference_nj=2       # jobs of decoding
@@ -46,12 +46,12 @@ min_wav_duration=0.1 # seconds, stage 4
 max_wav_duration=20  # seconds, stage 4
 cleaner=none         # of all texts, stage 3: tc | lc | lc.rm, or ESPnet's tacotron, whisper_en, ...
 max_tokens=250       # words of a text, stage 4
-max_ratio=           # longer / shorter side of a translation, stage 4; 1.5 in the paper
+max_ratio=           # longer / shorter side of a translation, stage 4 (1.5 in the paper)
 # Vocabularies (stage 5)
 lang=en              # of the target
 src_lang=            # of a text that is read
-src_case=            # text: data/<set> has text.<case>.<lang> as in ESPnet, and not src_text and text; tc, lc.rm, ...
-tgt_case=            # of the target; default: src_case
+src_case=            # text: data/<set> has text.<case>.<lang> as in ESPnet, and not src_text and text (tc, lc.rm, ...)
+tgt_case=            # of the target. Default: src_case
 token_type=bpe       # bpe | char | word
 nbpe=1000            # tokens, the special ones among them
 bpemode=unigram      # unigram | bpe
@@ -62,13 +62,13 @@ nlsyms_txt=none      # file of non-linguistic symbols, one a line: units, too, a
 oov="<unk>"          # fixed
 blank="<blank>"      # fixed
 sos_eos="<sos/eos>"  # fixed
-bpe_train_text=      # texts of the target vocabulary; default: the training text
+bpe_train_text=      # texts of the target vocabulary. Default: the training text
 token_joint=false    # text: source and target share one vocabulary, that of the target
 vocab_opts=          # a vocabulary made or adopted by `legonn vocab` with these options, instead of --nbpe and the like
 src_token_type=bpe   # of the source: bpe | char | word
 src_nbpe=1000        # tokens of the source
 src_bpemode=unigram  # unigram | bpe
-src_bpe_train_text=  # texts of the source vocabulary; default: the training text
+src_bpe_train_text=  # texts of the source vocabulary. Default: the training text
 src_bpe_input_sentence_size=0   # as without src_
 src_bpe_nlsyms=      # as without src_
 src_bpe_char_cover=1.0   # as without src_
@@ -77,8 +77,8 @@ phoneme_opts="--backend auto --strip_stress"   # options of `data.cli phonemes`
 g2p=none             # lexicon | g2p_en | auto: use_phonemes with this backend
 # Model
 legonn_config=conf/train_legonn.yaml   # the chain and its training (conf/reference.yaml)
-legonn_args=         # options of statistics and training; they win over the config
-legonn_tag=          # name of the experiment; default: that of the config with legonn_args
+legonn_args=         # options of statistics and training. They win over the config
+legonn_tag=          # name of the experiment. Default: that of the config with legonn_args
 legonn_exp=          # default: exp/legonn_<tag>
 legonn_stats_dir=    # where stage 10 writes
 pretrained_model=    # begin with its weights: an experiment, a pack, or FILE.pth[:source[:target]] as in ESPnet
@@ -91,14 +91,14 @@ average_limit=0      # validation utterances decoded to choose the window (0: al
 average_config=      # a search whose beam_size and length_penalty these decodings take (default: beam 1)
 # Decoding and scoring
 inference_config=    # YAML of the search
-inference_args=      # options of the search; they win over the config
-inference_tag=       # folder of the experiment that gets the results; default: names the search
-batch_size=          # utterances decoded together; answers do not depend on it
+inference_args=      # options of the search. They win over the config
+inference_tag=       # folder of the experiment that gets the results. Default: names the search
+batch_size=          # utterances decoded together. Answers do not depend on it
 eval_valid_set=false # decode and score the validation set too
-inference_legonn_model=  # weights in the experiment; default: the averaged ones
+inference_legonn_model=  # weights in the experiment. Default: the averaged ones
 tune_search=true     # stage 12: choose ctc_weight and length_penalty on the validation set, unless ctc_weight is given
 tune_limit=500       # validation utterances for it (0: all)
-metrics="wer cer"    # wer cer bleu bleu_tok bleu_split bleu_detok (scoring/metrics.py); the first picks checkpoints
+metrics="wer cer"    # wer cer bleu bleu_tok bleu_split bleu_detok (scoring/metrics.py). The first picks checkpoints
 score_opts=          # of sclite, which is run beside our own scores where SCTK is installed
 local_score_opts=    # options of local/score.sh
 # Packs
@@ -313,7 +313,9 @@ if active 11; then
 fi
 
 given_weight=false # of CTC in the search: then nothing is tuned, since nothing would search with what was found
-if grep -qs '^ctc_weight:' "${inference_config}" || [[ "${inference_args}" == *--ctc_weight* ]]; then given_weight=true; fi
+searches=${inference_args}
+if [ -f "${inference_config}" ]; then searches+=$'\n'$(py -m espnet2_legonn.files.configs "${inference_config}"); fi
+if [[ "${searches}" == *--ctc_weight* ]] || [[ "${searches}" == *$'\n'ctc_weight:* ]]; then given_weight=true; fi
 if [ -z "${inference_tag}" ]; then
     inference_tag=$(basename "${inference_config:-decode}" .yaml)
     if [ -n "${inference_legonn_model}" ]; then # as ESPnet's recipes do

@@ -6,7 +6,7 @@
 #
 # --foo-bar v and --foo_bar v set foo_bar=v, if the script defined foo_bar. A variable that is true or false accepts
 # only these. --config FILE sources FILE before all other options. --help prints $help_message, then every option with
-# the comment behind it (of the script $0). Options end at the first argument that is none; it and the rest stay in "$@".
+# the comment behind it (of the script $0). Options end at the first argument that is none. It and the rest stay in "$@".
 # A name that the script has not is taken to espnet2_legonn/recipes/options.py, which knows ESPnet's names and the nearest.
 # shellcheck disable=SC2154,SC1090
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Environment of a recipe; source it from the recipe's folder (egs2/<corpus>/legonn1). Works as link and as copy.
+# Environment of a recipe. Source it from the recipe's folder (egs2/<corpus>/legonn1). Works as link and as copy.
 # Your own additions go into local/path.sh, which is sourced last.
 
 MAIN_ROOT="$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../.." && pwd)"
@@ -46,7 +46,7 @@ _end_what_runs() {
 }
 if [[ $- != *i* ]]; then trap '_end_what_runs 2>/dev/null || true' EXIT; fi
 
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # jobs run in parallel; threads inside them would fight
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # jobs run in parallel. Threads inside them would fight
 export PYTHONIOENCODING=UTF-8
 export LC_ALL=C # sort by bytes, as Kaldi's tables are sorted
 export NCCL_SOCKET_IFNAME="${NCCL_SOCKET_IFNAME:-^lo,docker,virbr,vmnet,vboxnet}"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A corpus of your own: CORPUS=DIR ./run.sh --input speech    or    CORPUS=DIR ./run.sh --input text
 # What DIR holds is said in local/data.sh. Sizes are those of a first try on few utterances: make --nbpe and
-# conf/train_small*.yaml larger with the corpus (100 hours: 1000 to 2000 units; conf/reference.yaml has the paper's sizes).
+# conf/train_small*.yaml larger with the corpus (100 hours: 1000 to 2000 units, conf/reference.yaml has the paper's sizes).
 set -euo pipefail
 . ./path.sh
 . ./db.sh

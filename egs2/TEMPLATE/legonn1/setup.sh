@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A recipe of your own: egs2/TEMPLATE/legonn1/setup.sh egs2/<corpus>/legonn1
-# run.sh, conf/ and local/ are copied, to be changed; path.sh, cmd.sh and db.sh are links. What is there stays.
+# run.sh, conf/ and local/ are copied, to be changed. path.sh, cmd.sh and db.sh are links. What is there stays.
 set -euo pipefail
 if [ $# -ne 1 ] || [[ "$1" == -* ]]; then
     echo "Usage: $0 egs2/<corpus>/legonn1" >&2

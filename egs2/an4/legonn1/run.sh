@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # AN4: real English speech, 37 minutes of training. AN4=DIR ./run.sh
-# A speech encoder; a decoder from invented sentences, without audio; the two put together.
+# A speech encoder, a decoder from invented sentences, without audio, and the two put together.
 set -euo pipefail
 . ./path.sh
 . ./db.sh
@@ -22,7 +22,7 @@ case " $* " in
     *" conf/train_text.yaml "*) text "$@" ;;
     *" --legonn_config "* | *" --legonn-config "* | *" --help "* | *" -h "*) speech "$@" ;;
     *)
-        # Three steps, each of them the stages that were asked for; the plug has 12 and later ones alone.
+        # Three steps, each of them the stages that were asked for. The plug has 12 and later ones alone.
         stage=1 stop_stage=10000 expdir=exp
         for ((i = 1; i < $#; i++)); do
             j=$((i + 1))

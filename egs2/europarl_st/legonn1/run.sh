@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Europarl-ST v1.1 as English speech recognition. EUROPARL_ST=DIR ./run.sh [--legonn_config conf/train_baseline.yaml]
-# Compositions of the paper: run_compose_europarl.sh (Table IV), run_three_modules.sh (Table V); both fill Table VI.
+# Compositions of the paper: run_compose_europarl.sh (Table IV), run_three_modules.sh (Table V). Both fill Table VI.
 set -euo pipefail
 . ./path.sh
 . ./db.sh

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
 # The paper's Table IV and its line of Table VI: a De-En decoder behind a speech encoder of Europarl, without an update
 # and fine-tuned. EUROPARL_ST=DIR WMT19_DE_EN=DIR ./run_compose_europarl.sh
-# What is not given (--encoder, --decoder, ...) is trained, the decoders in mt_recipe; what is scored is not done again.
+# What is not given (--encoder, --decoder, ...) is trained, the decoders in mt_recipe. What is scored is not done again.
 set -euo pipefail
 
 conf=conf            # folder of train_baseline<suffix>.yaml, train_phonemes<suffix>.yaml, finetune<suffix>.yaml
 suffix=              # --conf conf/tuning --suffix _1gpu: for one GPU
 mt_configs="conf/train_legonn_lc_rm.yaml conf/train_beam_conv_lc_rm.yaml"   # in mt_recipe: WEmb, BeamConv
 expdir=exp
-ngpu=auto            # GPUs: those of this machine; a cluster wants a number
+ngpu=auto            # GPUs: those of this machine. A cluster wants a number
 nj=8
 decode_tag=decode
 test_set="test"
-speeds="0.9 1.0 1.1" # of the training set, as in run.sh; "" for none
+speeds="0.9 1.0 1.1" # of the training set, as in run.sh ("" for none)
 baseline=            # trained models to take instead: experiment folders, packs, inventory names
 encoder=
 decoder=             # with WEmb: exp/legonn_x#decoder

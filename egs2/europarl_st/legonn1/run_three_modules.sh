@@ -2,18 +2,18 @@
 # The paper's Table V and its line of Table VI: a phoneme recogniser of Europarl, a pronunciation model of TED-LIUM, a
 # decoder of De-En WMT. EUROPARL_ST=DIR TEDLIUM2=DIR WMT19_DE_EN=DIR ./run_three_modules.sh
 # All of them share vocabularies made from the texts of Europarl and TED-LIUM (appendix A-B): data/en_ted_token_list.
-# What is not given (--recognizer, --ted, --decoder, --baseline) is trained here; what is scored is not done again.
+# What is not given (--recognizer, --ted, --decoder, --baseline) is trained here. What is scored is not done again.
 set -euo pipefail
 
 conf=conf            # folder of train_baseline<suffix>.yaml, train_phonemes<suffix>.yaml, finetune<suffix>.yaml
 suffix=              # --conf conf/tuning --suffix _1gpu: for one GPU
 mt_config=conf/train_legonn_lc_rm.yaml   # in mt_recipe
 expdir=exp
-ngpu=auto            # GPUs: those of this machine; a cluster wants a number
+ngpu=auto            # GPUs: those of this machine. A cluster wants a number
 nj=8
 decode_tag=decode
 test_set="test"
-speeds="0.9 1.0 1.1" # of the training sets, as in run.sh; "" for none
+speeds="0.9 1.0 1.1" # of the training sets, as in run.sh ("" for none)
 baseline=            # trained models to take instead: experiment folders, packs, inventory names
 recognizer=          # phonemes of Europarl, then BPE: its first module is used
 ted=                 # the same trained on TED-LIUM: its second module is used
@@ -42,7 +42,7 @@ sp=${speeds:+_sp} # what legonn.sh puts behind the name of a training set
 europarl=(--train_set train --valid_set dev "${common[@]}")
 talks=(--train_set train_ted --valid_set dev_ted "${common[@]}")
 
-# Stages 1 to 5 of TED-LIUM in this folder; then vocabularies of both corpora
+# Stages 1 to 5 of TED-LIUM in this folder, then vocabularies of both corpora
 prepare_ted() {
     # shellcheck disable=SC2086
     python3 -m legonn_corpora.tedlium --out data --suffix _ted \

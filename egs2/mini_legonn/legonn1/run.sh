@@ -2,7 +2,7 @@
 # LegoNN in miniature: an embedded corpus, the paper's Tables III-VI and X. `make demo` runs all of it.
 set -euo pipefail
 
-stage=1              # 1 data, 3-5 format, filter, vocabularies; 10-13 the experiments of conf/plan.yaml; 14 packs
+stage=1              # 1 data, 3-5 format, filter, vocabularies, 10-13 the experiments of conf/plan.yaml, 14 packs
 stop_stage=10000
 nj=2                 # processes
 plan=conf/plan.yaml

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Switchboard-1, 300 hours, scored on eval2000. SWBD=DIR ./run.sh [--legonn_config conf/train_baseline.yaml]
-# Table II: train_baseline, train_encoder, train_beam_conv and train_wemb (the default) in conf/; smaller ones in conf/tuning/.
+# Table II: train_baseline, train_encoder, train_beam_conv and train_wemb (the default) in conf/, smaller ones in conf/tuning/.
 set -euo pipefail
 . ./path.sh
 . ./db.sh

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Table II and the speech half of Table IX: baseline, encoder only, BeamConv and WEmb, the mean of three seeds. Trains what
 # is missing. SWBD=DIR ./run_baselines.sh --ngpu 8
-# All of it is 12 trainings; what one costs: legonn cost conf/train_wemb.yaml --gpus 8
+# All of it is 12 trainings. What one costs: legonn cost conf/train_wemb.yaml --gpus 8
 set -euo pipefail
 
 conf=conf            # folder of train_{baseline,encoder,beam_conv,wemb}<suffix>.yaml
 suffix=              # --conf conf/tuning --suffix _1gpu: for one GPU
 expdir=exp
-ngpu=auto            # GPUs: those of this machine; a cluster wants a number
+ngpu=auto            # GPUs: those of this machine. A cluster wants a number
 nj=8
 decode_tag=decode
 test_set=eval2000
@@ -15,7 +15,7 @@ seeds="1 2 3"        # the paper averages three
 systems="baseline encoder beam_conv wemb"
 data_args=           # options of run.sh for stages 1 to 5
 speech_args=         # options of run.sh for all trainings
-help_message="Usage: $0 [--ngpu N] [--seeds \"1 2 3\"] [--systems \"wemb\"]; options are the variables at its head"
+help_message="Usage: $0 [--ngpu N] [--seeds \"1 2 3\"] [--systems \"wemb\"]. Options are the variables at its head"
 
 . ./path.sh
 # shellcheck source=../../TEMPLATE/legonn1/parse_options.sh

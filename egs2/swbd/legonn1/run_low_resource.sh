@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
 # The paper's Table XI: encoders of 10 % and 30 % of Switchboard, alone and in front of decoders that heard all of it.
 # SWBD=DIR ./run_low_resource.sh
-# The paper's encoders have no length control here, since on one corpus the slots are those that the decoder knows; that
+# The paper's encoders have no length control here, since on one corpus the slots are those that the decoder knows. That
 # holds only if the decoder was trained behind an encoder without it too, so those are trained so (wemb_full, ...).
-# What is given (--decoder, --beam_conv_decoder) is not trained; what is scored is not done again.
+# What is given (--decoder, --beam_conv_decoder) is not trained. What is scored is not done again.
 set -euo pipefail
 
 conf=conf            # folder of train_{baseline,encoder,wemb,beam_conv}<suffix>.yaml
 suffix=              # --conf conf/tuning --suffix _1gpu: for one GPU
 expdir=exp
-ngpu=auto            # GPUs: those of this machine; a cluster wants a number
+ngpu=auto            # GPUs: those of this machine. A cluster wants a number
 nj=8
 decode_tag=decode
 test_set=eval2000
-shares="10 30"       # percent of the training utterances; whole sides of conversations, chosen by a hash of their names
+shares="10 30"       # percent of the training utterances: whole sides of conversations, chosen by a hash of their names
 decoder=             # trained on everything, to take instead: exp/legonn_x#decoder, a pack, a name of the inventory
 beam_conv_decoder=
 data_args=           # options of run.sh for stages 1 to 5
@@ -26,21 +26,15 @@ help_message="Usage: $0 [--conf conf/tuning --suffix _1gpu --ngpu 1] [--shares \
 # shellcheck source=../../TEMPLATE/legonn1/composition.sh
 . composition.sh
 
-score() { is_scored "$1" "${test_set}" wer_swb; }
 train() { # NAME TRAIN_SET CONFIG OPTIONS...
-    if score "$1"; then log "$1: scored before"; return; fi
+    if is_scored "$1" "${test_set}" wer_swb; then log "$1: scored before"; return; fi
     log "$1: training"
     # shellcheck disable=SC2086
     stages ./run.sh --legonn_tag "$1" --train_set "$2" --legonn_config "${conf}/train_$3${suffix}.yaml" \
         --legonn_stats_dir "${expdir}/legonn_stats_$1" --stage 10 "${@:4}" ${speech_args}
 }
-plug() { # NAME ENCODER DECODER
-    if score "$1"; then log "$1: scored before"; return; fi
-    log "$1: $2 $3"
-    python3 -m espnet2_legonn.bin.legonn compose "$2" "$3" -o "${expdir}/legonn_$1"
-    # shellcheck disable=SC2086
-    stages ./run.sh --legonn_exp "${expdir}/legonn_$1" --stage 12 ${speech_args}
-}
+# shellcheck disable=SC2086
+plug() { plug_run "$1" "${test_set}" wer_swb "$2" "$3" ${speech_args}; } # NAME ENCODER DECODER
 without_control=(--legonn_args "--modules_conf encoder.length_control=null")
 
 # shellcheck disable=SC2086

@@ -2,7 +2,7 @@
 # WMT En-De, 4.5 M pairs (Tables I, VII to X). WMT14_EN_DE=DIR ./run.sh [--local_data_opts "--preparation raw"]
 set -euo pipefail
 . ./path.sh
-# The vocabulary is the corpus's own where it is given; of raw text it is made from both sides.
+# The vocabulary is the corpus's own where it is given. Of raw text it is made from both sides.
 if [[ "$*" == *"--preparation raw"* ]]; then
     vocab="--train dump/raw/train_en_de/text dump/raw/train_en_de/src_text --size 32000 --model_type bpe"
 else

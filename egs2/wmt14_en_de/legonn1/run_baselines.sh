@@ -6,7 +6,7 @@ set -euo pipefail
 . ./path.sh
 
 expdir=exp
-ngpu=auto            # GPUs: those of this machine; a cluster wants a number
+ngpu=auto            # GPUs: those of this machine. A cluster wants a number
 nj=4
 conf=conf          # folder of train_<system><suffix>.yaml
 suffix=            # --conf conf/tuning --suffix _1gpu: for one GPU
@@ -17,7 +17,7 @@ skip_data_prep=false
 data_args=         # options of run.sh for stages 1 to 5
 train_opts=        # options of legonn.sh for all trainings
 decode_tag=decode
-help_message="Usage: $0 [--ngpu N] [--seeds \"1 2 3\"] [--metrics ...]; options are the variables at its head"
+help_message="Usage: $0 [--ngpu N] [--seeds \"1 2 3\"] [--metrics ...]. Options are the variables at its head"
 # shellcheck source=../../TEMPLATE/legonn1/parse_options.sh
 . parse_options.sh
 # shellcheck source=../../TEMPLATE/legonn1/composition.sh

@@ -8,7 +8,7 @@ set -euo pipefail
 . ./path.sh
 
 expdir=exp
-ngpu=auto            # GPUs: those of this machine; a cluster wants a number
+ngpu=auto            # GPUs: those of this machine. A cluster wants a number
 nj=4
 conf=conf          # folder of train_<system><suffix>.yaml
 suffix=            # --conf conf/tuning --suffix _1gpu: for one GPU
@@ -19,7 +19,7 @@ baseline_swap=false
 train_opts=        # options of legonn.sh for all trainings
 decode_tag=decode
 finetune_config=   # nothing is fine-tuned here
-help_message="Usage: $0 [--ngpu N] [--seeds \"1 2 3\"]; options are the variables at its head"
+help_message="Usage: $0 [--ngpu N] [--seeds \"1 2 3\"]. Options are the variables at its head"
 # shellcheck source=../../TEMPLATE/legonn1/parse_options.sh
 . parse_options.sh
 # shellcheck source=../../TEMPLATE/legonn1/composition.sh
@@ -38,19 +38,15 @@ mean() { # NAME REFERENCE SETS EXPERIMENT...: over sets and experiments
         ${reference:+--reference "${expdir}/mean/${reference}"}
 }
 plug() { # KIND ENCODER DECODER [SETS]: both without seeds
-    local a b where=${4:-${test_sets}} names=()
-    for a in ${seeds}; do
-        for b in ${seeds}; do
-            if [ "$2" = "$3" ] && [ "${a}" = "${b}" ]; then continue; fi # that is no swap
-            plug_model "$1_${a}_${b}" "${where##* }" bleu_split "${en_de[@]}" --test_sets "${where}" -- \
-                "${expdir}/legonn_$2_seed${a}#encoder" "${expdir}/legonn_$3_seed${b}#decoder"
-            names+=("$1_${a}_${b}")
-        done
-    done
-    if [ ${#names[@]} -gt 0 ]; then
-        if [ "$3" != no_ctc ]; then mean "$1" "$3" "${where}" "${names[@]}"; fi
-        if [[ " ${where} " == *" ${set} "* ]]; then mean "$1_${set}" "$3_${set}" "${set}" "${names[@]}"; fi
+    local where=${4:-${test_sets}}
+    swap "$1" "$2" "$3" decode
+    if [ ${#swapped[@]} -gt 0 ]; then
+        if [ "$3" != no_ctc ]; then mean "$1" "$3" "${where}" "${swapped[@]}"; fi
+        if [[ " ${where} " == *" ${set} "* ]]; then mean "$1_${set}" "$3_${set}" "${set}" "${swapped[@]}"; fi
     fi
+}
+decode() { # NAME PART PART: on the sets of plug
+    plug_model "$1" "${where##* }" bleu_split "${en_de[@]}" --test_sets "${where}" -- "$2" "$3"
 }
 
 for seed in ${seeds}; do # Table X: without CTC and length controller
@@ -65,14 +61,7 @@ for system in ${systems} no_ctc; do # 100 %
     if [ "${system}" != no_ctc ]; then mean "${system}" "" "${test_sets}" "${names[@]}"; fi
     mean "${system}_${set}" "" "${set}" "${names[@]}"
 done
-log "Figure 4, left: another seed"
-for system in ${systems}; do plug "seed_${system}" "${system}" "${system}"; done
-log "Figure 4, middle: another ingestor"
-plug architecture_legonn beam_conv legonn
-plug architecture_beam_conv legonn beam_conv
-log "Figure 4, right: encoders trained alone"
-plug isolated_legonn encoder legonn
-plug isolated_beam_conv encoder beam_conv
+figure_4 legonn
 
 log "Table X"
 plug seed_no_ctc no_ctc no_ctc "${set}"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # WMT16 Ro-En as prepared by Lee et al. (Tables III and VI). WMT16_RO_EN=DIR ./run.sh
-# The vocabulary is that of ../../wmt19_de_en, made from both corpora; run_compose_ro_en.sh does all in order.
+# The vocabulary is that of ../../wmt19_de_en, made from both corpora. run_compose_ro_en.sh does all in order.
 set -euo pipefail
 . ./path.sh
 joint=../../wmt19_de_en/legonn1/data/joint_token_list/bpe_bpe41000

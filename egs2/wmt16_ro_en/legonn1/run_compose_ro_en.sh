@@ -5,7 +5,7 @@ set -euo pipefail
 . ./path.sh
 
 expdir=exp         # in both recipes
-ngpu=auto            # GPUs: those of this machine; a cluster wants a number
+ngpu=auto            # GPUs: those of this machine. A cluster wants a number
 nj=4
 conf=conf          # folder of train_<system><suffix>.yaml and finetune<suffix>.yaml, in both recipes
 suffix=            # --conf conf/tuning --suffix _1gpu: for one GPU
@@ -16,7 +16,7 @@ skip_data_prep=false
 data_args=         # options of run.sh for stages 1 to 5
 train_opts=        # options of legonn.sh for all trainings
 decode_tag=decode
-help_message="Usage: $0 [--ngpu N] [--encoder PACK] [--wemb PACK] [--beam_conv PACK]; options are the variables at its head"
+help_message="Usage: $0 [--ngpu N] [--encoder PACK] [--wemb PACK] [--beam_conv PACK]. Options are the variables at its head"
 # shellcheck source=../../TEMPLATE/legonn1/parse_options.sh
 . parse_options.sh
 # shellcheck source=../../TEMPLATE/legonn1/composition.sh

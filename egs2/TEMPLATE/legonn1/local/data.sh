@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Stage 1: data/{train,valid,test} from CORPUS=DIR, which holds for each set either
-#   train.tsv   lines of: utterance id, audio file (from DIR) or source text, text, and if known the speaker; tabs between
+#   train.tsv   lines of: utterance id, audio file (from DIR) or source text, text, and if known the speaker, with tabs between
 #   train/      a data directory as Kaldi and ESPnet have it: text, and wav.scp or src_text (utt2spk, segments, ...)
-# Text is taken as it is; --cleaner lc.rm of run.sh lower-cases it and removes punctuation.
+# Text is taken as it is. --cleaner lc.rm of run.sh lower-cases it and removes punctuation.
 set -euo pipefail
 . ./path.sh
 . ./db.sh

@@ -14,7 +14,7 @@ from espnet2_legonn.errors import DataError, command
 from legonn_corpora.options import Parser
 
 COLUMNS = {"utt_id", "path", "speaker", "split", "text"}
-# an4.dic gives "a" first as the article; in this corpus it is always the letter.
+# an4.dic gives "a" first as the article. In this corpus it is always the letter.
 ARTICLE = ("A", "AH")
 
 

@@ -1,7 +1,7 @@
 """A text corpus for AN4's vocabulary: phonemes of invented sentences, with errors, and their words.
 
-Of 844 training transcripts a decoder learns names by heart; of many invented ones it learns to copy. Words follow each
-other as in the training transcripts (bigrams) or, now and then, at random; no audio and no test sentence is used.
+Of 844 training transcripts a decoder learns names by heart. Of many invented ones it learns to copy. Words follow each
+other as in the training transcripts (bigrams) or, now and then, at random. No audio and no test sentence is used.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Bigrams:
     Args:
         texts: sentences.
         words: the vocabulary of random words.
-        random_share: chance that a word is any word; between letters, any letter.
+        random_share: chance that a word is any word (between letters, any letter).
         repeat_share: chance that a word is said twice, as letters of names and digits of numbers are.
     """
 
@@ -58,7 +58,7 @@ class Bigrams:
 
 
 def misheard(phonemes: Sequence[str], inventory: Sequence[str], rate: float, draw: random.Random) -> list[str]:
-    """Phonemes with substitutions, insertions and deletions, each at a third of `rate`; never empty."""
+    """Phonemes with substitutions, insertions and deletions, each at a third of `rate`, and never empty."""
     heard: list[str] = []
     for phoneme in phonemes:
         chance = draw.random() / rate

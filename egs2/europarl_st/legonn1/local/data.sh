@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stage 1: data/{train,dev,test} from EUROPARL_ST=DIR, which is v1.1 or holds it. Options: see --help; --pairs all joins
+# Stage 1: data/{train,dev,test} from EUROPARL_ST=DIR, which is v1.1 or holds it. Options: see --help. --pairs all joins
 # all pairs with English speech, --download gets the corpus into DIR (about 20 GB).
 set -euo pipefail
 . ./path.sh

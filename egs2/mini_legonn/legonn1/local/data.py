@@ -40,7 +40,7 @@ def _positive(text: str) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write all sets; 0, or 2 with the reason on stderr."""
+    """Write all sets and return 0, or 2 with the reason on stderr."""
     args = parser().parse_args(argv)
     sizes = {name: getattr(args, name) for name in DEFAULTS}
     try:

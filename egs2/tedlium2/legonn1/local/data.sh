@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Stage 1: data/{train,dev,test} from TEDLIUM2=DIR, which is TEDLIUM_release2 or holds it; with --release 3 from
-# TEDLIUM3=DIR. Options: see --help; --download gets the release into DIR (35 or 54 GB), --seconds_per_speaker 180 cuts
+# Stage 1: data/{train,dev,test} from TEDLIUM2=DIR, which is TEDLIUM_release2 or holds it. With --release 3 from
+# TEDLIUM3=DIR. Options: see --help. --download gets the release into DIR (35 or 54 GB), --seconds_per_speaker 180 cuts
 # speakers as ESPnet does.
 set -euo pipefail
 . ./path.sh

@@ -1,4 +1,4 @@
-"""The demo's sets: who needs which sentences; held-out sentences are unseen everywhere."""
+"""The demo's sets: who needs which sentences. Held-out sentences are unseen everywhere."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Triple:
 
 
 def specs(sizes: dict[str, int]) -> list[SetSpec]:
-    """The eleven sets from the sizes `de_en`, `ro_en`, `asr`, `ted`, `valid`, `test`; held-out sets first."""
+    """The eleven sets from the sizes `de_en`, `ro_en`, `asr`, `ted`, `valid`, `test`. Held-out sets first."""
     tasks = (("de_en", "de", "home"), ("ro_en", "ro", "home"), ("asr", None, "home"), ("ted", None, "talk"))
     parts = [(part, sizes[part]) for part in ("test", "valid")]
     held = [SetSpec(f"{p}_{t}", s, d, n) for p, n in parts for t, s, d in tasks if (p, t) != ("test", "ted")]
@@ -46,7 +46,7 @@ def specs(sizes: dict[str, int]) -> list[SetSpec]:
 def write_sets(sizes: dict[str, int], seed: int) -> dict[str, list[Triple]]:
     """Draw the sentences of every set, the same for the same sizes and seed.
 
-    No English sentence occurs twice in a set; no English, German or Romanian sentence of a test or valid set
+    No English sentence occurs twice in a set. No English, German or Romanian sentence of a test or valid set
     occurs in any other set of any task.
 
     Raises:

@@ -18,7 +18,7 @@ def read_lexicon(path: Path) -> dict[str, str]:
     """Read `word  P H O N E S` lines.
 
     Raises:
-        ValueError: lines without phonemes, words given twice; all are listed with their lines.
+        ValueError: lines without phonemes, words given twice. All are listed with their lines.
     """
     words: dict[str, str] = {}
     faults = []
@@ -68,7 +68,7 @@ def write_speakers(folder: Path, speaker: Mapping[str, str]) -> None:
 
 
 def write_translations(folder: Path, triples: Sequence[Triple], source: str) -> None:
-    """Write src_text, text, utt2spk and spk2utt of a translation set; every pair is its own speaker."""
+    """Write src_text, text, utt2spk and spk2utt of a translation set. Every pair is its own speaker."""
     folder.mkdir(parents=True, exist_ok=True)
     ids = [f"{folder.name}-{number:06d}" for number in range(len(triples))]
     write_table(folder, "src_text", {utt: getattr(t, source) for utt, t in zip(ids, triples, strict=True)})

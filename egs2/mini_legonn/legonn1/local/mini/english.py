@@ -24,7 +24,7 @@ def sentence(s: Sentence) -> str:
 
 
 def clause(c: Clause, gap: str = "") -> list[str]:
-    """The words of a clause; `gap` (subject or object) is left out, as in a relative clause."""
+    """The words of a clause. `gap` (subject or object) is left out, as in a relative clause."""
     subject = [] if gap == "subject" else noun_phrase(c.subject)
     rest = [] if c.object is None or gap == "object" else noun_phrase(c.object, obj=True)
     rest += [w for pp in c.pps for w in (pp.prep, *noun_phrase(pp.np, obj=True))]
@@ -73,7 +73,7 @@ def auxiliary(c: Clause, verb: Verb, p: int) -> tuple[str, list[str]]:
 
 
 def noun_phrase(np: NP, obj: bool = False) -> list[str]:
-    """The words of a noun phrase; `obj` asks for him instead of he."""
+    """The words of a noun phrase. `obj` asks for him instead of he."""
     if np.parts:
         return [*noun_phrase(np.parts[0]), "and", *noun_phrase(np.parts[1])]
     if np.pronoun:
@@ -90,7 +90,7 @@ def noun_phrase(np: NP, obj: bool = False) -> list[str]:
 
 
 def determiner(np: NP, next_word: str) -> list[str]:
-    """The determiner before `next_word`; `a` is `an` before a vowel sound (the h of honest is mute)."""
+    """The determiner before `next_word`. `a` is `an` before a vowel sound (the h of honest is mute)."""
     if np.det == "a":
         return ["an" if next_word[0] in "aeiou" or next_word == "honest" else "a"]
     if np.det == "this":

@@ -66,7 +66,7 @@ def main_clause(c: Clause, after_clause: bool = False) -> list[str]:
 
 
 def subordinate(c: Clause, gap: str = "") -> list[str]:
-    """Verb last: a prefix joins its verb, an auxiliary follows its participle; `gap` is left out."""
+    """Verb last: a prefix joins its verb, an auxiliary follows its participle. `gap` is left out."""
     finite, right = verbs(c)
     if c.verb and right == [c.verb.de_prefix]:
         finite, right = [right[0] + finite[0]], []
@@ -109,12 +109,12 @@ def verbs(c: Clause) -> tuple[list[str], list[str]]:
 
 
 def helper(verb: str, p: int) -> str:
-    """The present (war: past) of an auxiliary; p 0 to 3: 1sg, 2sg, 3sg, plural."""
+    """The present (war: past) of an auxiliary, p 0 to 3: 1sg, 2sg, 3sg, plural."""
     return HELPERS[verb].split()[p]
 
 
 def prepositional(pp: PP) -> list[str]:
-    """Preposition and phrase in its case; im, am, zum, zur; nach before cities."""
+    """Preposition and phrase in its case: im, am, zum, zur, and nach before cities."""
     prep, case = PREPOSITIONS[pp.prep]
     words = noun_phrase(pp.np, case)
     if pp.prep == "to" and pp.np.city:

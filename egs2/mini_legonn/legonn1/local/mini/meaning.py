@@ -8,7 +8,7 @@ from mini.lexicon import Adjective, Adverb, Name, Noun, Verb
 
 POSSESSIVES = ("my", "his", "her", "our")
 NUMBERS = ("two", "three", "four", "eight")
-# prog: happens now; simple: habit or state; past; perf: done by now; fut; modal: wants to, can, must
+# prog: happens now, simple: habit or state, past, perf: done by now, fut, modal: wants to, can, must
 TENSES = ("prog", "simple", "past", "perf", "fut", "modal")
 MODALS = ("want", "can", "must")
 

@@ -53,7 +53,7 @@ def sentence(s: Sentence) -> str:
 
 
 def clause(c: Clause, antecedent: NP | None = None, gap: str = "") -> list[str]:
-    """The words of a clause; in a relative clause `gap` is missing; an object gap leaves a clitic."""
+    """The words of a clause. In a relative clause `gap` is missing. An object gap leaves a clitic."""
     subject = [] if gap == "subject" else subject_words(c)
     place = [w for pp in c.pps for w in prepositional(pp)]
     if c.there:
@@ -71,7 +71,7 @@ def clause(c: Clause, antecedent: NP | None = None, gap: str = "") -> list[str]:
 
 
 def subject_words(c: Clause) -> list[str]:
-    """The subject; eu, tu and noi are dropped where the verb shows them (am văzut is 1sg too: noi stays)."""
+    """The subject, without eu, tu and noi where the verb shows them (am văzut is 1sg too: noi stays)."""
     if c.subject.pronoun in ("i", "you"):
         return []
     if c.subject.pronoun == "we" and c.tense not in ("past", "perf"):
@@ -80,7 +80,7 @@ def subject_words(c: Clause) -> list[str]:
 
 
 def object_words(np: NP | None) -> tuple[str, list[str]]:
-    """(clitic or "", words): a clitic doubles a known person, marked by pe; a pronoun is the clitic alone."""
+    """(clitic or "", words): a clitic doubles a known person, marked by pe. A pronoun is the clitic alone."""
     if np is None:
         return "", []
     if np.pronoun:
@@ -120,7 +120,7 @@ def verb_group(c: Clause, doubled: str) -> list[str]:
 
 
 def prepositional(pp: PP) -> list[str]:
-    """Preposition and phrase; after all but cu a lone known noun has no article (în casă, în casa mare)."""
+    """Preposition and phrase. After all but cu a lone known noun has no article (în casă, în casa mare)."""
     prep = PREPOSITIONS[pp.prep]
     if pp.np.pronoun:
         return [prep, TONIC[pp.np.pronoun]]
@@ -135,7 +135,7 @@ def prepositional(pp: PP) -> list[str]:
 
 
 def form_index(np: NP) -> int:
-    """0 to 3: m.sg, f.sg, m.pl, f.pl; neuters are masculine in the singular, feminine in the plural."""
+    """0 to 3: m.sg, f.sg, m.pl, f.pl. Neuters are masculine in the singular, feminine in the plural."""
     if np.parts:
         return 3 if all(form_index(part) % 2 for part in np.parts) else 2
     if np.pronoun:
@@ -148,7 +148,7 @@ def form_index(np: NP) -> int:
 
 
 def noun_phrase(np: NP, bare: bool = False) -> list[str]:
-    """The words of a noun phrase; `bare` drops the article of a definite noun that has no company."""
+    """The words of a noun phrase. `bare` drops the article of a definite noun that has no company."""
     if np.parts:
         return [*noun_phrase(np.parts[0]), "și", *noun_phrase(np.parts[1])]
     if np.pronoun:

@@ -41,7 +41,7 @@ DOMAINS = {
 }
 ACTIVE = {"prog": 0.22, "simple": 0.2, "past": 0.3, "perf": 0.1, "fut": 0.1, "modal": 0.08}
 STATIVE = {"simple": 0.4, "past": 0.3, "perf": 0.1, "fut": 0.1, "modal": 0.1}
-# chance of a time adverbial; habits and perfects cannot do without
+# chance of a time adverbial. Habits and perfects cannot do without
 TIMED = {"prog": 0.5, "past": 0.55, "fut": 0.7, "modal": 0.3}
 
 
@@ -51,7 +51,7 @@ def pick(rng: Random, weights: dict[T, float]) -> T:
 
 
 class Sampler:
-    """Draws sentences of a domain; the same `rng` state gives the same sentences."""
+    """Draws sentences of a domain. The same `rng` state gives the same sentences."""
 
     def __init__(self, rng: Random, domain: Domain, lexicon: lx.Lexicon) -> None:
         self.rng, self.domain, self.lex = rng, domain, lexicon
@@ -101,7 +101,7 @@ class Sampler:
         return replace(sub, subject=subject)
 
     def clause(self, full: bool = False) -> Clause:
-        """A clause with a verb; `full` ones may have adjuncts and a relative clause."""
+        """A clause with a verb. `full` ones may have adjuncts and a relative clause."""
         verb = self.rng.choice([v for v in self.lex.verbs if v.objects != "that"])
         tense = pick(self.rng, STATIVE if verb.stative else ACTIVE)
         time = None
@@ -203,7 +203,7 @@ class Sampler:
         return [n for n in self.lex.names if n.kind in kinds]
 
     def noun(self, nouns: list[lx.Noun], described: bool = True, known: bool = False) -> NP:
-        """A phrase with one of the nouns; `known` asks for a definite one."""
+        """A phrase with one of the nouns. `known` asks for a definite one."""
         rng = self.rng
         noun = rng.choices(nouns, [self.domain.topics[n.topic] for n in nouns])[0]
         many = noun.en_pl is not None and rng.random() < 0.3
@@ -241,7 +241,7 @@ class Sampler:
         return replace(head, rel=self.rel_clause(Clause(head, verb, self.object(verb, head))))
 
     def rel_clause(self, clause: Clause) -> Clause:
-        """Give a relative clause its tense; adverbials only where the tense needs one."""
+        """Give a relative clause its tense, with adverbials only where the tense needs one."""
         assert clause.verb is not None
         if clause.verb.stative:
             return replace(clause, tense=self.rng.choice(("simple", "past")))
@@ -291,7 +291,7 @@ def clash(subject: NP, obj: NP) -> bool:
 
 
 def may_negate(c: Clause) -> bool:
-    """German nicht fits only behind what is known, and beside few adverbs; must not is not muss nicht."""
+    """German nicht fits only behind what is known, and beside few adverbs ("must not" is not "muss nicht")."""
     known = c.object is None or c.object.definite and c.object.rel is None
     calm = c.time is None or c.time.edge and c.time.en != "sometimes"
     return known and calm and c.modal != "must" and c.tense != "perf"

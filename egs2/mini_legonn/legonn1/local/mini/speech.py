@@ -20,14 +20,14 @@ from random import Random
 import numpy as np
 from tqdm import tqdm
 
-RATE = 16000  # Hz, of the files; the synthesiser itself runs at 22,050 Hz
+RATE = 16000  # Hz, of the files. The synthesiser itself runs at 22,050 Hz
 LANGUAGE = "en-us"
 SNR_DB = (15.0, 30.0)
 SYNCHRONOUS, UTF8, CHARACTERS, NO_EXIT = 2, 1, 1, 0x8000
 PARAMETERS = {"rate": 1, "pitch": 3, "range": 4}
 INSTALL = "python -m pip install espeakng-loader soundfile soxr"
-# The speakers of each set, all human-like variants of espeak-ng; those of the test set are heard nowhere else
-# and speak at ordinary speed (Andrea, anika: a quarter faster than the rest; Marco, Alicia: slower).
+# The speakers of each set, all human-like variants of espeak-ng. Those of the test set are heard nowhere else
+# and speak at ordinary speed (Andrea, anika: a quarter faster than the rest, Marco and Alicia slower).
 VOICES = {
     "train_asr": "m1 m3 m5 m7 f1 f3 f5 Alex Andy Annie Lee Michael belinda david Andrea paul".split(),
     "train_ted": "m2 m6 f2 Gene Mario Mike adam anika boris caleb ed john miguel pablo steph Marco".split(),
@@ -62,7 +62,7 @@ class Utterance:
 
 
 def plan(name: str, texts: Sequence[str], seed: int) -> list[Utterance]:
-    """Give every text of a set a speaker and a manner, sorted by id; ids are `<speaker>-<set>-<number>`."""
+    """Give every text of a set a speaker and a manner, sorted by id. Ids are `<speaker>-<set>-<number>`."""
     traits = {}
     for voice in VOICES[name]:
         rng = Random(f"{seed} {voice}")
@@ -89,7 +89,7 @@ def plan(name: str, texts: Sequence[str], seed: int) -> list[Utterance]:
 
 
 class Espeak:
-    """espeak-ng by ctypes. Its state is global: one object a process; go parallel by processes."""
+    """espeak-ng by ctypes. Its state is global: one object a process, so several run in several processes."""
 
     def __init__(self) -> None:
         try:
@@ -151,7 +151,7 @@ class Espeak:
 
 
 def add_noise(clean: np.ndarray, snr_db: float, seed: int) -> np.ndarray:
-    """White noise at a signal-to-noise ratio over the whole utterance; (time,) float to float."""
+    """White noise at a signal-to-noise ratio over the whole utterance: (time,) float to float."""
     noise = np.random.default_rng(seed).standard_normal(len(clean))
     power = float(np.mean(clean**2)) / 10 ** (snr_db / 10)
     return clean + noise * power**0.5
@@ -161,7 +161,7 @@ _espeak: Espeak | None = None  # one a process
 
 
 def render(utterance: Utterance, folder: str) -> int:
-    """Write `<folder>/<id>.flac` (16 kHz mono 16 bit) by a temporary name; returns its number of samples."""
+    """Write `<folder>/<id>.flac` (16 kHz mono 16 bit) by a temporary name. Returns its number of samples."""
     global _espeak
     try:
         import soundfile
@@ -182,7 +182,7 @@ def render(utterance: Utterance, folder: str) -> int:
 
 
 def render_all(utterances: Sequence[Utterance], folder: Path, nj: int) -> list[int]:
-    """Render a set over `nj` processes; returns the numbers of samples in order.
+    """Render a set over `nj` processes. Returns the numbers of samples in order.
 
     Raises:
         SynthesiserMissing: espeakng-loader, soundfile or soxr is not installed.
