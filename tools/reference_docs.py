@@ -33,9 +33,9 @@ NOTES = Path(__file__).with_name("reference_notes.yaml")
 # Page: title, module of the package, what it is, and the class that the file's outermost mapping is read into.
 SCHEMAS = {
     "chain": ("Keys of a chain", "model.description", "`vocabs` and `modules` of a training config."),
-    "search": ("Options of the search", "search.options", "`conf/decode.yaml`, `generate` and the commands take these."),
+    "search": ("Options of the search", "search.options", "`conf/decode.yaml`, `generate` and commands take these."),
     "plan": ("Keys of a plan", "recipes.plan", "A plan, such as the demo's `conf/plan.yaml`, lists experiments."),
-    "card": ("Keys of a pack's card", "packs.card", "`card.yaml` of a pack; `about` is what `conf/card.yaml` fills in."),
+    "card": ("Keys of a pack's card", "packs.card", "`card.yaml` of a pack. `conf/card.yaml` fills in `about`."),
 }
 ALSO = {"chain": ("model.freeze.InitConfig",), "card": ("model.interface.SearchChoice",)}
 COMMANDS = (
@@ -250,12 +250,12 @@ def commands_page() -> str:
 
 def help_of(module: str, *words: str) -> str:
     """What a command prints with `--help`, 100 columns wide."""
-    said = io.StringIO()
+    said, lost = io.StringIO(), io.StringIO()
     main = importlib.import_module(f"espnet2_legonn.{module}").main
     before = sys.argv, os.environ.get("COLUMNS")
     sys.argv, os.environ["COLUMNS"] = [module.rpartition(".")[2] + ".py"], "100"
     try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(SystemExit):
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(lost), contextlib.suppress(SystemExit):
             main([*words, "--help"])
     finally:
         sys.argv = before[0]
