@@ -1,7 +1,7 @@
 """Hooks of MkDocs: pages that are generated, pages that lie outside docs/, and links that work on GitHub and here.
 
-A link in a page is a path from its file in the repository, as GitHub follows it. In the site, docs/NAME.md is NAME.md and
-every other file that somebody links is copied under its own path, Markdown as a page.
+A link in a page is a path from its file in the repository, as GitHub follows it. In the site, docs/NAME.md is NAME.md.
+Every other file that a page links is copied under its own path, and Markdown becomes a page.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _targets(path: str) -> Iterator[str | None]:
 
 
 def _target(path: str, link: str) -> str | None:
-    """The file of the repository that a link of a file leads to; None for an address, an anchor, and what is not there."""
+    """The file of the repository that a link leads to. None for an address, an anchor, and what is not there."""
     if not link or ":" in link:
         return None
     target = posixpath.normpath(posixpath.join(posixpath.dirname(path), link))
