@@ -45,9 +45,10 @@ test-slurm: setup
 	NODES=$$([ "$$(id -u)" = 0 ] && echo 2 || echo 1) tools/slurm_local.sh \
 	    $(BIN)/python -m pytest -m slurm tests/recipes/test_slurm.py
 
-# The documentation as a site in site/, offline; a dead link or a key without a meaning fails.
+# The documentation as a site in site/, offline; a dead link or a key without a meaning fails. (--quiet would hide
+# warnings from --strict.)
 docs: setup
-	$(BIN)/python -m mkdocs build --strict --quiet
+	$(BIN)/python -m mkdocs build --strict
 	@echo "open site/index.html, or run $(BIN)/python -m http.server -d site for the search"
 
 demo: setup
