@@ -5,7 +5,7 @@ Usage: .venv/bin/python tools/reference_docs.py FOLDER      (`make docs` does th
 
 The pages come from the dataclasses that read the files, the comments of conf/reference.yaml, the head of legonn.sh
 and the parsers of the commands. Nothing of them is kept in the repository, so they cannot grow old.
-tools/reference_notes.yaml has a meaning for each field whose class says none.
+tools/docs/notes.yaml has a meaning for each field whose class says none.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "espnet2_legonn"
 CONFIG = ROOT / "conf" / "reference.yaml"
 LEGONN_SH = ROOT / "egs2" / "TEMPLATE" / "legonn1" / "legonn.sh"
-NOTES = Path(__file__).with_name("reference_notes.yaml")
+NOTES = Path(__file__).parent / "docs" / "notes.yaml"
 
 # Page: title, module of the package, what it is, and the class that the file's outermost mapping is read into.
 SCHEMAS = {
@@ -127,7 +127,7 @@ def _class_below(cls: str, key: str, node: yaml.Node) -> str:
 
 
 def notes() -> dict[str, dict[str, str]]:
-    """Meanings that tools/reference_notes.yaml adds, by class and key."""
+    """Meanings that tools/docs/notes.yaml adds, by class and key."""
     return yaml.safe_load(NOTES.read_text(encoding="utf-8")) or {}
 
 
@@ -166,7 +166,8 @@ def schema_page(page: str) -> str:
         parts += [_row(field, known.get(key_of(field), "")) for field in fields]
         parts += [""]
     if missing:
-        raise Undocumented(f"no meaning for {', '.join(missing)}: explain them in the class or in tools/{NOTES.name}")
+        where = f"in the class or in tools/docs/{NOTES.name}"
+        raise Undocumented(f"no meaning for {', '.join(missing)}: explain them {where}")
     return "\n".join(parts)
 
 

@@ -29,7 +29,7 @@ def test_every_key_has_a_meaning(page: str, cls: type) -> None:
 
 def test_a_key_without_a_meaning_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reference_docs, "notes", dict)
-    with pytest.raises(reference_docs.Undocumented, match=r"NgramPlan\.order.*reference_notes\.yaml"):
+    with pytest.raises(reference_docs.Undocumented, match=r"NgramPlan\.order.*notes\.yaml"):
         reference_docs.schema_page("plan")
 
 
@@ -38,11 +38,11 @@ def test_no_note_is_left_over() -> None:
     classes = {cls.__name__: cls for _, cls in SCHEMA}
     written = reference_docs.comments()
     for name, added in reference_docs.notes().items():
-        assert name in classes, f"tools/reference_notes.yaml: no class {name}"
+        assert name in classes, f"tools/docs/notes.yaml: no class {name}"
         keys = {reference_docs.key_of(f): f.name for f in dataclasses.fields(classes[name])}
         said = reference_docs.arguments(classes[name])
         for key in set(added) - {"same_as"}:
-            assert key in keys, f"tools/reference_notes.yaml: {name} has no {key}"
+            assert key in keys, f"tools/docs/notes.yaml: {name} has no {key}"
             assert (name, key) not in written and keys[key] not in said, f"{name}.{key} is explained already"
 
 
@@ -61,10 +61,10 @@ def test_help_of_a_command_is_what_it_prints() -> None:
 
 @pytest.fixture(scope="module")
 def hooks() -> ModuleType:
-    """tools/docs_hooks.py as a module; it imports MkDocs."""
+    """tools/docs/hooks.py as a module; it imports MkDocs."""
     if not BUILDS:
         pytest.skip("MkDocs is not installed: `make setup` installs the extra docs")
-    spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "tools/docs_hooks.py")
+    spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "tools/docs/hooks.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
