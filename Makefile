@@ -1,4 +1,4 @@
-# make setup | test | test-all | test-cpus | test-pythons | test-slurm | demo | study | packs | check | types | clean
+# make setup | test | test-all | test-cpus | test-pythons | test-slurm | docs | demo | study | packs | check | types | clean
 # PYTHON=python3.11 chooses the interpreter
 PYTHON ?= python3
 PYTHONS ?= 3.10 3.11 3.12
@@ -8,7 +8,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 # ESPnet is slow to import without compiled files, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup test test-all test-cpus test-pythons test-slurm demo study packs check types clean
+.PHONY: setup test test-all test-cpus test-pythons test-slurm docs demo study packs check types clean
 
 setup:
 	@$(PYTHON) tools/setup.py
@@ -45,6 +45,12 @@ test-slurm: setup
 	NODES=$$([ "$$(id -u)" = 0 ] && echo 2 || echo 1) tools/slurm_local.sh \
 	    $(BIN)/python -m pytest -m slurm tests/recipes/test_slurm.py
 
+# The documentation as a site in site/, offline; a dead link or a key without a meaning fails. (--quiet would hide
+# warnings from --strict.)
+docs: setup
+	$(BIN)/python -m mkdocs build --strict
+	@echo "open site/index.html, or run $(BIN)/python -m http.server -d site for the search"
+
 demo: setup
 	cd egs2/mini_legonn/legonn1 && PATH="$(BIN):$$PATH" ./run.sh
 
@@ -58,5 +64,5 @@ packs: setup
 
 # Removes what set-up and tests made; recipes' data/, dump/ and exp/ hold hours of work and stay.
 clean:
-	rm -rf .venv .setup.lock build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .setup.lock build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -32,7 +32,7 @@ STAMP = VENV / ".legonn-ready"  # everything is installed, for this hash of the 
 LOG = VENV / "setup.log"
 PINS = VENV / "pins.txt"  # constraints.txt without hashes
 CONSTRAINTS = ROOT / "constraints.txt"
-INPUTS = (CONSTRAINTS, ROOT / "setup.py", Path(__file__).resolve())
+INPUTS = (CONSTRAINTS, ROOT / "setup.py", ROOT / "pyproject.toml", Path(__file__).resolve())
 
 # ESPnet requirements that are not installed; `pip check` may complain of these and of nothing else.
 SKIPPED = {

@@ -8,7 +8,7 @@ if ! command -v shellcheck >/dev/null; then
     exit 1
 fi
 mapfile -d '' scripts < <(find . \
-    \( -name .git -o -name .venv -o -name exp -o -name dump -o -name downloads \) -prune -o \
+    \( -name .git -o -name .venv -o -name exp -o -name dump -o -name downloads -o -path ./site -o -path ./.docs \) -prune -o \
     \( -name '*.sh' -o -path './.ci/run' \) -type f -print0 | sort -z)
 # Kaldi-style scripts source their path.sh and options at run time: follow what can be found, do not ask for the rest.
 shellcheck --severity=warning --external-sources --source-path=SCRIPTDIR "${scripts[@]}"

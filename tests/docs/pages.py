@@ -10,9 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (
-    "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/coming_from_espnet.md",
-    "docs/initialisation.md", "docs/paper_map.md", "docs/recipes.md", "docs/search.md", "egs2/README.md",
-    "local/README.md",
+    "README.md", "CHANGELOG.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md", "egs2/README.md",
+    "examples/README.md", "local/README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md"))),
 )  # fmt: skip
 RECIPES = (
     "mini_legonn", "an4", "multi30k", "swbd", "tedlium2", "europarl_st", "wmt14_en_de", "wmt19_de_en", "wmt16_ro_en",

@@ -74,6 +74,7 @@ def test_every_import_is_declared(declared: dict[str, set[str]]) -> None:
 
 def test_every_declared_package_is_imported_or_has_its_reason(declared: dict[str, set[str]]) -> None:
     tools = {"ruff", "mypy", "pytest-xdist", "moto", "flask", "flask-cors", "playwright"}
+    tools |= {"mkdocs", "mkdocs-material", "mkdocstrings", "nbclient", "ipykernel"}
     used = foreign(PACKAGE) | foreign(ROOT / "tests") | set(REASONS) | tools
     assert set().union(*declared.values()) <= used
 
@@ -117,24 +118,29 @@ def test_a_wheel_in_a_fresh_environment(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(tmp_path)]
     source = tmp_path / "source"  # setuptools writes beside what it builds
     shutil.copytree(PACKAGE, source / "espnet2_legonn", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.py", "README.md"):
+    for name in ("pyproject.toml", "setup.py", "README.md"):
         shutil.copy(ROOT / name, source)
     subprocess.run([*build, str(source)], check=True)
     venv.create(tmp_path / "env", with_pip=False)
     site = next((tmp_path / "env").glob("lib/python*/site-packages"))
-    pip = [sys.executable, "-m", "pip", "install", "--no-deps", "-q", "--target", str(site)]
-    subprocess.run([*pip, str(next(tmp_path.glob("*.whl")))], check=True)
+    python = str(tmp_path / "env" / "bin" / "python")
+    wheel = next(tmp_path.glob("espnet2_legonn-*.whl"))
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "-q"]
+    subprocess.run([*pip, str(wheel)], check=True)
     # Behind the wheel's own folder, and without the link of this checkout's editable install.
     libraries = next(p for p in sys.path if p.endswith("site-packages"))
     (site / "libraries.pth").write_text(f"import sys; sys.path.append({libraries!r})\n")
-    python = str(tmp_path / "env" / "bin" / "python")
 
-    def run(*words: str) -> str:
+    def run(*words: str, program: str = python) -> str:
         env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        done = subprocess.run([python, *words], capture_output=True, text=True, cwd=tmp_path, env=env)
+        done = subprocess.run([program, *words], capture_output=True, text=True, cwd=tmp_path, env=env)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    assert "translate" in run("--help", program=str(tmp_path / "env" / "bin" / "legonn"))
+    said = run("-c", "from importlib.metadata import metadata as m; print(m('espnet2_legonn').as_string())")
+    for line in ("Name: espnet2_legonn", "Project-URL: Paper", "License: Apache-2.0", "Provides-Extra: docs"):
+        assert line in said
     assert str(site) in run("-c", "import espnet2_legonn as e; print(e.__file__)")
     mt = str(next((ROOT / "packs").glob("mt_de_en-*.zip")))
     assert run("-m", "espnet2_legonn.bin.legonn", "check", f"{mt}#encoder", f"{mt}#decoder")

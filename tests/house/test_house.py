@@ -54,7 +54,7 @@ HEAVY = {
 
 SKIPPED_FOLDERS = {
     ".git", ".venv", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache", "__pycache__",
-    "build", "dist", "exp", "dump", "downloads", "tensorboard",
+    ".docs", "build", "dist", "exp", "dump", "downloads", "site", "tensorboard",
 }  # fmt: skip
 TEXT_SUFFIXES = {".py", ".sh", ".md", ".toml", ".cff", ".txt", ".yaml", ".yml", ".cfg", ".json", ""}
 
