@@ -61,7 +61,13 @@ def _learned(said: str) -> bool:
     return cold_joint > cold and warm_joint > warm > cold
 
 
-CLAIMS = {"plug_packs.ipynb": _plugged, "train_and_plug.ipynb": _learned}
+def _reads_images(said: str) -> bool:
+    """The encoder reads, and the decoder behind it is no worse than it by more than a word in a hundred."""
+    alone, plugged = (float(value) for value in re.findall(r"(?:alone|plugged): ([\d.]+) % WER", said))
+    return alone < 30 and plugged < alone + 1 and "8 rows of pixels" in said
+
+
+CLAIMS = {"plug_packs.ipynb": _plugged, "train_and_plug.ipynb": _learned, "add_a_part.ipynb": _reads_images}
 
 
 def test_every_notebook_has_a_claim_and_its_output() -> None:
