@@ -44,7 +44,7 @@ def pick(spec: str, trust: bool = False) -> Part:
     """``PACK_OR_EXPERIMENT[#module[,module...]]`` to a chain and its card.
 
     Args:
-        trust: archives without a card, too; see ``zoo.load.load``.
+        trust: archives without a card, too; see ``packs.load.load``.
 
     Raises:
         LegoNNError: no such module, or modules that do not follow each other.

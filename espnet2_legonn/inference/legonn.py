@@ -34,7 +34,7 @@ class LegoNN(Chain):
         """A chain from a pack (folder, zip, URL, name, hub tag) or an ESPnet experiment folder; ready to decode.
 
         Args:
-            trust: load an archive without a card, which nothing is compared with; see ``zoo.load.load``.
+            trust: load an archive without a card, which nothing is compared with; see ``packs.load.load``.
         """
         return load(cls, path, model_file, trust).to(device)  # type: ignore[return-value]
 

@@ -4,7 +4,7 @@ python -m espnet2_legonn.recipes.paper_tables IV VI \\
     --found IV.baseline=exp/legonn_baseline/decode/test/score_wer VI.IV.tuned=exp/legonn_tuned/decode/test/score_wer
 
 A result is TABLE.ROW.COLUMN=PLACE; .COLUMN may be left out where a table has one. PLACE is a folder of stage 13
-(score_<metric>) or a result.json. espnet2_legonn/recipe/paper_tables.yaml holds the names and the published numbers.
+(score_<metric>) or a result.json. espnet2_legonn/recipes/paper_tables.yaml holds the names and the published numbers.
 """
 
 from __future__ import annotations
