@@ -1,4 +1,4 @@
-"""README, "Your own corpus": its words are executed; the template's parts; AN4's steps stop where they are told."""
+"""docs/your_corpus.md: its words are executed; the template's parts; AN4's steps stop where they are told."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from tests.recipes.own_corpus import SIZES, write_speech, write_text
 from tests.says import Says
 
 TEMPLATE = ROOT / "egs2/TEMPLATE/legonn1"
-SECTION = read("README.md").split("## Your own corpus\n")[1].split("\n## ")[0]
-COMMANDS = "".join(blocks(SECTION, "bash"))
+COMMANDS = "".join(blocks(read("docs/your_corpus.md"), "bash"))
 
 
 @pytest.fixture
@@ -33,23 +32,23 @@ def clone(tmp_path: Path) -> Path:
 
 
 def execute(clone: Path, commands: str, corpus: Path, fails: bool = False) -> str:
-    """Commands of the README from the root of a clone; the corpus alone lies elsewhere than it says."""
+    """Commands of the page from the root of a clone; the corpus alone lies elsewhere than it says."""
     script = "set -euo pipefail\n" + commands.replace("/data/mine", str(corpus))
     return run(clone, "bash", "-c", script, fails=fails)
 
 
 def until(stage: str) -> str:
-    """The README's commands before the one that names this stage."""
+    """The page's commands before the one that names this stage."""
     before, found, _ = COMMANDS.partition(f"./run.sh --input speech --stage {stage}")
     assert found
     return before
 
 
-# ---- as the README has it
+# ---- as the page has it
 
 
 @pytest.mark.parametrize("kind", ["speech", "text"])
-def test_the_readmes_words_up_to_stage_5(clone: Path, tmp_path: Path, kind: str) -> None:
+def test_the_words_up_to_stage_5(clone: Path, tmp_path: Path, kind: str) -> None:
     corpus = {"speech": write_speech, "text": write_text}[kind](tmp_path / "corpus")
     words = until("10")
     if kind == "text":
@@ -66,7 +65,7 @@ def test_the_readmes_words_up_to_stage_5(clone: Path, tmp_path: Path, kind: str)
 
 
 @pytest.mark.slow
-def test_all_of_the_readmes_words(clone: Path, tmp_path: Path) -> None:
+def test_all_of_the_words(clone: Path, tmp_path: Path) -> None:
     """From nothing to a plug that is scored."""
     execute(clone, COMMANDS, write_speech(tmp_path / "corpus"))
     exp = clone / "egs2/mine/legonn1/exp"
