@@ -97,7 +97,7 @@ def _layers(path: Path, above: tuple[Path, ...], done: set[Path]) -> Iterator[tu
 def _line(path: Path, number: int) -> int:
     """The line of an entry of ``defaults``."""
     root: Any = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    node = next(value for key, value in root.value if key.value == DEFAULTS)
+    node = next((value for key, value in root.value if key.value == DEFAULTS), root)  # it may come by an alias
     if isinstance(node, yaml.SequenceNode) and number < len(node.value):
         node = node.value[number]
     return int(node.start_mark.line) + 1

@@ -121,6 +121,9 @@ class LegoNN(Chain):
             DataError: every input that cannot be used, or a chain that writes hidden states.
             ConfigError: options that this chain cannot follow.
         """
+        vocab = self.last.ports[1].vocab
+        if vocab is None:
+            raise DataError(f"{self.names[-1]} writes hidden states, no text; add the module that reads them")
         options, seconds = options or BeamOptions(), dict[str, float]()
         batch = self.batch(inputs)
         found, x, lengths = self.encode(*batch, seconds)
@@ -131,8 +134,6 @@ class LegoNN(Chain):
         nbest = self.decode_encoded(searched, x, lengths, options, more, judge_all)
         if isinstance(self.last, DecoderModule):
             seconds[self.names[-1]] = time.perf_counter() - started
-        vocab = self.last.ports[1].vocab
-        assert vocab is not None
         said = {name: best_paths(marginals) for name, marginals in found.items()}
         notes = beyond_training(self, batch[1], found)
         return [

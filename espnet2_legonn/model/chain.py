@@ -52,7 +52,9 @@ class Chain(nn.Module):
         self, modules: Sequence[Module], vocabs: Mapping[str, Vocabulary], names: Sequence[str] | None = None
     ) -> None:
         super().__init__()
-        self.mods = nn.ModuleDict(dict(zip(names or [module.config.name for module in modules], modules)))
+        self.mods = nn.ModuleDict()
+        for name, module in zip(names or [module.config.name for module in modules], modules):
+            self.mods[_free(name, list(self.mods))] = module
         self.vocabs = dict(vocabs)
         # Shared modules keep their mode: a slice or a sum of evaluated chains is evaluated.
         self.training = self.mods.training = any(module.training for module in modules)
@@ -82,8 +84,14 @@ class Chain(nn.Module):
 
     @property
     def configs(self) -> list[ModuleConfig]:
-        """Descriptions of the modules, by the names that modules and vocabularies have in this chain."""
-        return [_described(module, name, self.vocabs) for name, module in zip(self.names, self)]
+        """Copies of the modules' descriptions, with the names that modules and vocabularies have in this chain.
+
+        To change one, change ``module.config``.
+        """
+        found: list[ModuleConfig] = []
+        for name, module in zip(self.names, self):
+            found.append(_described(module, name, self.vocabs, found[-1].target_vocab if found else None))
+        return found
 
     @property
     def input_kind(self) -> str:
@@ -291,20 +299,28 @@ def _free(name: str, taken: Container[str]) -> str:
     return name if name not in taken else next(n for n in numbered if n not in taken)
 
 
-def _described(module: Module, name: str, vocabs: Mapping[str, Vocabulary]) -> ModuleConfig:
-    """The module's description with these names of itself and of its vocabularies."""
+def _described(module: Module, name: str, vocabs: Mapping[str, Vocabulary], written: str | None) -> ModuleConfig:
+    """The module's description with these names of itself and of its vocabularies.
+
+    Args:
+        written: name of the vocabulary before it; of several that fit, the module reads that one.
+    """
     config = copy.deepcopy(module.config)
-    names = {}
-    for own, port in zip((config.source_vocab, config.target_vocab), module.ports):
-        if own is not None and port.vocab is not None and vocabs.get(own) != port.vocab:
-            names[own] = _name_of(port.vocab, vocabs)
+    reads, writes = (port.vocab for port in module.ports)
+    names: dict[str, str] = {}
+    if config.source_vocab is not None and reads is not None:
+        names[config.source_vocab] = written or _name_of(config.source_vocab, reads, vocabs)
+    if config.target_vocab is not None and writes is not None and config.target_vocab not in names:
+        names[config.target_vocab] = _name_of(config.target_vocab, writes, vocabs)
     config.name = name
     config.rename(names)
     return config
 
 
-def _name_of(vocab: Vocabulary, vocabs: Mapping[str, Vocabulary]) -> str:
-    """Of an equal vocabulary; else of the one with its tokens, which a plug found to fit."""
+def _name_of(own: str, vocab: Vocabulary, vocabs: Mapping[str, Vocabulary]) -> str:
+    """The module's own name for it, that of an equal one, or that of one with its tokens, which a plug found to fit."""
+    if vocabs.get(own) == vocab:
+        return own
     equal = [name for name, other in vocabs.items() if other == vocab]
     return next(iter(equal or [name for name, other in vocabs.items() if other.sha256 == vocab.sha256]))
 

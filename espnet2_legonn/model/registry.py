@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import os
@@ -39,8 +40,11 @@ class Registry(Mapping[str, type[_T]], Generic[_T]):
 
     def __getitem__(self, name: str) -> type[_T]:
         if name not in self.known:
-            for entry in importlib.metadata.entry_points(group=ENTRY_POINTS, name=name):
-                entry.load()
+            for entry in _entry_points().select(name=name):
+                try:
+                    entry.load()
+                except (ImportError, AttributeError) as error:
+                    raise ConfigError(f"entry point {entry.name}: {entry.value} cannot be imported ({error})") from None
         return self.known[name]
 
     def __contains__(self, name: object) -> bool:
@@ -81,10 +85,10 @@ def load_plugins(names: Iterable[str] = ()) -> None:
     Raises:
         ConfigError: a module cannot be imported.
     """
-    for name in [*names, *filter(None, os.environ.get(PLUGINS, "").split(","))]:
+    for name in [*names, *_named()]:
         try:
             importlib.import_module(name)
-        except ImportError as error:
+        except (ImportError, TypeError, ValueError) as error:  # the last two: what is no name of a module
             raise ConfigError(f"plugin {name}: cannot be imported ({error}); is its folder on PYTHONPATH?") from None
 
 
@@ -95,5 +99,15 @@ def use_plugins(names: Iterable[str]) -> None:
         ConfigError: a module cannot be imported.
     """
     load_plugins(names)
-    known = list(filter(None, os.environ.get(PLUGINS, "").split(",")))
-    os.environ[PLUGINS] = ",".join(dict.fromkeys([*known, *names]))
+    os.environ[PLUGINS] = ",".join(dict.fromkeys([*_named(), *names]))
+
+
+def _named() -> list[str]:
+    """Modules that the environment names."""
+    return list(filter(None, map(str.strip, os.environ.get(PLUGINS, "").split(","))))
+
+
+@functools.cache
+def _entry_points() -> importlib.metadata.EntryPoints:
+    """Of installed packages; to look through all of them takes a while."""
+    return importlib.metadata.entry_points(group=ENTRY_POINTS)

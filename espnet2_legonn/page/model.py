@@ -89,7 +89,7 @@ def run(choices: Sequence[Choice], given: str | Path | None, ctc_weight: float |
 
     Args:
         choices: in order; the last one is a decoder part.
-        given: the text, or the recording's file if the first part reads speech.
+        given: the text, or the file of a recording or of whatever else the first part reads.
         ctc_weight: as in BeamOptions.
 
     Raises:

@@ -201,7 +201,8 @@ def _choices(source: str, card: Card, title: str, examples: tuple[Example, ...])
                 place = title if whole else f"{title}#{names}"
                 label = f"{place}: {_words(card, first.reads)} → {_words(card, last.writes)}"
                 kind = first.reads.kind
-                own = tuple(e for e in examples if role == ENCODER and e.is_file == (kind == "speech"))
+                fitting = {"tokens": False, "speech": True}.get(kind)  # of other inputs there are no examples
+                own = tuple(e for e in examples if role == ENCODER and e.is_file is fitting)
                 yield Choice(f"{title}#{names}", source, label, role, kind, own)
 
 
@@ -216,8 +217,8 @@ def _words(card: Card, port: PortCard) -> str:
     """A port in a few words."""
     if port.kind == "speech":
         return f"speech, {(port.fs or 0) / 1000:g} kHz"
-    if port.part is not None:
-        return port.part
+    if port.part or port.vocab not in card.vocabs:  # an input that this package does not bring
+        return port.part or port.kind
     vocab = card.vocabs[port.vocab or ""]
     if port.kind == "marginals":
         return ", ".join(filter(None, [f"{vocab.size} {vocab.unit}", vocab.language]))

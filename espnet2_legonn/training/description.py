@@ -15,6 +15,7 @@ from typing import Any
 from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.data.vocabulary import read_tokens
 from espnet2_legonn.errors import ConfigError, DataError
+from espnet2_legonn.files.schema import read_yaml
 from espnet2_legonn.files.scratch import whole
 from espnet2_legonn.model.description import (
     ChainConfig,
@@ -25,6 +26,7 @@ from espnet2_legonn.model.description import (
     require_taught,
 )
 from espnet2_legonn.model.registry import use_plugins
+from espnet2_legonn.packs.card import CARD
 from espnet2_legonn.training.resume import keep_ratios
 
 VOCAB_FOLDER = "vocabs"
@@ -36,7 +38,7 @@ def resolve(args: argparse.Namespace) -> tuple[ChainConfig, Path]:
     Raises:
         ConfigError, DataError: everything that is wrong.
     """
-    use_plugins(getattr(args, "plugin", None) or [])
+    _use_plugins(args)
     if not getattr(args, "modules", None):
         raise ConfigError(
             "no modules: the training config describes the chain under 'modules'; see conf/reference.yaml"
@@ -54,6 +56,17 @@ def resolve(args: argparse.Namespace) -> tuple[ChainConfig, Path]:
         keep_ratios(base, derived)
     args.vocabs, args.modules = data["vocabs"], data["modules"]
     return config, base
+
+
+def _use_plugins(args: argparse.Namespace) -> None:
+    """Import the modules with parts of the user's own; what came with a pack may name none."""
+    named, config = getattr(args, "plugin", None) or [], getattr(args, "config", None)
+    named = [named] if isinstance(named, str) else named
+    if not (isinstance(named, list) and all(isinstance(name, str) for name in named)):
+        raise ConfigError(f"plugin: {named!r} is no list of Python modules")
+    if config is not None and (Path(config).parent / CARD).is_file() and (read_yaml(config) or {}).get("plugin"):
+        raise ConfigError(f"{config}: a pack's config may not name Python modules (plugin); give --plugin yourself")
+    use_plugins(named)
 
 
 def _beside(vocabs: dict[str, Any], config: str | None) -> dict[str, Any]:

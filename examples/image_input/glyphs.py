@@ -98,7 +98,7 @@ class GlyphsInput(InputPart):
 
     def fetch(self, value: str, channel: str | None = None) -> np.ndarray:
         """The image of a file."""
-        return load(value)
+        return self.read(value, value)
 
     def read(self, item: Any, place: str) -> np.ndarray:
         """A file, or an array (columns, rows)."""

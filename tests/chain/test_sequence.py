@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -136,9 +137,7 @@ def test_labels_longer_than_slots_are_counted(chain: LegoNN) -> None:
     parts = chain[:1].eval().losses(x, lengths, {"first": labels})
     assert int(parts["first"].stats["infeasible"][0]) == 1
     assert int(parts["first"].tokens) == 3
-    alone = (
-        chain[:1].eval().losses(x[1:], lengths[1:], {"first": Labels(labels.ids[1:, :3], labels.lengths[1:])})
-    )
+    alone = chain[:1].eval().losses(x[1:], lengths[1:], {"first": Labels(labels.ids[1:, :3], labels.lengths[1:])})
     assert parts["first"].total.item() == pytest.approx(alone["first"].total.item(), rel=1e-9)
 
 
@@ -167,9 +166,7 @@ def test_an_equal_vocabulary_is_kept_once(chain: LegoNN, data: dict[str, Any], p
     assert other.configs[0].input.vocab == "english"
 
 
-def test_another_vocabulary_of_the_same_name_is_numbered(
-    chain: LegoNN, data: dict[str, Any], parts: Any
-) -> None:
+def test_another_vocabulary_of_the_same_name_is_numbered(chain: LegoNN, data: dict[str, Any], parts: Any) -> None:
     clash = {
         "vocabs": {"tgt": data["vocabs"]["tgt"], "src": parts.vocab("other words")},
         "modules": [parts.decoder("writer", "tgt", "src")],
@@ -257,3 +254,25 @@ def test_batch_equals_single_through_a_whole_chain(chain: LegoNN) -> None:
     batch = chain.marginals(TEXTS)
     for i, text in enumerate(TEXTS):
         torch.testing.assert_close(batch[i].log_probs, chain.marginals(text).log_probs, atol=1e-9, rtol=0)
+
+
+def test_a_plug_over_one_of_several_like_vocabularies_is_loaded_again(tmp_path: Path) -> None:
+    """Source and target share their tokens (joint BPE) and differ in the language; the reader has no language."""
+    tokens = ["<blank>", "<unk>", "a", "b", "<sos/eos>"]
+    body = {"num_blocks": 1, "size": 8, "heads": 2, "linear_units": 8}
+    words = {"tokens": tokens, "unit": "word"}
+    encoder = {"name": "enc", "input": {"type": "tokens", "vocab": "de"}, "body": body, "output": {"vocab": "en"}}
+    left = LegoNN.from_config(
+        {"vocabs": {"de": {**words, "language": "de"}, "en": {**words, "language": "en"}}, "modules": [encoder]}
+    )
+    decoder: dict[str, Any] = {
+        "name": "dec",
+        "input": {"type": "wemb", "vocab": "out", "num_blocks": 1},
+        "output": {"vocab": "out"},
+    }
+    decoder["body"] = {**body, "type": "transformer_decoder"}
+    plugged = left + LegoNN.from_config({"vocabs": {"out": words}, "modules": [decoder]})
+    assert [(c.source_vocab, c.target_vocab) for c in plugged.configs] == [("de", "en"), ("en", "en")]
+    plugged.eval().save(tmp_path / "plugged")
+    again = LegoNN.from_pretrained(tmp_path / "plugged")
+    assert again("a b") == plugged("a b") and [m.ports[0].vocab.language for m in again] == ["de", "en"]

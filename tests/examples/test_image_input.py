@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import os
 import sys
@@ -29,6 +30,7 @@ from espnet2_legonn.recipes.cost import input_layers
 from espnet2_legonn.recipes.ready import require_valid
 from espnet2_legonn.recipes.stages import data_triples, shape_names
 from espnet2_legonn.search.options import BeamOptions
+from espnet2_legonn.training.description import resolve
 from espnet2_legonn.training.preprocessor import Preprocessor
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "image_input"
@@ -147,12 +149,44 @@ def test_a_stranger_s_pack_imports_nothing(glyphs: ModuleType, tmp_path: Path) -
         INPUTS.known["glyphs"] = glyphs.GlyphsInput
 
 
+def test_a_part_that_says_little_of_itself(glyphs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the methods that must be written alone; other packs of the page stay."""
+    monkeypatch.setattr(glyphs.GlyphsInput, "card", InputPart.card)
+    monkeypatch.setattr(glyphs.GlyphsInput, "read", InputPart.read)
+    chain = build()
+    chain.save(tmp_path / "packs" / "ocr")
+    assert "image → " in next(c.label for c in open_shelf([tmp_path / "packs"]).of(ENCODER))
+    assert chain(images(20)[0]) == build()(images(20)[0])
+
+
+def test_one_image_of_another_height_loses_no_set(glyphs: ModuleType, tmp_path: Path) -> None:
+    for name, rows in (("a", 8), ("b", 9)):
+        np.save(tmp_path / f"{name}.npy", np.ones((20, rows), np.float32))
+    decoded = decode_table(build(), {name: str(tmp_path / f"{name}.npy") for name in "ab"}, BeamOptions(2))
+    assert decoded.nbest[0].text["b"] == "" and set(decoded.nbest[0].score) == {"a", "b"}
+
+
+def test_a_pack_s_config_names_no_module(glyphs: ModuleType, tmp_path: Path) -> None:
+    """Not even to be trained further."""
+    build().save(tmp_path / "ocr")
+    config = tmp_path / "ocr" / "config.yaml"
+    config.write_text(config.read_text() + "plugin: [no_such_module]\n")
+    args = argparse.Namespace(plugin=["no_such_module"], config=str(config))
+    with pytest.raises(ConfigError, match="a pack's config may not name Python modules"):
+        resolve(args)
+    for odd in (5, [5], "no_such_module"):
+        with pytest.raises(ConfigError, match="is no list of Python modules|plugin no_such_module: cannot be imported"):
+            resolve(argparse.Namespace(plugin=odd, config=None))
+
+
 def test_faults_of_plugins(monkeypatch: pytest.MonkeyPatch, glyphs: ModuleType) -> None:
     with pytest.raises(ConfigError, match="plugin no_such_module: cannot be imported"):
         load_plugins(["no_such_module"])
     monkeypatch.setenv(PLUGINS, "no_such_module")
     with pytest.raises(ConfigError, match="no_such_module"):
         load_plugins()
+    with pytest.raises(ConfigError, match="plugin .x: cannot be imported"):
+        load_plugins([".x"])
     monkeypatch.setenv(PLUGINS, "")
     use_plugins(["glyphs"])
     assert os.environ[PLUGINS] == "glyphs", "processes that are started know it, too"

@@ -120,10 +120,10 @@ class InputPart(nn.Module):
         return 0.0
 
     def fetch(self, value: str, channel: str | None = None) -> Any:
-        """The item that a value of its table stands for.
+        """The item that a value of its table stands for; what is wrong with one file alone is found here.
 
         Raises:
-            DataError: it cannot be read.
+            DataError: it cannot be read; the answer to it is empty, and the others get theirs.
             Unfit: it can, but not by this model.
         """
         return value
@@ -136,6 +136,8 @@ class InputPart(nn.Module):
         Raises:
             DataError: it cannot be used.
         """
+        if self.data is not None:
+            return np.asarray(item)
         raise DataError(f"{place}: reads {self.kind}: give Marginals, or put an encoder before it")
 
     def accept(self, given: Any, notes: list[str]) -> Any:
