@@ -75,12 +75,25 @@ def fetch(archive: Archive, into: Path) -> Path:
     return _unpack(whole, archive, target) if archive.folder else whole
 
 
+def _extract(whole: Path, folder: Path) -> None:
+    """Unpack a tar file; nothing lands outside of the folder."""
+    with tarfile.open(whole) as tar:
+        if hasattr(tarfile, "data_filter"):
+            tar.extractall(folder, filter="data")
+            return
+        # Python before 3.10.12 and 3.11.4: members with links or other kinds are none of a corpus.
+        for member in tar:
+            inside = (folder / member.name).resolve().is_relative_to(folder.resolve())
+            if not (inside and (member.isfile() or member.isdir())):
+                raise tarfile.TarError(f"{member.name} is no plain file inside the folder")
+            tar.extract(member, folder, set_attrs=False)
+
+
 def _unpack(whole: Path, archive: Archive, target: Path) -> Path:
     unpacked = target.with_name(f".{target.name}.unpacking")
     shutil.rmtree(unpacked, ignore_errors=True)
     try:
-        with tarfile.open(whole) as tar:
-            tar.extractall(unpacked, filter="data")
+        _extract(whole, unpacked)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise DataError(f"{whole}: cannot be unpacked ({error}); remove it and try again") from error
     inside = unpacked if archive.bare else unpacked / target.name
