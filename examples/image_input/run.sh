@@ -18,7 +18,7 @@ stage train --config train.yaml --train data/train --valid data/valid --stats_di
 stage decode --exp exp/reader --data data/test --out exp/reader/decode/test
 stage score --exp exp/reader --data data/test --decoded exp/reader/decode/test --metrics wer
 legonn pack exp/reader -o exp/packs
-legonn check exp/packs/reader "$decoder#decoder"
+legonn check exp/packs/reader "$decoder#decoder" || [ $? -eq 1 ] # 1: fits, but differs from training
 legonn compose exp/packs/reader "$decoder#decoder" -o exp/plugged
 stage decode --exp exp/plugged --data data/test --out exp/plugged/decode/test
 stage score --exp exp/plugged --data data/test --decoded exp/plugged/decode/test --metrics wer
