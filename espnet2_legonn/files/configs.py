@@ -78,20 +78,25 @@ def _layers(path: Path, above: tuple[Path, ...], done: set[Path]) -> Iterator[tu
         raise ConfigError(f"{path}:{_line(path, 0)}: {DEFAULTS}: must be a list of files")
     reading = (*above, path.resolve())
     for number, name in enumerate(names):
-        place, inherited = f"{path}:{_line(path, number)}: {DEFAULTS}: {name}", path.parent / name
+        inherited = path.parent / name
         if inherited.resolve() in reading:
             circle = [*reading[reading.index(inherited.resolve()) :], inherited]
-            raise ConfigError(f"{place}: a circle: {' -> '.join(file.name for file in circle)}")
+            raise ConfigError(f"{_place(path, number, name)}: a circle: {' -> '.join(file.name for file in circle)}")
         if not inherited.is_file():
-            raise ConfigError(f"{place}: no such file: {inherited}")
+            raise ConfigError(f"{_place(path, number, name)}: no such file: {inherited}")
         if inherited.resolve() in done:
             continue
         done.add(inherited.resolve())
         for file, layer in _layers(inherited, reading, done):
             if not isinstance(layer, dict):
-                raise ConfigError(f"{file}: must be a mapping of options ({place})")
+                raise ConfigError(f"{file}: must be a mapping of options ({_place(path, number, name)})")
             yield file, layer
     yield path, data
+
+
+def _place(path: Path, number: int, name: str) -> str:
+    """Where an entry of ``defaults`` stands, for its faults: to find the line, the file is read once more."""
+    return f"{path}:{_line(path, number)}: {DEFAULTS}: {name}"
 
 
 def _line(path: Path, number: int) -> int:

@@ -182,10 +182,7 @@ class ChainInference:
         chain = self.chain
         if chain.input_kind != self.kind:
             raise DataError(f"{chain.names[0]} reads {chain.input_kind}, not {self.kind}; {self.elsewhere}")
-        vocab = chain.last.ports[1].vocab
-        if vocab is None:
-            raise DataError(f"{chain.names[-1]} writes hidden states, no text; add the module that reads them")
-        return vocab
+        return chain.require_text()
 
     # -- reading ---------------------------------------------------------------------------------------------------
 

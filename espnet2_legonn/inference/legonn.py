@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from typing_extensions import Self
 
+from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.model.chain import Chain, warn_of_plug
 from espnet2_legonn.model.inputs import Batch, as_items, collect, is_list
@@ -121,9 +122,7 @@ class LegoNN(Chain):
             DataError: every input that cannot be used, or a chain that writes hidden states.
             ConfigError: options that this chain cannot follow.
         """
-        vocab = self.last.ports[1].vocab
-        if vocab is None:
-            raise DataError(f"{self.names[-1]} writes hidden states, no text; add the module that reads them")
+        vocab = self.require_text()
         options, seconds = options or BeamOptions(), dict[str, float]()
         batch = self.batch(inputs)
         found, x, lengths = self.encode(*batch, seconds)
@@ -167,10 +166,18 @@ class LegoNN(Chain):
 
     def text(self, ids: list[int]) -> str:
         """Ids of the last module's vocabulary to text."""
+        return self.require_text().decode(ids)
+
+    def require_text(self) -> Vocabulary:
+        """The vocabulary that the last module writes in.
+
+        Raises:
+            DataError: it writes hidden states.
+        """
         vocab = self.last.ports[1].vocab
         if vocab is None:
-            raise DataError(f"{self.names[-1]} writes hidden states, no text")
-        return vocab.decode(ids)
+            raise DataError(f"{self.names[-1]} writes hidden states, no text; add the module that reads them")
+        return vocab
 
     def forward(self, inputs: Any, **options: Any) -> Any:
         """Text for one input, a list of texts for a list; options are those of BeamOptions."""

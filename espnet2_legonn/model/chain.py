@@ -29,7 +29,8 @@ from espnet2_legonn.model.build import build_modules
 from espnet2_legonn.model.description import ChainConfig, ModuleConfig, parse
 from espnet2_legonn.model.interface import Interface, Marginals, SearchChoice, require_match
 from espnet2_legonn.model.losses import Labels, ModuleLoss
-from espnet2_legonn.model.module import DecoderModule, EncoderModule, Module, consumed, learns, parts_of, produced
+from espnet2_legonn.model.module import DecoderModule, Module, consumed, learns, parts_of, produced
+from espnet2_legonn.model.parts import InputPart, OutputPart
 
 __all__ = ["Chain", "Labels", "ModuleLoss", "check_plug", "warn_of_plug"]
 
@@ -210,9 +211,10 @@ class Chain(nn.Module):
                 loss = output.loss(log_probs, lengths, labels[name])
                 parts[name] = dataclasses.replace(loss, total=share * loss.total)
                 if module.training:
-                    _observe(module, lengths, labels[name].lengths, writes=True)
+                    _observe(module, output, lengths, labels[name].lengths)
                 if i + 1 < len(self) and self.training:
-                    _observe(self._module(self.names[i + 1]), lengths, labels[name].lengths, writes=False)
+                    reader = self._module(self.names[i + 1])
+                    _observe(reader, reader.input, lengths, labels[name].lengths)
             share *= output.share_behind
         return parts
 
@@ -325,8 +327,7 @@ def _name_of(own: str, vocab: Vocabulary, vocabs: Mapping[str, Vocabulary]) -> s
     return next(iter(equal or [name for name, other in vocabs.items() if other.sha256 == vocab.sha256]))
 
 
-def _observe(module: Module, slots: torch.Tensor, tokens: torch.Tensor, writes: bool) -> None:
-    """Let a module that learns note what it writes or reads; a frozen one keeps the contract it was trained with."""
-    part = module.interface if writes and isinstance(module, EncoderModule) else module.input
+def _observe(module: Module, part: InputPart | OutputPart, slots: torch.Tensor, tokens: torch.Tensor) -> None:
+    """Let a part of a module that learns note what it saw; a frozen module keeps the contract it was trained with."""
     if part.contract is not None and learns(module):
         part.contract.update(slots, tokens)

@@ -16,7 +16,7 @@ from torch import nn
 from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.files.schema import Reader, nearest, to_plain
 from espnet2_legonn.model.freeze import Freeze, InitConfig, check_parts, frozen_parts
-from espnet2_legonn.model.parts import INPUTS, OUTPUTS, Column, InputPart, OutputPart
+from espnet2_legonn.model.parts import INPUTS, OUTPUTS, Column, InputPart, OutputPart, beginnings
 from espnet2_legonn.model.registry import Configs
 from espnet2_legonn.model.transformer import BODIES
 
@@ -130,7 +130,7 @@ class ChainConfig:
         """
         first = self.modules[0]
         if first.reads.data is None:
-            kinds = " or ".join(name for name, part in INPUTS.items() if part.data is not None)
+            kinds = " or ".join(beginnings())
             raise ConfigError(f"{first.name}: a recipe begins with {kinds}, not with {first.input.type}")
         return first.reads.data
 

@@ -73,7 +73,7 @@ class EncoderModule(nn.Module):
         reads, part = _input(config, vocabs)
         control = _length_control(config.name, config.body, config.length_control)
         output: OutputPart = config.writes.make(config.output, size, vocab)
-        body = BODIES[config.body.type].make(config.body)
+        body = BODIES[config.body.type](config.body)
         self.input, self.body, self.length_control, self.interface = part, body, control, output
         self.ports = (reads, Port(output.kind, vocab, size if output.kind == "states" else None))
 
@@ -135,7 +135,7 @@ class DecoderModule(nn.Module):
         reads, self.input = _input(config, vocabs)
         vocab = vocabs[output.vocab]
         self.ports = (reads, Port("text", vocab))
-        self.body = BODIES[config.body.type].make(config.body)
+        self.body = BODIES[config.body.type](config.body)
         self.label_smoothing = output.label_smoothing
         self.sos_eos = len(vocab) - 1
         self.embed = nn.Embedding(len(vocab), size)

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
-from typing_extensions import Self
 
 from espnet2_legonn.model.attention import KVCache, MultiHeadAttention
 from espnet2_legonn.model.masks import key_mask
@@ -102,11 +101,6 @@ class TransformerEncoder(nn.Module):
     Config: ClassVar[type] = BodyConfig
     decodes: ClassVar[bool] = False
 
-    @classmethod
-    def make(cls, config: BodyConfig) -> Self:
-        """Fresh weights."""
-        return cls(config)
-
     def __init__(self, sizes: BodyConfig) -> None:
         super().__init__()
         self.encoders = nn.ModuleList(EncoderBlock(sizes) for _ in range(sizes.num_blocks))
@@ -166,11 +160,6 @@ class CrossTransformer(nn.Module):
 
     Config: ClassVar[type] = BodyConfig
     decodes: ClassVar[bool] = True
-
-    @classmethod
-    def make(cls, config: BodyConfig) -> Self:
-        """Fresh weights."""
-        return cls(config)
 
     def __init__(self, sizes: BodyConfig) -> None:
         super().__init__()

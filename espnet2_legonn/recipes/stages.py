@@ -115,7 +115,7 @@ def stats(
             split_keys(table, jobs, logs / phase)
         run(cmd, logs / "stats.JOB.log", once(command, logs / "stats.JOB"), jobs)
         folders = [o for i in range(jobs) for o in ("--input_dir", f"{logs}/stats.{i + 1}")]
-        skip = [] if config.modules[0].reads.has_statistics else ["--skip_sum_stats"]
+        skip = [] if config.modules[0].reads.has_statistics() else ["--skip_sum_stats"]
         aggregate = module("espnet2.bin.aggregate_stats_dirs", *skip, *folders, "--output_dir", out)
         run(cmd, logs / "aggregate.log", aggregate)
         with atomic_text(out / "vocabulary.txt") as stream:

@@ -22,7 +22,7 @@ from espnet2_legonn.files.schema import nearest
 from espnet2_legonn.files.scratch import TRAINING, alone
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.model.build import build_modules, load_vocabs
-from espnet2_legonn.model.parts import INPUTS
+from espnet2_legonn.model.parts import beginnings
 from espnet2_legonn.packs import store
 from espnet2_legonn.packs.card import CARD
 from espnet2_legonn.packs.load import init_modules
@@ -225,7 +225,7 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[name-defined]
         config, base = resolve(args)
         chain = LegoNN(*build_modules(config, base))
         if chain.first.input.data is None:
-            kinds = " or ".join(name for name, part in INPUTS.items() if part.data is not None)
+            kinds = " or ".join(beginnings())
             raise ConfigError(f"{chain.names[0]}: a chain is trained from {kinds}, not from {chain.input_kind}")
         if not getattr(args, "collect_stats", False):
             if args.output_dir is not None and (Path(args.output_dir) / CARD).is_file():
@@ -277,7 +277,7 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[name-defined]
 
 def input_names() -> list[str]:
     """ESPnet's names of the data that chains can begin with."""
-    return [part.data.name for part in INPUTS.values() if part.data is not None]
+    return [column.name for column in beginnings().values()]
 
 
 def _warm_start(chain: LegoNN, args: argparse.Namespace) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from espnet2_legonn.model.parts.base import INPUTS, OUTPUTS, Column, InputPart, OutputPart, Unfit
+from espnet2_legonn.model.parts.base import INPUTS, OUTPUTS, Column, InputPart, OutputPart, Unfit, beginnings
 from espnet2_legonn.model.parts.beam_conv import BeamConvConfig, BeamConvInput
 from espnet2_legonn.model.parts.ctc import CTCInterface, OutputConfig
 from espnet2_legonn.model.parts.speech import SpeechConfig, SpeechInput
@@ -15,6 +15,7 @@ __all__ = [
     "INPUTS", "OUTPUTS", "AuxiliaryCTCConfig", "BeamConvConfig", "BeamConvInput", "CTCInterface", "Column",
     "InputPart", "OutputConfig", "OutputPart", "SpeechConfig", "SpeechInput", "StatesConfig", "StatesInput",
     "StatesOutputConfig", "TokenInput", "TokensConfig", "Unfit", "WEmbConfig", "WEmbInput",
+    "beginnings",
 ]  # fmt: skip
 
 load_plugins()  # those of LEGONN_PLUGINS, in every process that knows parts

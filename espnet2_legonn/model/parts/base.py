@@ -58,7 +58,6 @@ class InputPart(nn.Module):
         kind: of the port: ``speech``, ``tokens``, ``marginals``, ``states`` or a new one.
         data: where recipes find it; None: no chain that is trained begins with it.
         dtype: of a padded batch.
-        has_statistics: whether stage 10 collects ``statistics``.
         passes_gradient: whether the module before it learns from the losses behind it.
         collapse_slots: whether runs of slots are merged, so that slots per token do not matter.
         vocab: of the port, if it has one.
@@ -68,7 +67,6 @@ class InputPart(nn.Module):
     kind: ClassVar[str]
     data: ClassVar[Column | None] = None
     dtype: ClassVar[torch.dtype] = torch.float32
-    has_statistics: ClassVar[bool] = False
     passes_gradient: ClassVar[bool] = True
     collapse_slots: bool = False
     vocab: Vocabulary | None = None
@@ -177,6 +175,11 @@ class InputPart(nn.Module):
         """Features (B, frames, n) and lengths whose mean and variance stage 10 collects; None: there are none."""
         return None
 
+    @classmethod
+    def has_statistics(cls) -> bool:
+        """Whether stage 10 has something to collect: the part brings ``statistics`` of its own."""
+        return cls.statistics is not InputPart.statistics
+
     @property
     def statistics_part(self) -> str | None:
         """Which submodule needs these statistics before training, and reads them by ``load_stats``."""
@@ -243,3 +246,8 @@ class OutputPart(nn.Module):
 
 INPUTS: Registry[InputPart] = Registry("input")
 OUTPUTS: Registry[OutputPart] = Registry("output")
+
+
+def beginnings() -> dict[str, Column]:
+    """What a chain that is trained may begin with: types of inputs, and where data directories have them."""
+    return {name: part.data for name, part in INPUTS.items() if part.data is not None}

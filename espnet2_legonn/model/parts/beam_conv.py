@@ -6,14 +6,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from typing_extensions import Self
 
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.model.masks import zero_padding
 from espnet2_legonn.model.parts.base import INPUTS
 from espnet2_legonn.model.parts.ingestor import Embed, Ingestor
-from espnet2_legonn.model.transformer import BodyConfig
 
 
 @dataclass
@@ -74,20 +72,18 @@ class BeamConvInput(Ingestor):
     Config, passes_gradient = BeamConvConfig, False
 
     @classmethod
-    def make(cls, config: BeamConvConfig, body: BodyConfig, vocab: Vocabulary | None, where: str) -> Self:
-        """Fresh weights.
+    def embedding(cls, config: BeamConvConfig, size: int, vocab: Vocabulary, where: str) -> BeamConvolution:
+        """The embedding and the convolution.
 
         Raises:
             ConfigError: k exceeds the vocabulary.
         """
-        assert vocab is not None
         if config.k > len(vocab):
             raise ConfigError(
                 f"{where}.k: BeamConv keeps {config.k} tokens of each slot, vocabulary {config.vocab!r} "
                 f"has {len(vocab)}; choose k <= {len(vocab)}"
             )
-        embed = BeamConvolution(len(vocab), body.size, config.receptive_field, config.k, config.embed_size)
-        return cls(embed, body.blocks(config.num_blocks, config.attention_dropout), config.collapse)
+        return BeamConvolution(len(vocab), size, config.receptive_field, config.k, config.embed_size)
 
     @classmethod
     def least_values(cls, config: BeamConvConfig, size: int, vocab_size: int) -> int:

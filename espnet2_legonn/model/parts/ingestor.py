@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from typing_extensions import Self
 
+from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.model.masks import valid_mask
 from espnet2_legonn.model.parts.base import InputPart
 from espnet2_legonn.model.position import SinusoidalPositions
@@ -83,6 +85,22 @@ class Ingestor(InputPart):
         self.dropout = nn.Dropout(sizes.dropout)
         self.encoder = TransformerEncoder(sizes)
         self.seen = Seen()
+
+    @classmethod
+    def embedding(cls, config: Any, size: int, vocab: Vocabulary, where: str) -> Embed:
+        """Fresh weights of ``embed`` for a width D.
+
+        Raises:
+            ConfigError: the description does not go with the vocabulary.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def make(cls, config: Any, body: BodyConfig, vocab: Vocabulary | None, where: str) -> Self:
+        """Fresh weights: the embedding, then the blocks."""
+        assert vocab is not None
+        embed = cls.embedding(config, body.size, vocab, where)
+        return cls(embed, body.blocks(config.num_blocks, config.attention_dropout), config.collapse)
 
     @classmethod
     def faults(cls, config: Any, where: str) -> list[str]:

@@ -230,7 +230,6 @@ class SpeechInput(InputPart):
     """
 
     Config, kind, data = SpeechConfig, "speech", Column("wav.scp", "speech", "sound")
-    has_statistics = True
 
     def __init__(
         self,

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
-from typing_extensions import Self
 
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.model.masks import zero_padding
 from espnet2_legonn.model.parts.base import INPUTS
 from espnet2_legonn.model.parts.ingestor import Embed, Ingestor
-from espnet2_legonn.model.transformer import BodyConfig
 
 
 @dataclass
@@ -64,11 +62,9 @@ class WEmbInput(Ingestor):
     Config = WEmbConfig
 
     @classmethod
-    def make(cls, config: WEmbConfig, body: BodyConfig, vocab: Vocabulary | None, where: str) -> Self:
-        """Fresh weights."""
-        assert vocab is not None
-        embed = WeightedEmbedding(len(vocab), body.size, config.receptive_field)
-        return cls(embed, body.blocks(config.num_blocks, config.attention_dropout), config.collapse)
+    def embedding(cls, config: WEmbConfig, size: int, vocab: Vocabulary, where: str) -> WeightedEmbedding:
+        """The table."""
+        return WeightedEmbedding(len(vocab), size, config.receptive_field)
 
     @classmethod
     def least_values(cls, config: WEmbConfig, size: int, vocab_size: int) -> int:
