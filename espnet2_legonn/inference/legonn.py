@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from espnet2_legonn.model.chain import Chain, warn_of_plug
 from espnet2_legonn.model.inputs import Batch, as_items, collect, is_list
 from espnet2_legonn.model.interface import Marginals
 from espnet2_legonn.model.module import DecoderModule, consumed
+from espnet2_legonn.model.precision import converted
 from espnet2_legonn.packs import pack, store
 from espnet2_legonn.packs.load import load
 from espnet2_legonn.search.answers import Answer, best_paths, beyond_training
@@ -27,6 +29,7 @@ class LegoNN(Chain):
     """Modules that snap together: ``plugged = asr[:-1] + mt[-1:]``, then ``plugged("speech.wav")``."""
 
     _warned = False
+    _converted: tuple[str, list[tuple[int, int]], Self] | None = None
 
     @classmethod
     def from_pretrained(
@@ -122,8 +125,10 @@ class LegoNN(Chain):
             DataError: every input that cannot be used, or a chain that writes hidden states.
             ConfigError: options that this chain cannot follow.
         """
-        vocab = self.require_text()
         options, seconds = options or BeamOptions(), dict[str, float]()
+        if options.dtype != "float32":
+            return self.converted(options.dtype).answer(inputs, replace(options, dtype="float32"), more, judge_all)
+        vocab = self.require_text()
         batch = self.batch(inputs)
         found, x, lengths = self.encode(*batch, seconds)
         searched, started = found, time.perf_counter()
@@ -139,6 +144,22 @@ class LegoNN(Chain):
             Answer(hypotheses, vocab, {name: paths[i] for name, paths in said.items()}, notes[i], seconds, options)
             for i, hypotheses in enumerate(nbest)
         ]
+
+    def converted(self, dtype: str) -> Self:
+        """This chain for decoding in another ``dtype`` (see BeamOptions); made once, anew when weights have changed.
+
+        Raises:
+            ConfigError: no such dtype, or int8 on a GPU.
+        """
+        if dtype == "float32":
+            return self
+        state = [(p.data_ptr(), p._version) for p in self.parameters()]
+        if self._converted is None or self._converted[:2] != (dtype, state):
+            twin = type(self)([converted(module, dtype) for module in self], self.vocabs, self.names)
+            twin.search = self.search
+            object.__setattr__(self, "_converted", (dtype, state, twin))  # no module of this one
+        assert self._converted is not None
+        return self._converted[2]
 
     def _filled(self, found: dict[str, Marginals], options: BeamOptions) -> BeamOptions:
         last = list(found.values())[-1] if found else None

@@ -1,32 +1,16 @@
-"""Multi-head attention on PyTorch's fused kernel, with key/value caches for decoding."""
+"""Multi-head attention on PyTorch's fused kernel."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-
-class KVCache:
-    """Keys and values of one attention layer, (N, heads, S, D/heads), grown a step at a time.
-
-    Cross-attention fills it once per utterance; self-attention appends. Rows are re-ordered by ``select``.
-    """
-
-    def __init__(self, keys: torch.Tensor | None = None, values: torch.Tensor | None = None) -> None:
-        self.keys, self.values = keys, values
-
-    def append(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Add positions (N, heads, 1, D/heads); all so far are returned."""
-        if self.keys is not None and self.values is not None:
-            keys, values = torch.cat([self.keys, keys], 2), torch.cat([self.values, values], 2)
-        self.keys, self.values = keys, values
-        return keys, values
-
-    def select(self, rows: torch.Tensor) -> None:
-        """Keep the rows (N',) in this order."""
-        if self.keys is not None and self.values is not None:
-            self.keys, self.values = self.keys.index_select(0, rows), self.values.index_select(0, rows)
+from espnet2_legonn.model.dropout import dropout
+from espnet2_legonn.model.precision import Int8Linear
 
 
 class MultiHeadAttention(nn.Module):
@@ -40,7 +24,7 @@ class MultiHeadAttention(nn.Module):
 
     def __init__(self, size: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.size, self.heads, self.dropout = size, heads, dropout
         self.linear_q = nn.Linear(size, size)
         self.linear_k = nn.Linear(size, size)
         self.linear_v = nn.Linear(size, size)
@@ -54,7 +38,8 @@ class MultiHeadAttention(nn.Module):
 
     def keys_values(self, source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, S, D) -> keys and values (B, heads, S, D/heads)."""
-        return self._split(self.linear_k(source)), self._split(self.linear_v(source))
+        keys, values = joined(self.linear_k, self.linear_v)(source).chunk(2, -1)
+        return self._split(keys), self._split(values)
 
     def attend(
         self,
@@ -65,14 +50,16 @@ class MultiHeadAttention(nn.Module):
         causal: bool = False,
     ) -> torch.Tensor:
         """(B, Q, D) queries over prepared keys and values; ``mask`` is True where a key may be read."""
-        heads = F.scaled_dot_product_attention(
-            self._split(self.linear_q(query)),
-            keys,
-            values,
-            attn_mask=mask,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=causal,
-        )
+        return self._attend(self._split(self.linear_q(query)), keys, values, mask, causal)
+
+    def _attend(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, causal: bool
+    ) -> torch.Tensor:
+        rate = self.dropout if self.training else 0.0
+        if rate and q.device.type == "cpu":  # the fused kernel has no dropout there
+            heads = _with_dropout(q, k, v, mask, causal, rate)
+        else:
+            heads = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate, is_causal=causal)
         return self.linear_out(heads.transpose(1, 2).flatten(2))
 
     def forward(
@@ -83,4 +70,31 @@ class MultiHeadAttention(nn.Module):
         causal: bool = False,
     ) -> torch.Tensor:
         """(B, Q, D) queries over (B, S, D) source -> (B, Q, D)."""
-        return self.attend(query, *self.keys_values(source), mask, causal)
+        if query is not source:
+            return self.attend(query, *self.keys_values(source), mask, causal)
+        qkv = joined(self.linear_q, self.linear_k, self.linear_v)(query)
+        q, k, v = (self._split(x) for x in qkv.chunk(3, -1))
+        return self._attend(q, k, v, mask, causal)
+
+
+def joined(*linears: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Several layers as one: (..., D) to what each makes of it, side by side; by one product where all are plain."""
+    if all(type(linear) is Int8Linear for linear in linears):
+        return Int8Linear.join(cast("tuple[Int8Linear, ...]", linears))
+    if not all(type(linear) is nn.Linear for linear in linears):  # an adapter has a forward of its own
+        return lambda x: torch.cat([linear(x) for linear in linears], -1)
+    weight = torch.cat([cast(torch.Tensor, linear.weight) for linear in linears])
+    bias = torch.cat([cast(torch.Tensor, linear.bias) for linear in linears])
+    return lambda x: F.linear(x, weight, bias)
+
+
+def _with_dropout(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, causal: bool, rate: float
+) -> torch.Tensor:
+    """``F.scaled_dot_product_attention`` with dropout on the weights, a step at a time."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    if causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return dropout(scores.softmax(-1), rate) @ v

@@ -11,15 +11,15 @@ from torch import nn
 
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import ConfigError
-from espnet2_legonn.model.attention import KVCache
 from espnet2_legonn.model.description import LengthControlConfig, ModuleConfig, parse_ratio
+from espnet2_legonn.model.dropout import Dropout
 from espnet2_legonn.model.interface import Interface
 from espnet2_legonn.model.length_control import LengthController
 from espnet2_legonn.model.losses import Labels, ModuleLoss, cross_entropy
-from espnet2_legonn.model.masks import key_mask
 from espnet2_legonn.model.parts import InputPart, OutputPart
 from espnet2_legonn.model.position import SinusoidalPositions
 from espnet2_legonn.model.seen import Seen
+from espnet2_legonn.model.stepping import Stepper
 from espnet2_legonn.model.transformer import BODIES, BodyConfig
 
 
@@ -100,19 +100,14 @@ def _length_control(name: str, body: BodyConfig, control: LengthControlConfig | 
 
 
 class DecoderState:
-    """Caches of one batch of hypotheses: ``beam`` rows for each utterance, all at the same length."""
+    """Hypotheses that are being written: ``beam`` rows for each utterance, all at the same length."""
 
-    def __init__(self, own: list[KVCache], source: list[KVCache], source_mask: torch.Tensor) -> None:
-        self.own, self.source, self.source_mask, self.length = own, source, source_mask, 0
+    def __init__(self, body: Stepper) -> None:
+        self.body, self.length = body, 0
 
     def select(self, rows: torch.Tensor, utterances: torch.Tensor | None = None) -> None:
         """Keep hypotheses ``rows`` (N',) in this order and, if given, utterances (B',)."""
-        for cache in self.own:
-            cache.select(rows)
-        if utterances is not None:
-            for cache in self.source:
-                cache.select(utterances)
-            self.source_mask = self.source_mask.index_select(0, utterances)
+        self.body.select(rows, utterances)
 
 
 class DecoderModule(nn.Module):
@@ -148,7 +143,7 @@ class DecoderModule(nn.Module):
         else:
             nn.init.normal_(self.output.weight, std=size**-0.5)
         self.positions = SinusoidalPositions(size)
-        self.dropout, self.scale = nn.Dropout(config.body.dropout), size**0.5
+        self.dropout, self.scale = Dropout(config.body.dropout), size**0.5
 
     def _embed(self, tokens: torch.Tensor, start: int = 0) -> torch.Tensor:
         y = self.embed(tokens) * self.scale
@@ -175,18 +170,19 @@ class DecoderModule(nn.Module):
         return cross_entropy(logits, targets, self.label_smoothing)
 
     def start(self, x: torch.Tensor, lengths: torch.Tensor) -> DecoderState:
-        """Ingest once and prepare the caches."""
-        memory, memory_lengths = self.ingest(x, lengths)
-        own = [KVCache() for _ in self.body.decoders]
-        return DecoderState(own, self.body.fill(memory), key_mask(memory_lengths, memory.shape[1]))
+        """Ingest once and begin to write."""
+        return DecoderState(self.body.stepper(*self.ingest(x, lengths)))
+
+    def advance(self, tokens: torch.Tensor, state: DecoderState) -> torch.Tensor:
+        """Last tokens (N,) -> logits of the next ones (N, V) in float32 (or float64); the state moves on."""
+        y = self._embed(tokens.unsqueeze(1), state.length).squeeze(1)
+        state.length += 1
+        logits = self.output(state.body.step(y))
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def step(self, tokens: torch.Tensor, state: DecoderState) -> torch.Tensor:
-        """Last tokens (N,) -> log-probabilities of the next ones (N, V); advances the state."""
-        y = self._embed(tokens.unsqueeze(1), state.length)
-        state.length += 1
-        y = self.body.step(y, state.own, state.source, state.source_mask)
-        logits = self.output(y).squeeze(1)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+        """As ``advance``, to log-probabilities."""
+        return self.advance(tokens, state).log_softmax(-1)
 
 
 Module = EncoderModule | DecoderModule

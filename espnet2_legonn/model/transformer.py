@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
 
-from espnet2_legonn.model.attention import KVCache, MultiHeadAttention
+from espnet2_legonn.model.attention import MultiHeadAttention, joined
+from espnet2_legonn.model.dropout import Dropout
 from espnet2_legonn.model.masks import key_mask
 from espnet2_legonn.model.registry import Registry
+from espnet2_legonn.model.stepping import Projection, Source, TransformerStepper
 
 
 @dataclass
@@ -70,7 +71,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.w_1 = nn.Linear(sizes.size, sizes.linear_units)
         self.w_2 = nn.Linear(sizes.linear_units, sizes.size)
-        self.dropout = nn.Dropout(sizes.activation_rate)
+        self.dropout = Dropout(sizes.activation_rate)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., D) -> (..., D)."""
@@ -85,7 +86,7 @@ class EncoderBlock(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(sizes.size), nn.LayerNorm(sizes.size)
         self.self_attn = MultiHeadAttention(sizes.size, sizes.heads, sizes.attention_rate)
         self.feed_forward = FeedForward(sizes)
-        self.dropout = nn.Dropout(sizes.dropout)
+        self.dropout = Dropout(sizes.dropout)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """(B, T, D) -> (B, T, D)."""
@@ -123,7 +124,7 @@ class CrossBlock(nn.Module):
         self.self_attn = MultiHeadAttention(sizes.size, sizes.heads, sizes.attention_rate)
         self.src_attn = MultiHeadAttention(sizes.size, sizes.heads, sizes.attention_rate)
         self.feed_forward = FeedForward(sizes)
-        self.dropout = nn.Dropout(sizes.dropout)
+        self.dropout = Dropout(sizes.dropout)
 
     def forward(
         self,
@@ -138,20 +139,6 @@ class CrossBlock(nn.Module):
         y = y + self.dropout(self.self_attn(z, z, self_mask, causal))
         y = y + self.dropout(self.src_attn(self.norm2(y), source, source_mask))
         return y + self.dropout(self.feed_forward(self.norm3(y)))
-
-    def step(self, y: torch.Tensor, own: KVCache, source: KVCache, source_mask: torch.Tensor) -> torch.Tensor:
-        """One position (N, 1, D) after those in ``own``; ``source`` was filled by ``fill``. Evaluation only.
-
-        ``source`` holds B utterances and ``y`` N = B x beam hypotheses: the beam of an utterance becomes the
-        query axis of its cross-attention, so keys and values are stored and read once per utterance.
-        """
-        z = self.norm1(y)
-        y = y + self.self_attn.attend(z, *own.append(*self.self_attn.keys_values(z)))
-        assert source.keys is not None and source.values is not None
-        utterances = source.keys.shape[0]
-        query = self.norm2(y).view(utterances, -1, y.shape[-1])
-        y = y + self.src_attn.attend(query, source.keys, source.values, source_mask).view(y.shape)
-        return y + self.feed_forward(self.norm3(y))
 
 
 @BODIES.add("transformer_decoder")
@@ -183,17 +170,28 @@ class CrossTransformer(nn.Module):
             y = block(y, self_mask, source, source_mask, causal=lengths is None)
         return self.after_norm(y)
 
-    def _blocks(self) -> Iterable[CrossBlock]:
-        return cast(Iterable[CrossBlock], self.decoders)
+    def _blocks(self) -> list[CrossBlock]:
+        return cast("list[CrossBlock]", list(self.decoders))
 
-    def fill(self, source: torch.Tensor) -> list[KVCache]:
-        """Keys and values of the source for each block, computed once."""
-        return [KVCache(*block.src_attn.keys_values(source)) for block in self._blocks()]
+    def sources(self, memory: torch.Tensor) -> list[Source]:
+        """What each block reads of (B, S, D), made once."""
+        return [Source(*block.src_attn.keys_values(memory)) for block in self._blocks()]
 
-    def step(
-        self, y: torch.Tensor, own: list[KVCache], source: list[KVCache], source_mask: torch.Tensor
-    ) -> torch.Tensor:
-        """(N, 1, D) -> (N, 1, D); see CrossBlock.step."""
-        for block, mine, theirs in zip(self._blocks(), own, source):
-            y = block.step(y, mine, theirs, source_mask)
-        return self.after_norm(y)
+    def projections(self) -> list[Projection]:
+        """Of each block to query, key and value of self-attention, joint."""
+        own = [block.self_attn for block in self._blocks()]
+        return [joined(a.linear_q, a.linear_k, a.linear_v) for a in own]
+
+    def start(
+        self,
+        sources: list[Source],
+        mask: torch.Tensor,
+        projections: list[Projection],
+        past: torch.Tensor | None = None,
+    ) -> TransformerStepper:
+        """See TransformerStepper."""
+        return TransformerStepper(self._blocks(), self.after_norm, sources, mask, projections, past)
+
+    def stepper(self, memory: torch.Tensor, lengths: torch.Tensor) -> TransformerStepper:
+        """The beginning of hypotheses over (B, S, D), (B,)."""
+        return self.start(self.sources(memory), key_mask(lengths, memory.shape[1]), self.projections())

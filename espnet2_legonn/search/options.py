@@ -9,6 +9,7 @@ import torch
 
 from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.model.interface import SearchChoice
+from espnet2_legonn.model.precision import DTYPES
 
 # Better than the decoder alone in every pair measured; the best value follows which side is stronger (docs/search.md).
 DEFAULT_CTC_WEIGHT, DEFAULT_LENGTH_PENALTY = 0.4, 1.0
@@ -28,6 +29,7 @@ class BeamOptions:
         ctc_weight: w in (1 - w) * decoder + w * CTC of the last interface, 0 to 1; 0 is the paper's search. None: what
             was tuned for the chain, else 0.4 where the interface is grounded and has the decoder's vocabulary, else 0.
         temperature: the decoder reads the distributions to the power of 1 / temperature: above 1 they are flatter.
+        dtype: what products are made in: ``float32``, ``bfloat16`` (on machines that have it) or ``int8`` (on CPUs).
 
     Raises:
         ConfigError: values that make no sense, all of them.
@@ -40,6 +42,7 @@ class BeamOptions:
     nbest: int = 1
     ctc_weight: float | None = None
     temperature: float = 1.0
+    dtype: str = "float32"
 
     def __post_init__(self) -> None:
         faults = []
@@ -51,6 +54,8 @@ class BeamOptions:
             faults.append(f"ctc_weight: {self.ctc_weight} is not between 0 and 1")
         if not self.temperature > 0:
             faults.append(f"temperature: {self.temperature} is not above 0")
+        if self.dtype not in DTYPES:
+            faults.append(f"dtype: {self.dtype!r} is not {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
         if faults:
             raise ConfigError(faults)
 

@@ -27,8 +27,8 @@ import torch
 from torch import nn
 
 from espnet2_legonn.errors import ConfigError
-from espnet2_legonn.model.attention import KVCache
 from espnet2_legonn.model.description import parse_ratio
+from espnet2_legonn.model.dropout import Dropout
 from espnet2_legonn.model.length_control import LengthController
 from espnet2_legonn.model.masks import zero_padding
 from espnet2_legonn.model.parts.beam_conv import BeamConvolution
@@ -36,6 +36,7 @@ from espnet2_legonn.model.parts.ingestor import Ingestor
 from espnet2_legonn.model.parts.speech import ConvSubsampling
 from espnet2_legonn.model.parts.wemb import WeightedEmbedding
 from espnet2_legonn.model.position import SinusoidalPositions
+from espnet2_legonn.model.stepping import Projection, Source
 from espnet2_legonn.model.transformer import BodyConfig, CrossTransformer, TransformerEncoder
 from espnet2_legonn.training.compat import load
 
@@ -94,7 +95,7 @@ class LegoNNEncoder(AbsEncoder):  # type: ignore[misc, valid-type]
         self.sizes = BodyConfig(num_blocks, output_size, attention_heads, linear_units, dropout_rate)
         self.conv = ConvSubsampling(input_size, output_size)
         self.positions = SinusoidalPositions(output_size)
-        self.dropout = nn.Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
         self.body = TransformerEncoder(self.sizes)
         self.length_control = LengthController(self.sizes.blocks(length_blocks), _ratio(length_ratio), max_length)
 
@@ -271,22 +272,19 @@ class BeamConvEncoder(InterfaceEncoder):
 
 
 class _Hypothesis(NamedTuple):
-    """Caches of one hypothesis.
+    """What one hypothesis has written, (positions, width), or None; what all of an utterance read, and joint layers."""
 
-    ``own`` is (blocks, 2, heads, positions, D/heads), None before the first token; all hypotheses of an
-    utterance share one ``source``.
-    """
-
-    own: torch.Tensor | None
-    source: list[KVCache]
+    past: torch.Tensor | None
+    sources: list[Source]
+    projections: list[Projection]
 
 
-def _together(sources: list[list[KVCache]]) -> list[KVCache]:
-    """Caches of an utterance that all rows share as they are, else one utterance a row."""
+def _one_batch(sources: list[list[Source]]) -> list[Source]:
+    """Those of an utterance that all rows share as they are, else one utterance a row."""
     if all(source is sources[0] for source in sources):
         return sources[0]
     blocks = zip(*sources)
-    return [KVCache(torch.cat([c.keys for c in b]), torch.cat([c.values for c in b])) for b in blocks]
+    return [Source(torch.cat([s.keys for s in b]), torch.cat([s.values for s in b])) for b in blocks]
 
 
 class LegoNNDecoder(AbsDecoder, BatchScorerInterface):  # type: ignore[misc, valid-type]
@@ -328,7 +326,7 @@ class LegoNNDecoder(AbsDecoder, BatchScorerInterface):  # type: ignore[misc, val
         else:
             nn.init.normal_(self.output_layer.weight, std=size**-0.5)
         self.positions = SinusoidalPositions(size)
-        self.dropout, self.scale = nn.Dropout(dropout_rate), size**0.5
+        self.dropout, self.scale = Dropout(dropout_rate), size**0.5
         sizes = BodyConfig(num_blocks, size, attention_heads, linear_units, *dropouts)
         self.body = CrossTransformer(sizes)
 
@@ -344,7 +342,7 @@ class LegoNNDecoder(AbsDecoder, BatchScorerInterface):  # type: ignore[misc, val
 
     def init_state(self, x: torch.Tensor) -> _Hypothesis:
         """Keys and values of an encoded utterance (S, D)."""
-        return _Hypothesis(None, self.body.fill(x.unsqueeze(0)))
+        return _Hypothesis(None, self.body.sources(x.unsqueeze(0)), self.body.projections())
 
     def score(self, y: torch.Tensor, state: _Hypothesis | None, x: torch.Tensor) -> tuple[torch.Tensor, _Hypothesis]:
         """Prefix (L,), its state, (S, D) -> log-probabilities of the next token (V,) and the new state."""
@@ -356,18 +354,15 @@ class LegoNNDecoder(AbsDecoder, BatchScorerInterface):  # type: ignore[misc, val
     ) -> tuple[torch.Tensor, list[_Hypothesis]]:
         """Prefixes (N, L), their states, (N, S, D) -> log-probabilities (N, V) and the new states."""
         known = [self.init_state(x) if state is None else state for state, x in zip(states, xs)]
-        source = _together([state.source for state in known])
-        assert source[0].keys is not None
-        utterances, _, steps, _ = source[0].keys.shape
+        sources = _one_batch([state.sources for state in known])
+        utterances, _, steps, _ = sources[0].keys.shape
         mask = torch.ones(utterances, 1, 1, steps, dtype=torch.bool, device=xs.device)
-        if known[0].own is None:
-            start, own = 0, [KVCache() for _ in source]
-        else:
-            caches = torch.stack([state.own for state in known], 2)  # type: ignore[misc]
-            start, own = caches.shape[4], [KVCache(keys, values) for keys, values in caches]
-        for i in range(start, ys.shape[1]):  # one turn, or more at the start with a given prefix
-            y = self.body.step(self._embed(ys[:, i : i + 1], i), own, source, mask)
-        grown = torch.stack([torch.stack([cache.keys, cache.values]) for cache in own])  # type: ignore[list-item]
-        logits = self.output_layer(y).squeeze(1)
+        written = [state.past for state in known if state.past is not None]
+        past = torch.stack(written, 1) if written else None
+        stepper = self.body.start(sources, mask, known[0].projections, past)
+        for i in range(stepper.past.length, ys.shape[1]):  # one turn, or more at the start with a given prefix
+            y = stepper.step(self._embed(ys[:, i : i + 1], i).squeeze(1))
+        logits = self.output_layer(y)
         log_probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
-        return log_probs, [_Hypothesis(row, state.source) for row, state in zip(grown.unbind(2), known)]
+        rows = stepper.past.rows.unbind(1)
+        return log_probs, [state._replace(past=row) for row, state in zip(rows, known)]

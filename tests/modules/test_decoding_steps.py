@@ -53,7 +53,7 @@ def test_beams_share_their_utterances_memory() -> None:
     decoder.step(torch.full((6,), toys.BPE - 1), state)
     decoder.step(torch.tensor([row[0] for pair in beam for row in pair]), state)
     found = decoder.step(torch.tensor([row[1] for pair in beam for row in pair]), state).view(3, 2, -1)
-    assert state.source[0].keys.shape[0] == 3, "keys of the source are kept once for each utterance"
+    assert len(state.body.sources[0].keys) == 3, "keys of the source are kept once for each utterance"
     for place in range(2):
         wanted = forced(decoder, x, SLOTS, [pair[place] for pair in beam])
         torch.testing.assert_close(found[:, place], wanted[:, 2], **TOLERANCE)
@@ -116,3 +116,21 @@ def test_baseline_decoder_steps() -> None:
     state = model.last.start(memory, lengths)
     for n, tokens in enumerate([[6, 6], [2, 4], [3, 4]]):
         torch.testing.assert_close(model.last.step(torch.tensor(tokens), state), wanted[:, n], **TOLERANCE)
+
+
+@torch.no_grad()
+def test_hypotheses_grow_beyond_the_first_room() -> None:
+    """Memory for 32 positions doubles twice; rows change places in every room."""
+    decoder, x = decoder_and_memory()
+    generator, rows = torch.Generator().manual_seed(0), [[], [], []]
+    state, tokens = decoder.start(x, SLOTS), [toys.BPE - 1] * 3
+    for _ in range(70):
+        found = decoder.step(torch.tensor(tokens), state)
+        tokens = torch.randint(1, toys.BPE - 1, (3,), generator=generator).tolist()
+        rows = [[*row, token] for row, token in zip(rows, tokens)]
+    wanted = forced(decoder, x, SLOTS, [row[:-1] for row in rows])
+    torch.testing.assert_close(found, wanted[:, -1], **TOLERANCE)
+    state.select(torch.tensor([2, 0, 1]), torch.tensor([2, 0, 1]))
+    found = decoder.step(torch.tensor(tokens)[[2, 0, 1]], state)
+    wanted = forced(decoder, x, SLOTS, rows)[[2, 0, 1], -1]
+    torch.testing.assert_close(found, wanted, **TOLERANCE)

@@ -11,6 +11,7 @@ import torch
 from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.model.module import DecoderModule
 from espnet2_legonn.search.beam import BeamOptions, Hypothesis, beam_search
+from espnet2_legonn.search.scorers import best_places
 
 pytestmark = pytest.mark.usefixtures("float64")
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -277,3 +278,12 @@ def test_marginals_of_nan_end_the_search(decoder: DecoderModule, monkeypatch: py
         beam_search(decoder, x, torch.tensor([4]), BeamOptions(2, maxlenratio=-3))
     except ValueError as error:
         assert "nan" in str(error).lower() or "finite" in str(error).lower()
+
+
+@pytest.mark.parametrize("vocab", [50, 639, 4000, 8003])
+def test_best_places_of_a_large_vocabulary_are_those_of_a_sort(vocab: int) -> None:
+    x = torch.randn(7, vocab, generator=torch.Generator().manual_seed(vocab))
+    x[0, : vocab // 2] = -torch.inf
+    x[1, -3:] = torch.tensor([9.0, 8.0, 7.0])  # behind the last whole block
+    x[2, 64:74] += 9.0  # all in one block
+    assert torch.equal(best_places(x, 10), x.topk(10).indices)

@@ -84,7 +84,8 @@ class CTCInterface(OutputPart):
         nll, impossible = ctc_loss(log_probs, slots, *labels)
         tokens = labels.lengths.masked_fill(impossible, 0).sum()
         with torch.no_grad():
-            blanks = ((log_probs.argmax(-1) == 0) & valid_mask(slots, log_probs.shape[1])).sum()
+            silent = log_probs[..., 0] >= log_probs.amax(-1)
+            blanks = (silent & valid_mask(slots, log_probs.shape[1])).sum()
             stats = {
                 "ctc": (nll.detach().sum(), tokens),
                 "infeasible": (impossible.sum(), torch.full_like(tokens, len(slots))),

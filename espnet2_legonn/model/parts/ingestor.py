@@ -10,6 +10,7 @@ from torch import nn
 from typing_extensions import Self
 
 from espnet2_legonn.data.vocabulary import Vocabulary
+from espnet2_legonn.model.dropout import Dropout
 from espnet2_legonn.model.masks import valid_mask
 from espnet2_legonn.model.parts.base import InputPart
 from espnet2_legonn.model.position import SinusoidalPositions
@@ -82,7 +83,7 @@ class Ingestor(InputPart):
         self.collapse_slots = collapse_slots
         self.positions = SinusoidalPositions(sizes.size)
         self.scale = embed.scale
-        self.dropout = nn.Dropout(sizes.dropout)
+        self.dropout = Dropout(sizes.dropout)
         self.encoder = TransformerEncoder(sizes)
         self.seen = Seen()
 

@@ -18,6 +18,7 @@ from typing_extensions import Self
 
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import DataError
+from espnet2_legonn.model.dropout import Dropout
 from espnet2_legonn.model.inputs import adapt_audio, check_waveform, read_audio
 from espnet2_legonn.model.masks import valid_mask, zero_padding
 from espnet2_legonn.model.parts.base import INPUTS, Column, InputPart, Unfit
@@ -203,20 +204,35 @@ class ConvSubsampling(nn.Module):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the convolutions' weights."""
+        return next(self.convs.parameters()).dtype
+
     def steps(self, frames: torch.Tensor) -> torch.Tensor:
         """ceil(ceil(frames / 2) / 2)."""
         return (frames + 3) // 4
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, frames, n_mels), (B,) -> (B, T, D), (B,)."""
-        x = x.unsqueeze(1)
+        x = x.unsqueeze(1).to(self.dtype)
         for i, conv in enumerate(self.convs):
-            mask = valid_mask(lengths, x.shape[2])[:, None, :, None]
-            x = torch.relu(conv(x)).masked_fill(~mask, 0.0)
+            x = conv(x)
+            x = x * valid_mask(lengths, x.shape[2])[:, None, :, None].to(x.dtype)
             if i % 2:
-                x = F.max_pool2d(x, 2, ceil_mode=True)
-                lengths = (lengths + 1) // 2
+                x, lengths = _pool(x), (lengths + 1) // 2
+            x = torch.relu(x)  # behind the maximum: the same, of a quarter of the values
         return self.out(x.transpose(1, 2).flatten(2)), lengths
+
+
+def _pool(x: torch.Tensor) -> torch.Tensor:
+    """The larger of 0 and the maximum of 2x2, (B, C, T, F) -> (B, C, ceil(T / 2), ceil(F / 2)), up to a ReLU.
+
+    Two maxima cost a third of ``max_pool2d``, which keeps the places of what it chose.
+    """
+    x = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
+    x = torch.maximum(x[:, :, ::2], x[:, :, 1::2])
+    return torch.maximum(x[..., ::2], x[..., 1::2])
 
 
 @INPUTS.add("speech")
@@ -242,7 +258,7 @@ class SpeechInput(InputPart):
         super().__init__()
         self.features, self.normalization, self.augment, self.conv = features, normalization, augment, conv
         self.positions = SinusoidalPositions(conv.out.out_features)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     # -- the description -------------------------------------------------------------------------------------------
 
@@ -379,4 +395,4 @@ class SpeechInput(InputPart):
         if self.augment is not None:
             x = self.augment(x, frames)
         x, steps = self.conv(x, frames)
-        return self.dropout(self.positions(x, self.conv.out.weight.dtype)), steps
+        return self.dropout(self.positions(x, self.conv.dtype)), steps

@@ -13,6 +13,7 @@ from typing_extensions import Self
 
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import DataError
+from espnet2_legonn.model.dropout import Dropout
 from espnet2_legonn.model.inputs import checked_ids, encode_text, normalized
 from espnet2_legonn.model.parts.base import INPUTS, Column, InputPart
 from espnet2_legonn.model.position import SinusoidalPositions
@@ -48,7 +49,7 @@ class TokenInput(InputPart):
         self.embed = nn.Embedding(vocab_size, size)
         nn.init.normal_(self.embed.weight, std=size**-0.5)
         self.positions = SinusoidalPositions(size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.eos, self.scale = vocab_size - 1, size**0.5
 
     @classmethod

@@ -44,9 +44,10 @@ class WeightedEmbedding(Embed):
 
     def forward(self, log_probs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """(B, K, V), (B,) -> (B, K, D)."""
-        probs = zero_padding(log_probs.exp(), lengths)
-        if self.weight.dim() == 2:
-            return probs.to(self.weight.dtype) @ self.weight
+        probs = log_probs.exp()
+        if self.weight.dim() == 2:  # padding is zeroed in D, which is narrower
+            return zero_padding(probs.to(self.weight.dtype) @ self.weight, lengths)
+        probs = zero_padding(probs, lengths)
         kernel = self.weight.permute(2, 1, 0)  # (D, V, RF)
         return F.conv1d(probs.to(kernel.dtype).transpose(1, 2), kernel, padding="same").transpose(1, 2)
 
