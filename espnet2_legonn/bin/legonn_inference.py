@@ -66,6 +66,7 @@ def get_parser() -> argparse.ArgumentParser:
         "without a decoder 0",
     )  # fmt: skip
     add("--temperature", type=float, default=1.0, help="above 1 the decoder reads flatter distributions")
+    add("--dtype", default="float32", help="of products: float32, bfloat16, float16, or int8, which is for CPUs")
     add("--maxlenratio", type=float, default=0.0, help="> 0 times the slots, < 0 that many tokens, 0 automatic")
     add("--minlenratio", type=float, default=0.0)
     add("--nbest", type=int, default=1)

@@ -57,7 +57,6 @@ IGNORED = {
 }  # fmt: skip
 # ESPnet's keywords that are ours under another name.
 TRANSLATED = ("normalize_length",)
-PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 class ESPnetHypothesis(NamedTuple):
@@ -97,7 +96,7 @@ class ChainInference:
         device: ``cpu``, ``cuda``, ``cuda:1``.
         maxlenratio, minlenratio: as in BeamOptions; relative to the slots that the decoder module reads.
         batch_size: inputs of a list decoded together; it does not change the answers.
-        dtype: ``float32``, or ``bfloat16`` or ``float16`` (autocast; distributions stay float32).
+        dtype: as in BeamOptions: ``float32``, ``bfloat16``, ``float16`` or ``int8``.
         beam_size: ESPnet's default, 20.
         nbest: answers for each input.
         length_penalty: score = log-probability / length ** length_penalty; None: as in BeamOptions.
@@ -141,8 +140,6 @@ class ChainInference:
         faults += _check_espnet(type(self).__name__, espnet)
         if source is None:
             faults.append("no chain: give legonn_train_config, or use from_pretrained")
-        if dtype not in PRECISIONS:
-            faults.append(f"dtype: {dtype!r} is not one of {', '.join(PRECISIONS)}")
         if length_penalty is not None and normalize_length is not None:
             faults.append("length_penalty and normalize_length say the same thing: give one of them")
         if isinstance(source, LegoNN) and weights is not None:
@@ -152,7 +149,7 @@ class ChainInference:
             length_penalty = float(normalize_length)
         try:
             self.options = BeamOptions(
-                beam_size, length_penalty, maxlenratio, minlenratio, nbest, ctc_weight, temperature
+                beam_size, length_penalty, maxlenratio, minlenratio, nbest, ctc_weight, temperature, dtype
             )
         except ConfigError as error:
             faults += error.faults
@@ -161,7 +158,7 @@ class ChainInference:
         chain = source if isinstance(source, LegoNN) else LegoNN.from_pretrained(source, weights)
         self.chain = chain.to(device).eval()
         self.vocab = self._check_chain()
-        self.device, self.dtype, self.batch_size = device, dtype, max(1, batch_size)
+        self.device, self.batch_size = device, max(1, batch_size)
 
     @classmethod
     def from_pretrained(cls, model_tag: str | Path | None = None, **options: Any) -> Self:
@@ -188,9 +185,11 @@ class ChainInference:
 
     def marginals(self, inputs: Any, module: str | int = -1) -> Marginals:
         """Distributions of one interface, see ``LegoNN.marginals``; one input is a batch of 1."""
-        items = as_items(inputs)
-        with self._precision():
-            return self.chain.marginals(items, module)
+        return self._model.marginals(as_items(inputs), module)
+
+    @property
+    def _model(self) -> LegoNN:
+        return self.chain.converted(self.options.dtype)
 
     def interfaces(self, inputs: Any) -> Any:
         """What each encoder module says: ``{module: greedy text}``, or a list of them for a list."""
@@ -198,8 +197,7 @@ class ChainInference:
         items = as_items(inputs)
         for begin in range(0, len(items), self.batch_size):
             batch = items[begin : begin + self.batch_size]
-            with self._precision():
-                found, _, _ = self.chain.encode(*self.chain.batch(batch))
+            found, _, _ = self._model.encode(*self.chain.batch(batch))
             said = {name: marginals.greedy_texts() for name, marginals in found.items()}
             texts += [{name: items[i] for name, items in said.items()} for i in range(len(batch))]
         return texts if is_list(inputs) else texts[0]
@@ -210,8 +208,7 @@ class ChainInference:
         Raises:
             DataError: every input that cannot be used.
         """
-        with self._precision():
-            return self.chain.answer(list(inputs), self.options)
+        return self.chain.answer(list(inputs), self.options)
 
     def _results(self, inputs: Any) -> Any:
         """ESPnet's return value for one input, a list of those for a list."""
@@ -229,10 +226,6 @@ class ChainInference:
         parts = {name: torch.tensor(value) for name, value in found.parts.items()}
         hypothesis = ESPnetHypothesis(torch.tensor(ends + ids + ends), torch.tensor(found.score), parts, {}, [])
         return self.vocab.decode(ids), [self.vocab.tokens[i] for i in ids], ids, hypothesis
-
-    def _precision(self) -> torch.autocast:
-        kind, enabled = self.chain.device.type, self.dtype != "float32"
-        return torch.autocast(kind, getattr(torch, self.dtype) if enabled else None, enabled)
 
 
 class Speech2Text(ChainInference):

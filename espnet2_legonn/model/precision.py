@@ -14,7 +14,7 @@ from torch import nn
 
 from espnet2_legonn.errors import ConfigError
 
-DTYPES = ("float32", "bfloat16", "int8")
+DTYPES = ("float32", "bfloat16", "float16", "int8")
 # Inputs have 7 bits: CPUs without VNNI add two products in 16 bits, where 8 bits times 8 bits would be cut off, and
 # an answer should not depend on the CPU.
 _MIDDLE, _STEPS = 64, 63
@@ -81,6 +81,11 @@ class Int8Linear(nn.Module):
         return cast(torch.Tensor, y.unflatten(0, x.shape[:-1]))
 
 
+def no_dtype(dtype: str) -> str:
+    """What is wrong with a name that is none of ``DTYPES``."""
+    return f"dtype: {dtype!r} is not one of {', '.join(DTYPES)}"
+
+
 def converted(module: AnyModule, dtype: str) -> AnyModule:
     """A copy for decoding whose products are made in ``dtype``; what is not converted is shared.
 
@@ -88,11 +93,11 @@ def converted(module: AnyModule, dtype: str) -> AnyModule:
         ConfigError: no such dtype, or int8 on a GPU.
     """
     if dtype not in DTYPES:
-        raise ConfigError(f"dtype: {dtype!r} is not {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
+        raise ConfigError(no_dtype(dtype))
     shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     twin = copy.deepcopy(module, shared)
-    if dtype == "bfloat16":
-        _to_bfloat16(twin)
+    if dtype in ("bfloat16", "float16"):
+        _to_half(twin, getattr(torch, dtype))
     elif dtype == "int8":
         if any(parameter.device.type != "cpu" for parameter in module.parameters()):
             raise ConfigError("dtype: int8 is made for CPUs; give bfloat16 on this device")
@@ -100,14 +105,14 @@ def converted(module: AnyModule, dtype: str) -> AnyModule:
     return twin.eval()
 
 
-def _to_bfloat16(module: nn.Module) -> None:
+def _to_half(module: nn.Module, dtype: torch.dtype) -> None:
     """All weights; buffers (filters, means, what ports saw) stay."""
     done: dict[int, nn.Parameter] = {}  # tied matrices stay tied
     for part in module.modules():
         for name, parameter in part._parameters.items():
             if parameter is not None and parameter.is_floating_point():
                 if id(parameter) not in done:
-                    done[id(parameter)] = nn.Parameter(parameter.detach().bfloat16(), requires_grad=False)
+                    done[id(parameter)] = nn.Parameter(parameter.detach().to(dtype), requires_grad=False)
                 part._parameters[name] = done[id(parameter)]
 
 

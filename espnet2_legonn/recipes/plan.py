@@ -40,6 +40,7 @@ class SearchPlan:
     maxlenratio: float = 0.0
     ctc_weight: float | None = None
     temperature: float = 1.0
+    dtype: str = "float32"
     tune: bool = False
     ngram: str | None = None
     ngram_weight: float | None = None

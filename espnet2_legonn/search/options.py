@@ -9,7 +9,7 @@ import torch
 
 from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.model.interface import SearchChoice
-from espnet2_legonn.model.precision import DTYPES
+from espnet2_legonn.model.precision import DTYPES, no_dtype
 
 # Better than the decoder alone in every pair measured; the best value follows which side is stronger (docs/search.md).
 DEFAULT_CTC_WEIGHT, DEFAULT_LENGTH_PENALTY = 0.4, 1.0
@@ -29,7 +29,8 @@ class BeamOptions:
         ctc_weight: w in (1 - w) * decoder + w * CTC of the last interface, 0 to 1; 0 is the paper's search. None: what
             was tuned for the chain, else 0.4 where the interface is grounded and has the decoder's vocabulary, else 0.
         temperature: the decoder reads the distributions to the power of 1 / temperature: above 1 they are flatter.
-        dtype: what products are made in: ``float32``, ``bfloat16`` (on machines that have it) or ``int8`` (on CPUs).
+        dtype: what products are made in: ``float32``, ``bfloat16`` or ``float16`` (on machines that have
+            them), or ``int8`` (on CPUs). Distributions stay float32.
 
     Raises:
         ConfigError: values that make no sense, all of them.
@@ -55,7 +56,7 @@ class BeamOptions:
         if not self.temperature > 0:
             faults.append(f"temperature: {self.temperature} is not above 0")
         if self.dtype not in DTYPES:
-            faults.append(f"dtype: {self.dtype!r} is not {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
+            faults.append(no_dtype(self.dtype))
         if faults:
             raise ConfigError(faults)
 

@@ -122,9 +122,9 @@ def test_speech_in_fewer_bits() -> None:
 
 
 def test_other_dtypes_are_refused() -> None:
-    with pytest.raises(ConfigError, match="dtype: 'int4' is not float32, bfloat16 or int8"):
+    with pytest.raises(ConfigError, match="dtype: 'int4' is not one of float32, bfloat16, float16, int8"):
         BeamOptions(dtype="int4")
-    with pytest.raises(ConfigError, match="dtype: 'fp8' is not float32, bfloat16 or int8"):
+    with pytest.raises(ConfigError, match="dtype: 'fp8' is not one of float32"):
         converted(layer(), "fp8")
     with pytest.raises(ConfigError, match="int8 is made for CPUs; give bfloat16"):
         converted(nn.Linear(2, 2, device="meta"), "int8")

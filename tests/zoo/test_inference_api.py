@@ -298,8 +298,8 @@ def test_interfaces_and_marginals_on_request(asr: LegoNN, mt: LegoNN) -> None:
     assert Text2Text(mt).marginals([2, 3]).log_probs.shape[:2] == (1, 6)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_keeps_distributions_in_float32(asr: LegoNN, dtype: str) -> None:
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int8"])
+def test_less_precision_keeps_distributions_in_float32(asr: LegoNN, dtype: str) -> None:
     model = Speech2Text(asr, dtype=dtype, **LONG)
     found, exact = model.marginals(tone()).log_probs, asr.marginals(tone()).log_probs
     assert found.dtype == torch.float32 and not torch.equal(found, exact)
@@ -358,11 +358,11 @@ def test_all_faults_of_the_options_at_once(asr: LegoNN) -> None:
         "lm_file: this search has no language model, and without the model that was asked for the answers would be "
         "others; leave it out",
         "streaming: a LegoNN chain has no such mode; leave it out",
-        "dtype: 'float64' is not one of float32, bfloat16, float16",
         "length_penalty and normalize_length say the same thing: give one of them",
         "a chain in memory has its weights: leave out the model file, or use chain.load(...)",
         "device: 'gpu' is not known; use cpu, cuda or cuda:N",
         "nbest: 30 is not between 1 and beam_size (20)",
+        "dtype: 'float64' is not one of float32, bfloat16, float16, int8",
     ]
 
 

@@ -73,6 +73,7 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
         help="score = log-probability / length ** length_penalty; by default what was tuned, else 1.0",
     )  # fmt: skip
     option("--temperature", type=float, default=1.0, help="above 1 the decoder reads flatter distributions")
+    option("--dtype", default="float32", help="of products: float32, bfloat16, float16, or int8, which is for CPUs")
     option("--batch_size", type=int, default=8, help="inputs decoded together; the answers do not depend on it")
     option("--device", default="cpu", help="cpu, cuda, cuda:N")
     option("--trust", action="store_true", help="also packs without a card, archives of espnet2.bin.pack")
@@ -206,7 +207,7 @@ def _load(cls: type[Any], args: argparse.Namespace, desk: Desk) -> Any:
     chain, notes = join([pick(spec, args.trust) for spec in args.model])
     for note in notes:
         desk.note(note)
-    names = ("device", "beam_size", "nbest", "ctc_weight", "length_penalty", "temperature")
+    names = ("device", "beam_size", "nbest", "ctc_weight", "length_penalty", "temperature", "dtype")
     return cls(chain, **{name: getattr(args, name) for name in names})
 
 
