@@ -38,7 +38,7 @@ from espnet2_legonn.model.inputs import read_audio  # noqa: E402
 from espnet2_legonn.model.length_control import LengthController  # noqa: E402
 from espnet2_legonn.model.losses import ctc_loss  # noqa: E402
 from espnet2_legonn.model.parts.beam_conv import BeamConvolution  # noqa: E402
-from espnet2_legonn.model.parts.speech import ConvSubsampling  # noqa: E402
+from espnet2_legonn.model.parts.frames import ConvSubsampling  # noqa: E402
 
 Change = Callable[[nn.Module], None]
 

@@ -11,6 +11,7 @@ writes them); UNHASHED says which need none, SKIPPED which of ESPnet's requireme
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,7 +110,8 @@ def install() -> int:
     step("1/4 build tools", only("tools", [pin for pin in hashed if pin.name in tools]))
     step("2/4 this package", ["--no-deps", "--no-build-isolation", "--editable", str(ROOT)])
     step("3/4 the libraries", only("libraries", [pin for pin in hashed if pin.name not in tools]))
-    step("3/4 torch", ["--no-compile", *(pin.line for pin in pins if pin.name in UNHASHED)])
+    with compiling():  # the libraries, while pip unpacks torch
+        step("3/4 torch", ["--no-compile", *(pin.line for pin in pins if pin.name in UNHASHED)])
     compile_all()
     check()
     part = STAMP.with_suffix(".part")
@@ -244,12 +247,27 @@ def explain(title: str, said: list[str]) -> str:
     return "\n".join([head, *tail, f"full log: {LOG}", f"what to do: {remedy}"])
 
 
+@contextlib.contextmanager
+def compiling() -> Iterator[None]:
+    """Bytecode for what is installed so far, in the background; pip's own compiling uses one core."""
+    # Tests, and parts of torch that make code for GPUs, are compiled when somebody imports them. Some libraries carry
+    # templates and Python 2 files that do not compile; nobody imports those.
+    words = ["-m", "compileall", "-q", "-j", "0", "-x", r"/(tests?|testing|_inductor)/", str(VENV / "lib")]
+    nowhere = subprocess.DEVNULL
+    process = subprocess.Popen([str(PYTHON), *words], stdin=nowhere, stdout=nowhere, stderr=nowhere)
+    try:
+        yield
+        process.wait()
+    finally:
+        process.kill()
+        process.wait()
+
+
 def compile_all() -> None:
-    """Bytecode for the libraries on all cores (pip's own compiling uses one), their tests left out."""
+    """Bytecode for all that has none yet."""
     started = time.monotonic()
-    command = [str(PYTHON), "-m", "compileall", "-q", "-j", "0", "-x", r"/tests?/", str(VENV / "lib")]
-    # Some libraries carry templates and Python 2 files that do not compile; nobody imports those.
-    subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with compiling():
+        pass
     _show("4/4 compile", "done", started, 0.0, final=True)
 
 

@@ -121,7 +121,7 @@ NOTES: dict[str, str] = {
     "skip_packing": "false by default",
     "skip_upload": "stage 15 alone; it is also --skip_upload_hf of newer scripts",
     "eval_valid_set": "as stage 4 left it (unfiltered where stage 4 did not run), in a folder named after the set",
-    "feats_type": "raw alone: modules read waveforms",
+    "feats_type": "raw and extracted: sound, or the feats.scp that another recipe left (`input: {type: features}`)",
     "audio_format": "flac, wav",
     "token_type": "char, word and bpe; phonemes by --use_phonemes beside them",
     "nbpe": "1000 by default, special tokens included",

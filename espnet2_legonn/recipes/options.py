@@ -23,9 +23,9 @@ _VARIABLE = re.compile(r"""^([A-Za-z_]\w*)=("(?:[^"\\]|\\.)*"|[^\s#]*)[ \t]*(?:#
 _GROUP = re.compile(r"^# (\w.*)$")
 _MORE = re.compile(r"^\s+# ?(.*)$")
 _NO_OPTIONS = ("help_message", "SECONDS")
-FIXED = {"oov": "<unk>", "blank": "<blank>", "sos_eos": "<sos/eos>", "feats_type": "raw"}
+FIXED = {"oov": ("<unk>",), "blank": ("<blank>",), "sos_eos": ("<sos/eos>",), "feats_type": ("raw", "extracted")}
 _WHY_FIXED = "every vocabulary has the same special tokens, so that modules fit"
-_FEATURES = "modules read waveforms; stage 3 makes files of what wav.scp names"
+_FEATURES = "modules read sound, or the feats.scp that another recipe left in dump/extracted"
 
 
 @dataclass(frozen=True)
@@ -196,9 +196,9 @@ def fixed_faults(values: Mapping[str, str]) -> list[str]:
     """What options with one possible value were given instead."""
     why = {"feats_type": _FEATURES}
     return [
-        f"--{name} {values[name]}: must be {wanted} ({why.get(name, _WHY_FIXED)})"
+        f"--{name} {values[name]}: must be {' or '.join(wanted)} ({why.get(name, _WHY_FIXED)})"
         for name, wanted in FIXED.items()
-        if values.get(name, wanted) != wanted
+        if values.get(name, wanted[0]) not in wanted
     ]
 
 

@@ -32,8 +32,8 @@ from espnet2_legonn.model.dropout import Dropout
 from espnet2_legonn.model.length_control import LengthController
 from espnet2_legonn.model.masks import zero_padding
 from espnet2_legonn.model.parts.beam_conv import BeamConvolution
+from espnet2_legonn.model.parts.frames import ConvSubsampling
 from espnet2_legonn.model.parts.ingestor import Ingestor
-from espnet2_legonn.model.parts.speech import ConvSubsampling
 from espnet2_legonn.model.parts.wemb import WeightedEmbedding
 from espnet2_legonn.model.position import SinusoidalPositions
 from espnet2_legonn.model.stepping import Projection, Source

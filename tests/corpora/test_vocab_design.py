@@ -103,7 +103,8 @@ def test_report_by_hand(given: Path) -> None:
 def test_speech_inputs_have_the_steps_of_the_model(tmp_path: Path) -> None:
     import torch
 
-    from espnet2_legonn.model.parts.speech import ConvSubsampling, LogMel
+    from espnet2_legonn.model.parts.frames import ConvSubsampling
+    from espnet2_legonn.model.parts.speech import LogMel
 
     vocab = Vocabulary(("<blank>", "<unk>", "a", "<sos/eos>"), "word")
     log_mel, conv = LogMel(), ConvSubsampling(80, 8, (1, 1))

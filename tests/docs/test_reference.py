@@ -15,7 +15,7 @@ from espnet2_legonn.files.schema import key_of, read_yaml
 from espnet2_legonn.model import description as config
 from espnet2_legonn.model import parts, transformer
 from espnet2_legonn.model.description import parse
-from espnet2_legonn.model.parts.speech import MaskPolicy
+from espnet2_legonn.model.parts.frames import MaskPolicy
 from tests.docs.pages import ROOT
 
 PATH = ROOT / "conf/reference.yaml"

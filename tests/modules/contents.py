@@ -18,7 +18,7 @@ from espnet2_legonn.model.length_control import LengthController
 from espnet2_legonn.model.module import DecoderModule
 from espnet2_legonn.model.parts.beam_conv import BeamConvolution
 from espnet2_legonn.model.parts.ingestor import Ingestor
-from espnet2_legonn.model.parts.speech import ConvSubsampling, LogMel, Normalization, SpeechInput
+from espnet2_legonn.model.parts.speech import SpeechConfig, SpeechInput
 from espnet2_legonn.model.parts.tokens import TokenInput
 from espnet2_legonn.model.parts.wemb import WeightedEmbedding
 from espnet2_legonn.model.position import SinusoidalPositions
@@ -105,9 +105,7 @@ def decoder_tokens(size: int) -> torch.Tensor:
 
 def speech(size: int, filters: int, channels: tuple[int, int]) -> torch.Tensor:
     """What varies over time: the mean of an utterance tells no step from another."""
-    module = SpeechInput(
-        LogMel(FS, filters), Normalization("utterance", filters), ConvSubsampling(filters, size, channels)
-    ).eval()
+    module = SpeechInput(SpeechConfig(fs=FS, n_mels=filters, channels=list(channels)), size).eval()
     x, _ = module(*voices())
     x = x - positions(module.positions, x)
     return x - x.mean(1, keepdim=True)

@@ -12,7 +12,7 @@ from espnet2_legonn.model.attention import MultiHeadAttention, joined
 from espnet2_legonn.model.dropout import Dropout, dropout
 from espnet2_legonn.model.losses import Labels, cross_entropy
 from espnet2_legonn.model.parts.ctc import CTCInterface
-from espnet2_legonn.model.parts.speech import _pool
+from espnet2_legonn.model.parts.frames import _pool
 from tests.modules import toys
 
 

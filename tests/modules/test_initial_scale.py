@@ -10,7 +10,7 @@ import torch
 
 from espnet2_legonn.model.attention import MultiHeadAttention
 from espnet2_legonn.model.parts.beam_conv import BeamConvolution
-from espnet2_legonn.model.parts.speech import ConvSubsampling
+from espnet2_legonn.model.parts.frames import ConvSubsampling
 from espnet2_legonn.model.position import SinusoidalPositions
 from tests.docs.pages import read
 from tests.modules import contents

@@ -19,12 +19,13 @@ from espnet2_legonn.model import length_control, losses, transformer
 from espnet2_legonn.model.chain import Chain, Labels
 from espnet2_legonn.model.interface import Interface, Marginals
 from espnet2_legonn.model.length_control import LengthController
-from espnet2_legonn.model.parts import beam_conv, ctc, ingestor, wemb
-from espnet2_legonn.model.parts import speech as speech_input
+from espnet2_legonn.model.parts import beam_conv, ctc, frames, ingestor, wemb
 from espnet2_legonn.model.parts.beam_conv import BeamConvolution
 from espnet2_legonn.model.parts.ctc import CTCInterface
+from espnet2_legonn.model.parts.features import FeaturesConfig, FeaturesInput
+from espnet2_legonn.model.parts.frames import ConvSubsampling, Normalization
 from espnet2_legonn.model.parts.ingestor import Ingestor, collapse
-from espnet2_legonn.model.parts.speech import ConvSubsampling, LogMel, Normalization, SpeechInput
+from espnet2_legonn.model.parts.speech import SpeechConfig, SpeechInput
 from espnet2_legonn.model.parts.tokens import TokenInput
 from espnet2_legonn.model.parts.wemb import WeightedEmbedding
 from espnet2_legonn.model.transformer import TransformerEncoder
@@ -68,10 +69,10 @@ def embedded(kind: str, merges: bool = False) -> Ingestor:
 
 
 def speech(normalize: str = "utterance") -> SpeechInput:
-    normalization = Normalization(normalize, 10)
+    module = SpeechInput(SpeechConfig(fs=8000, n_mels=10, normalize=normalize, channels=[2, 3]), D)
     if normalize == "global":
-        normalization.mean.fill_(-5.0)
-    return SpeechInput(LogMel(8000, 10), normalization, ConvSubsampling(10, D, (2, 3)))
+        module.normalization.mean.fill_(-5.0)
+    return module
 
 
 def build(name: str) -> Case:
@@ -99,6 +100,11 @@ def build(name: str) -> Case:
             [torch.randn(n, 5) for n in (9, 2)],
             anything,
         ),
+        "features": lambda: (
+            FeaturesInput(FeaturesConfig(dim=10, channels=[2, 3]), D),
+            [torch.randn(n, 10) for n in (13, 1, 6, 9)],
+            anything,
+        ),
         "tokens": lambda: (TokenInput(toys.SRC, D), ids, [-1, 0, 5]),
         "encoder": lambda: (same_length(TransformerEncoder(toys.sizes(2))), states(), large),
         "control": lambda: (LengthController(toys.sizes(2), (5, 6), 9), states((14, 1, 5)), large),
@@ -111,7 +117,7 @@ def build(name: str) -> Case:
 
 
 NAMES = [
-    "speech_utterance", "speech_global", "speech_none", "conv", "normalization", "tokens", "encoder",
+    "speech_utterance", "speech_global", "speech_none", "conv", "normalization", "features", "tokens", "encoder",
     "control", "ctc",
     "wemb1", "wemb5", "beam1", "beam5", "embed_wemb1", "embed_wemb5", "embed_beam1", "embed_beam5",
     "collapse", "collapsed_wemb5", "collapsed_beam5",
@@ -277,10 +283,11 @@ MUTATIONS = [
     ("wemb5", wemb, "zero_padding", leave),
     ("beam5", beam_conv, "zero_padding", leave),
     ("collapse", ingestor, "valid_mask", all_valid),
-    ("conv", speech_input, "valid_mask", all_valid),
-    ("normalization", speech_input, "zero_padding", leave),
-    ("speech_utterance", speech_input, "zero_padding", leave),
-    ("speech_none", speech_input, "zero_padding", leave),
+    ("conv", frames, "valid_mask", all_valid),
+    ("normalization", frames, "zero_padding", leave),
+    ("speech_utterance", frames, "zero_padding", leave),
+    ("speech_none", frames, "zero_padding", leave),
+    ("features", frames, "zero_padding", leave),
 ]
 
 

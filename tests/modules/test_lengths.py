@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from espnet2_legonn.model.description import parse_ratio
 from espnet2_legonn.model.length_control import LengthController, slots_for
-from espnet2_legonn.model.parts.speech import ConvSubsampling, LogMel, Normalization, SpeechInput
+from espnet2_legonn.model.parts.frames import ConvSubsampling
+from espnet2_legonn.model.parts.speech import LogMel, SpeechConfig, SpeechInput
 from espnet2_legonn.model.parts.tokens import TokenInput
 from espnet2_legonn.model.position import SinusoidalPositions
 from espnet2_legonn.model.transformer import BodyConfig
@@ -105,7 +106,7 @@ def test_conv_subsampling_steps(frames: list[int], n_mels: int) -> None:
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(st.lists(st.integers(1, 6000), min_size=1, max_size=3))
 def test_speech_input_steps(samples: list[int]) -> None:
-    speech = SpeechInput(LogMel(8000, 6), Normalization("utterance", 6), ConvSubsampling(6, toys.D, (2, 3)))
+    speech = SpeechInput(SpeechConfig(fs=8000, n_mels=6, channels=[2, 3]), toys.D)
     lengths = torch.tensor(samples)
     with torch.no_grad():
         x, steps = speech(torch.randn(len(samples), max(samples)) * 0.1, lengths)
@@ -114,7 +115,7 @@ def test_speech_input_steps(samples: list[int]) -> None:
 
 
 def test_a_step_is_40_ms() -> None:
-    speech = SpeechInput(LogMel(), Normalization("utterance", 80), ConvSubsampling(80, toys.D, (2, 3)))
+    speech = SpeechInput(SpeechConfig(channels=[2, 3]), toys.D)
     assert speech.steps(torch.tensor([16000 * 20])).item() == pytest.approx(500, abs=1)
 
 

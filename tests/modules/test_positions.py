@@ -14,7 +14,7 @@ from espnet2_legonn.model.chain import Labels
 from espnet2_legonn.model.length_control import LengthController
 from espnet2_legonn.model.parts.beam_conv import BeamConvolution
 from espnet2_legonn.model.parts.ingestor import Ingestor
-from espnet2_legonn.model.parts.speech import ConvSubsampling, LogMel, Normalization, SpeechInput
+from espnet2_legonn.model.parts.speech import SpeechConfig, SpeechInput
 from espnet2_legonn.model.parts.tokens import TokenInput
 from espnet2_legonn.model.parts.wemb import WeightedEmbedding
 from espnet2_legonn.model.position import SinusoidalPositions
@@ -41,7 +41,7 @@ def test_no_position_is_a_buffer() -> None:
     """DDP broadcasts buffers, and the lengths that a process met differ from process to process."""
     model = toys.chain(toys.three())
     assert {name.rpartition(".")[2] for name, _ in model.named_buffers()} == {"totals", "longest"}
-    speech = SpeechInput(LogMel(), Normalization("utterance", 80), ConvSubsampling(80, D, (2, 3)))
+    speech = SpeechInput(SpeechConfig(channels=[2, 3]), D)
     assert {name for name, _ in speech.named_buffers() if not name.startswith("features.mel")} == set()
 
 
@@ -85,7 +85,7 @@ def small(weight: torch.Tensor) -> None:
 
 
 def speech() -> tuple[nn.Module, Pair, Callable[[nn.Module], nn.Module]]:
-    module = SpeechInput(LogMel(8000, 10), Normalization("utterance", 10), ConvSubsampling(10, D, (2, 3)))
+    module = SpeechInput(SpeechConfig(fs=8000, n_mels=10, channels=[2, 3]), D)
     small(module.conv.out.weight)
     nn.init.zeros_(module.conv.out.bias)  # what does not vary over time
     return module, (0.1 * torch.randn(1, 80000), torch.tensor([80000])), lambda m: m.dropout

@@ -9,14 +9,8 @@ import pytest
 import torch
 
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.model.parts.speech import (
-    ConvSubsampling,
-    LogMel,
-    MaskPolicy,
-    Normalization,
-    SpecAugment,
-    SpeechInput,
-)
+from espnet2_legonn.model.parts.frames import MaskPolicy, Normalization, SpecAugment
+from espnet2_legonn.model.parts.speech import LogMel, SpeechConfig, SpeechInput
 from tests.modules import toys
 
 MELS = 6
@@ -41,9 +35,7 @@ def test_log_mel_of_a_tone_peaks_where_it_should() -> None:
 
 
 def test_silence_is_finite() -> None:
-    module = SpeechInput(
-        LogMel(8000, MELS), Normalization("utterance", MELS), ConvSubsampling(MELS, toys.D, (2, 3))
-    )
+    module = SpeechInput(SpeechConfig(fs=8000, n_mels=MELS, channels=[2, 3]), toys.D)
     x, _ = module(torch.zeros(1, 2000), torch.tensor([2000]))
     assert torch.isfinite(x).all()
 

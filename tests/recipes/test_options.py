@@ -114,7 +114,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert options.main(["resolve", str(SCRIPT), "asr_tag", "x"]) == 0 and capsys.readouterr().out == "legonn_tag\n"
     assert options.main(["resolve", str(SCRIPT), "asr_tg", "x"]) == 1 and "did you mean" in capsys.readouterr().out
     assert options.main(["fixed", "oov", "<unk>", "feats_type", "fbank_pitch"]) == 1
-    assert "--feats_type fbank_pitch: must be raw (modules read waveforms" in capsys.readouterr().out
+    assert "--feats_type fbank_pitch: must be raw or extracted (modules read sound" in capsys.readouterr().out
     assert options.main([]) == 2 and "resolve SCRIPT" in capsys.readouterr().err
 
 
@@ -223,7 +223,7 @@ def test_the_source_of_a_translation(recipe: Path) -> None:
     )  # fmt: skip
     assert target.startswith("data.cli vocab data/fr_token_list/bpe_unigram70 dump/raw/train/text --character_cov")
     assert "--user_defined_symbols" not in target
-    assert source.startswith("data.cli vocab data/de_token_list/char_unigram80 a b ")
+    assert source.startswith("data.cli vocab data/de_token_list/char a b ")
     assert "--user_defined_symbols <x> --unit char --vocab_size 80" in source
 
 
@@ -262,7 +262,7 @@ def test_gpus_are_counted(recipe: Path) -> None:
         (["--use_lm"], "--use_lm: not an option here"),
         (["--skip_train", "yes"], "option --skip_train accepts true or false"),
         (["--skip_upload_hf", "yes"], "accepts true or false"),
-        (["--feats_type", "fbank_pitch"], "--feats_type fbank_pitch: must be raw"),
+        (["--feats_type", "fbank_pitch"], "--feats_type fbank_pitch: must be raw or extracted"),
         (["--oov", "UNK"], "--oov UNK: must be <unk>"),
         (["exp/x"], "'exp/x' is no option"),
     ],

@@ -37,7 +37,7 @@ valid_set=           # required
 test_sets=           # required
 local_data_opts=     # options of local/data.sh
 input=speech         # speech | text
-feats_type=raw       # raw: waveforms
+feats_type=raw       # raw: sound. extracted: feats.scp in dump/extracted, made before (stages 2 to 4 have nothing to do)
 speed_perturb_factors=   # for speech: "0.9 1.0 1.1"
 fs=16k               # sampling rate that stage 3 writes
 audio_format=flac    # flac | wav
@@ -128,11 +128,15 @@ for name in train_set valid_set test_sets; do
     [ -n "${!name}" ] || { log "error: --${name} is required"; exit 2; }
 done
 [ $# -eq 0 ] || { log "error: '$1' is no option; options are --name value"; exit 2; }
-fixed=(feats_type "${feats_type}" oov "${oov}" blank "${blank}" sos_eos "${sos_eos}")
-if [ "${fixed[*]}" != "feats_type raw oov <unk> blank <blank> sos_eos <sos/eos>" ]; then
-    log "error: $(${python} -m espnet2_legonn.recipes.options fixed "${fixed[@]}")"
-    exit 2
-fi
+case "${feats_type} ${oov} ${blank} ${sos_eos}" in
+    "raw <unk> <blank> <sos/eos>") ;;
+    "extracted <unk> <blank> <sos/eos>") skip_stages+=" 2 3 4" ;; # somebody made dump/extracted before
+    *)
+        fixed=(feats_type "${feats_type}" oov "${oov}" blank "${blank}" sos_eos "${sos_eos}")
+        log "error: $(${python} -m espnet2_legonn.recipes.options fixed "${fixed[@]}")"
+        exit 2
+        ;;
+esac
 if "${skip_data_prep}"; then skip_stages+=" 1 2 3 4 5"; fi
 if "${skip_train}"; then skip_stages+=" 2 4 5 10 11"; fi
 if "${skip_eval}"; then skip_stages+=" 12 13"; fi
@@ -192,11 +196,12 @@ bpe_options() {
     if [ "${#units[@]}" -gt 0 ]; then bpe+=(--user_defined_symbols "${units[@]}"); fi
 }
 
-if [ "${input}" = text ]; then speed_perturb_factors=; fi
+if [ "${input}" = text ] || [ "${feats_type}" = extracted ]; then speed_perturb_factors=; fi
 plain_train_set=${train_set}
 if [ -n "${speed_perturb_factors}" ]; then train_set=${train_set}_sp; fi
-token_dir=data/${lang}_token_list/${token_type}_${bpemode}${nbpe}
-raw=${dumpdir}/raw
+list() { if [ "$1" = bpe ]; then echo "bpe_$2$3"; else echo "$1"; fi; } # ESPnet's names of token lists
+token_dir=data/${lang}_token_list/$(list "${token_type}" "${bpemode}" "${nbpe}")
+raw=${dumpdir}/${feats_type}
 
 if active 1; then
     log "Stage 1: data preparation"
@@ -254,7 +259,7 @@ if active 5; then
     if [ "${input}" = text ] && ! "${token_joint}"; then
         bpe_options "${src_bpe_char_cover}" "${src_bpe_input_sentence_size}" "${src_bpe_nlsyms}"
         # shellcheck disable=SC2086
-        data_cli vocab "data/${src_lang}_token_list/${src_token_type}_${src_bpemode}${src_nbpe}" \
+        data_cli vocab "data/${src_lang}_token_list/$(list "${src_token_type}" "${src_bpemode}" "${src_nbpe}")" \
             ${src_bpe_train_text:-${raw}/${train_set}/src_text} "${bpe[@]}" --unit "${src_token_type}" \
             --vocab_size "${src_nbpe}" --model_type "${src_bpemode}" --report_on "${raw}/${valid_set}/src_text"
     fi

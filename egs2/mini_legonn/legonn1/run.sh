@@ -38,9 +38,9 @@ fi
 if active 3 || active 4; then
     range=("$((stage > 3 ? stage : 3))" "$((stop_stage < 4 ? stop_stage : 4))")
     for src in de ro; do translation "${src}" "${range[@]}"; done
-    legonn.sh "${common[@]}" --train_set train_asr --valid_set valid_asr --test_sets test_asr \
+    legonn.sh "${common[@]}" --audio_format wav --train_set train_asr --valid_set valid_asr --test_sets test_asr \
         --stage "${range[0]}" --stop_stage "${range[1]}"
-    legonn.sh "${common[@]}" --train_set train_ted --valid_set valid_ted --test_sets valid_ted \
+    legonn.sh "${common[@]}" --audio_format wav --train_set train_ted --valid_set valid_ted --test_sets valid_ted \
         --stage "${range[0]}" --stop_stage "${range[1]}"
 fi
 if active 5; then # after all others: the English vocabulary sees all texts
