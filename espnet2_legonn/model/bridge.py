@@ -1,7 +1,7 @@
 """Losses over large vocabularies, a few items at a time: distributions of a whole batch are never in memory at once.
 
-What is computed between hidden states and losses is computed again for the gradients, piece by piece. That costs a third
-more products of the vocabulary's, so it is done only where (items, slots, vocabulary) would take much memory.
+What is computed between hidden states and losses is computed again for the gradients, piece by piece. That costs a
+third more products of the vocabulary's, so it is done only where (items, slots, vocabulary) would take much memory.
 """
 
 from __future__ import annotations
