@@ -128,7 +128,7 @@ def run(full: bool, rounds: int) -> dict[str, Any]:
             texts, sounds, model = decoders(size, Path(folder))
             result: dict[str, Any] = {"agreement": agreement(texts, size)}
             result["texts"] = measure_decoding(texts, lambda n, s: systems.sources(n, size, s), batches, rounds)  # noqa: B023
-            result["speech"] = measure_decoding(sounds, systems.waves, batches[:3], rounds)
+            result["speech"] = measure_decoding(sounds, systems.waves, batches[:2], rounds)
             result["training"] = measure_training(training.trainings(size, model, has_bfloat16()), rounds, 3)
         results["sizes"][name] = result
     return results
