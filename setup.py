@@ -40,6 +40,7 @@ setup(
         "sacrebleu",
         "rapidfuzz",
         "safetensors",
+        "kaldiio",
         "soundfile",
         "soxr",
         "tqdm",
