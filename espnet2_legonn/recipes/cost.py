@@ -73,16 +73,16 @@ def cross_stack(name: str, body: BodyConfig, blocks: int, steps: float, source: 
     d, f, p = body.size, body.linear_units, precision
     parameters = blocks * (8 * _linear(d, d) + _linear(d, f) + _linear(f, d) + 6 * d) + 2 * d
     work = blocks * (steps * (6 * d * d + 2 * d * f) + source * 2 * d * d)
-    # Queries: norm, its cast, query, answer, mask. Source: a cast for keys and one for values, and both.
+    # Queries: norm, its cast, query, answer, mask. Source: a cast, keys and values.
     queries = 4 * d + (p.narrow * d if p.copies else 4 * d) + 2 * p.narrow * d + p.dropout * d
-    read = 2 * p.copies * p.narrow * d + 2 * p.narrow * d
+    read = p.copies * p.narrow * d + 2 * p.narrow * d
     kept = blocks * (steps * (_self_attention(d, p) + queries + _feed_forward(d, f, p)) + source * read) + 4 * d * steps
     return Layer(name, parameters, work, kept)
 
 
 def _self_attention(d: int, p: Precision) -> int:
-    """Bytes a position: input of the norm; its output as three casts (or once); query, key, value, answer; mask."""
-    read = 3 * p.narrow * d if p.copies else 4 * d
+    """Bytes a position: input of the norm; its output, cast or not; query, key, value, answer; mask."""
+    read = p.narrow * d if p.copies else 4 * d
     return 4 * d + read + 4 * p.narrow * d + p.dropout * d
 
 
@@ -128,9 +128,9 @@ def _(spec: SpeechConfig, module: ModuleConfig, sizes: Sizes, steps: float, prec
     folded = b * (-(-mels // 4))
     parameters = 9 * (a + a * a + a * b + b * b) + 2 * a + 2 * b + _linear(folded, size)
     work = frames * 9 * (outer * (a + a * a) + inner * (a * b + b * b)) + frames / 4 * folded * size
-    # Each convolution keeps its ReLU and its masked output; a pooling its places (8 bytes) and its output.
-    first = outer * n + 4 * n * a * outer + (8 + n) * a * outer / 4
-    second = 4 * n * b * inner + (8 + n) * b * inner / 4
+    # A block keeps the first ReLU, what pooling reads, half of it between its two maxima, and the second ReLU.
+    first = outer * n + 2.75 * n * a * outer
+    second = 2.75 * n * b * inner
     kept = frames * (first + second) + frames / 4 * precision.dropout * size
     return [Layer(f"{module.name}.input", parameters, work, kept)]
 

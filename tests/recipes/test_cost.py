@@ -48,12 +48,15 @@ def test_the_papers_systems(recipe: str, system: str) -> None:
 
 
 def test_the_measured_slope_and_what_did_not_fit() -> None:
-    """92 MB a pair were measured; 15,000 ids a card and 30,000 on one of 24 GB were too much."""
+    """92 MB a pair were measured; 15,000 ids a card and 30,000 on one of 24 GB were too much.
+
+    That was before query, key and value of self-attention became one product, which keeps one cast instead of three.
+    """
     path = conf("wmt14_en_de", "legonn")
     cost = read(path, 8, 30)
     assert cost.per_item / 1e6 == pytest.approx(92, rel=0.05)
     items = 15000 / 59  # as it was: without padding
-    assert 254 == round(items) and cost.fixed + items * cost.per_item > 0.98 * 32e9
+    assert 254 == round(items) and cost.fixed + items * cost.per_item > 0.96 * 32e9
     small = read(conf("wmt14_en_de", "legonn_1gpu", "conf/tuning"), 1, 30)
     assert small.memory < 20e9 < 24e9 < small.fixed + 2 * small.items_per_card * small.per_item
 

@@ -60,7 +60,7 @@ def test_all_stages(tmp_path: Path) -> None:
         finished = json.loads((recipe / "exp" / f"legonn_{name}" / "done.json").read_text())
         assert finished["results"], name
     report = (recipe / "exp" / "RESULTS.md").read_text()
-    assert len(plan["tables"]) == 10 and "not run" not in report
+    assert len(plan["tables"]) == 11 and "not run" not in report
     for table in plan["tables"]:
         assert table["title"] in report
         for row in table["rows"]:

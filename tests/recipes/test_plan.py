@@ -231,7 +231,7 @@ def test_the_demos_plan() -> None:
     first, everything = load_plan(DEMO), load_plan(DEMO, tables="all")
     assert len(first.tables[0].rows) <= 8 and first.tables[0].study
     assert len(everything.experiments) > len(first.experiments)
-    assert load_plan(DEMO, tables="study").tables == [table for table in first.tables if table.study]
+    assert load_plan(DEMO, tables="study").tables == [table for table in everything.tables if table.study]
 
 
 def test_metrics_of_experiments_and_tables(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_hypotheses_of_one_utterance_may_change_places() -> None:
     scores, after = decoder.batch_score(ids, [decoder.select_state(states, i) for i in (1, 0, 1)], memory)
     logits, _ = decoder(memory, torch.full((3,), 4), ids, torch.full((3,), 3))
     torch.testing.assert_close(scores, logits[:, -1].log_softmax(-1), **EXACT)
-    assert all(s.source is start.source for s in after)  # kept once, not once a hypothesis
+    assert all(s.sources is start.sources for s in after)  # kept once, not once a hypothesis
 
 
 @pytest.mark.usefixtures("float64")
