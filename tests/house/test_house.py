@@ -29,6 +29,7 @@ ROOMS = (
     "version",
     "_renamed",
     "errors",
+    "foreign",
     "files",
     "data",
     "scoring",
