@@ -188,7 +188,8 @@ def arguments(config: EspnetBodyConfig) -> dict[str, Any]:
             if fault := _absurd(key, value):
                 reader.fault(f"{where}.{key}", fault)
     if config.input_layer not in (None, "linear"):
-        reader.fault(f"{where}.input_layer", f"{config.input_layer!r} makes steps, as the input part does: null, linear")
+        fault = f"{config.input_layer!r} makes steps, as the input part does: null, linear"
+        reader.fault(f"{where}.input_layer", fault)
     if reader.faults:
         raise ConfigError(reader.faults)
     chosen = {key: value for key, value in CHOSEN.items() if key in known}
@@ -232,13 +233,13 @@ def build(config: EspnetBodyConfig) -> nn.Module:
     if "input_layer" in parameters:
         given["input_layer"] = "linear" if bare else config.input_layer
     try:
-        encoder: nn.Module = cls(**given)
-    except (AssertionError, ArithmeticError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError) as e:
-        raise ConfigError(f"body ({config.type}): ESPnet refuses it: {str(e) or type(e).__name__}") from None
+        encoder = cls(**given)
+    except (AssertionError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(f"body ({config.type}): ESPnet refuses it: {str(error) or type(error).__name__}") from None
     if bare:
-        last: nn.Module = encoder.embed[-1]  # type: ignore[index]
+        last = encoder.embed[-1]
         encoder.embed = nn.Sequential(last if hasattr(last, "pe") or hasattr(last, "conv") else nn.Identity())
-    return encoder
+    return typing.cast(nn.Module, encoder)
 
 
 class _Padding:

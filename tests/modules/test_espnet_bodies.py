@@ -223,7 +223,8 @@ def test_width_is_needed() -> None:
 
 @pytest.mark.parametrize("kind", SMALL)
 def test_plain_data_and_back(kind: str) -> None:
-    description = {"vocabs": {n: toys.VOCABS[n] for n in ("src", "bpe")}, "modules": [encoder({"type": kind, **SMALL[kind]})]}
+    vocabs = {n: toys.VOCABS[n] for n in ("src", "bpe")}
+    description = {"vocabs": vocabs, "modules": [encoder({"type": kind, **SMALL[kind]})]}
     parsed = parse(description)
     again = yaml.safe_load(yaml.safe_dump(to_plain(parsed)))
     assert parse(again) == parsed and SMALL[kind].items() <= again["modules"][0]["body"].items()

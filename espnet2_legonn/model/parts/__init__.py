@@ -6,6 +6,7 @@ from espnet2_legonn.model.parts.base import INPUTS, OUTPUTS, Column, InputPart, 
 from espnet2_legonn.model.parts.beam_conv import BeamConvConfig, BeamConvInput
 from espnet2_legonn.model.parts.ctc import CTCInterface, OutputConfig
 from espnet2_legonn.model.parts.features import FeaturesConfig, FeaturesInput
+from espnet2_legonn.model.parts.pretrained import PretrainedConfig, PretrainedInput
 from espnet2_legonn.model.parts.speech import SpeechConfig, SpeechInput
 from espnet2_legonn.model.parts.states import AuxiliaryCTCConfig, StatesConfig, StatesInput, StatesOutputConfig
 from espnet2_legonn.model.parts.tokens import TokenInput, TokensConfig
@@ -14,8 +15,8 @@ from espnet2_legonn.model.registry import load_plugins
 
 __all__ = [
     "INPUTS", "OUTPUTS", "AuxiliaryCTCConfig", "BeamConvConfig", "BeamConvInput", "CTCInterface", "Column",
-    "FeaturesConfig", "FeaturesInput", "InputPart", "OutputConfig", "OutputPart", "SpeechConfig", "SpeechInput",
-    "StatesConfig", "StatesInput", "StatesOutputConfig", "TokenInput", "TokensConfig", "Unfit", "WEmbConfig",
+    "FeaturesConfig", "FeaturesInput", "InputPart", "OutputConfig", "OutputPart", "PretrainedConfig",
+    "PretrainedInput", "SpeechConfig", "SpeechInput", "StatesConfig", "StatesInput", "StatesOutputConfig", "TokenInput", "TokensConfig", "Unfit", "WEmbConfig",
     "WEmbInput", "beginnings",
 ]  # fmt: skip
 

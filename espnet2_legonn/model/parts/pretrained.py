@@ -106,18 +106,20 @@ def family(kind: Any, where: str) -> Family:
         ConfigError: it is none that is read here.
     """
     if not isinstance(kind, str) or kind not in FAMILIES:
-        raise ConfigError(f"{where}: a model of type {kind!r} is not one of {', '.join(FAMILIES)}{nearest(kind, FAMILIES)}")
+        known = f"{', '.join(FAMILIES)}{nearest(kind, FAMILIES)}"
+        raise ConfigError(f"{where}: a model of type {kind!r} is not one of {known}")
     return FAMILIES[kind]
 
 
 def described(config: Any) -> dict[str, Any]:
     """transformers' description as plain data, with what belongs to the architecture alone."""
     known = _known(config.model_type)
-    return {"model_type": config.model_type, **{k: v for k, v in config.to_dict().items() if k in known and v is not None}}
+    own = {key: value for key, value in config.to_dict().items() if key in known and value is not None}
+    return {"model_type": config.model_type, **own}
 
 
 def _known(kind: str) -> dict[str, Any]:
-    """Keys of a kind of model, and their defaults. Those of all models are left out: one can name code to be fetched."""
+    """Keys of a kind of model, and their defaults; not those of all models, of which some name code to be fetched."""
     lib = library()
     common = set(lib.PretrainedConfig().to_dict())
     own = getattr(lib, FAMILIES[kind].config)().to_dict()
@@ -159,15 +161,15 @@ def _telling(where: str) -> Iterator[None]:
         raise ConfigError(f"{where}: {first or type(error).__name__}") from None
 
 
-def fresh(config: Any) -> nn.Module:
+def fresh(config: Any) -> Any:
     """A model of a configuration, with random weights; of Whisper its encoder."""
     lib = library()
     with _telling("input.architecture"):
-        model: nn.Module = getattr(lib, FAMILIES[config.model_type].model)(config)
-    return model.encoder if config.model_type == "whisper" else model  # type: ignore[return-value]
+        model = getattr(lib, FAMILIES[config.model_type].model)(config)
+    return model.encoder if config.model_type == "whisper" else model
 
 
-def fetch(config: PretrainedConfig, where: str) -> tuple[nn.Module, bool]:
+def fetch(config: PretrainedConfig, where: str) -> tuple[Any, bool]:
     """The model that a description names, and whether it hears normalised waveforms.
 
     Raises:
@@ -213,7 +215,9 @@ class Waves(nn.Module):
         normalize: waveforms get mean 0 and variance 1.
     """
 
-    def __init__(self, model: nn.Module, normalize: bool) -> None:
+    config: Any
+
+    def __init__(self, model: Any, normalize: bool) -> None:
         super().__init__()
         self.model, self.normalize, self.config = model, normalize, model.config
         # A norm over time reads padding: such a model hears items one by one.
@@ -235,7 +239,8 @@ class Waves(nn.Module):
         return steps
 
     def _heard(self, waves: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        waves = zero_padding(waves.float(), lengths)
+        kind = next(self.model.parameters()).dtype
+        waves = zero_padding(waves.to(torch.promote_types(kind, torch.float32)), lengths)
         if not self.normalize:
             return waves
         count = lengths[:, None]
@@ -267,9 +272,10 @@ class Mels(nn.Module):
     """
 
     window, hop, seconds = 400, 160, 30
-    alone = False
+    config: Any
+    filters: torch.Tensor
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.model, self.config = model, model.config
         filters = library().audio_utils.mel_filter_bank(
@@ -289,12 +295,13 @@ class Mels(nn.Module):
 
     def forward(self, waves: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
         """(B, samples), (B,) -> layers + 1 states (B, T, H)."""
-        waves = zero_padding(waves.float(), lengths)[:, : self.heard]
+        kind = torch.promote_types(next(self.model.parameters()).dtype, torch.float32)
+        waves = zero_padding(waves.to(kind), lengths)[:, : self.heard]
         waves = nn.functional.pad(waves, (0, self.heard - waves.shape[1]))
         with torch.autocast(waves.device.type, enabled=False):
-            hann = torch.hann_window(self.window, device=waves.device)
+            hann = torch.hann_window(self.window, device=waves.device, dtype=kind)
             power = torch.stft(waves, self.window, self.hop, window=hann, return_complex=True)[..., :-1].abs().square()
-            mels = (self.filters.float().T @ power).clamp(min=1e-10).log10()
+            mels = (self.filters.to(kind).T @ power).clamp(min=1e-10).log10()
             mels = (torch.maximum(mels, mels.amax((1, 2), keepdim=True) - 8.0) + 4.0) / 4.0
         out = self.model(mels.to(next(self.model.parameters()).dtype), output_hidden_states=True)
         steps = int(self.steps(lengths).max())
