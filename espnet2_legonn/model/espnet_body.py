@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -173,29 +174,48 @@ def arguments(config: EspnetBodyConfig) -> dict[str, Any]:
         ConfigError: every key that it does not know or take, and every value of another type.
     """
     where, cls = f"body ({config.type})", encoder_class(config.type)
-    known = {name: p for name, p in inspect.signature(cls.__init__).parameters.items() if name != "self"}
     named = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in ("type", "others")}
     given = {k: v for k, v in {**named, **config.others}.items() if v is not None}
-    hints, reader = typing.get_type_hints(cls.__init__), Reader()
-    for key, value in given.items():
-        if key in FORBIDDEN:
-            reader.fault(f"{where}.{key}", f"does not go with a chain: {FORBIDDEN[key]}")
-        elif key not in known:
-            offered = [name for name in known if name not in FORBIDDEN]
-            reader.fault(where, f"unknown key {key!r}{nearest(key, offered)}; {cls.__name__} has {', '.join(offered)}")
-        else:
-            given[key] = reader.coerce(hints.get(key, Any), value, f"{where}.{key}")
-            if fault := _absurd(key, value):
-                reader.fault(f"{where}.{key}", fault)
+    faults = []
     if config.input_layer not in (None, "linear"):
         fault = f"{config.input_layer!r} makes steps, as the input part does: null, linear"
-        reader.fault(f"{where}.input_layer", fault)
-    if reader.faults:
-        raise ConfigError(reader.faults)
+        faults.append(f"{where}.input_layer: {fault}")
+    try:
+        given = keywords(cls, given, where, FORBIDDEN)
+    except ConfigError as error:
+        faults += error.faults
+    if faults:
+        raise ConfigError(faults)
+    known = inspect.signature(cls.__init__).parameters
     chosen = {key: value for key, value in CHOSEN.items() if key in known}
     if "subsample" in known:
         chosen["subsample"] = None
     return {**chosen, **given, "input_size": config.size}
+
+
+def keywords(cls: Any, given: Mapping[str, Any], where: str, forbidden: Mapping[str, str]) -> dict[str, Any]:
+    """Keys of YAML as the arguments of a class of ESPnet's, checked by its constructor.
+
+    Args:
+        forbidden: keys that it knows but that are not taken here, each with the reason.
+
+    Raises:
+        ConfigError: every key that it does not know or take, and every value of another type.
+    """
+    offered = [name for name in inspect.signature(cls.__init__).parameters if name not in ("self", *forbidden)]
+    hints, reader, checked = typing.get_type_hints(cls.__init__), Reader(), {}
+    for key, value in given.items():
+        if key in forbidden:
+            reader.fault(f"{where}.{key}", f"does not go with a chain: {forbidden[key]}")
+        elif key not in offered:
+            reader.fault(where, f"unknown key {key!r}{nearest(key, offered)}; {cls.__name__} has {', '.join(offered)}")
+        else:
+            checked[key] = reader.coerce(hints.get(key, Any), value, f"{where}.{key}")
+            if fault := _absurd(key, value):
+                reader.fault(f"{where}.{key}", fault)
+    if reader.faults:
+        raise ConfigError(reader.faults)
+    return checked
 
 
 def _absurd(key: str, value: Any) -> str | None:

@@ -37,6 +37,7 @@ ROOMS = (
     "search",
     "packs",
     "inference",
+    "adopt",
     "page",
     "__init__",
     "training",
