@@ -40,8 +40,7 @@ def adopt(source: Path, options: Options) -> Adopted:
     """
     with opened(source) as folder:
         found = locate(folder)
-        config_file, weights = found or (folder / store.CONFIG, _weights(folder, options.model))
-        config = read_yaml(config_file)
+        config = read_yaml(found[0] if found else folder / store.CONFIG)
         if not isinstance(config, dict) or "token_list" not in config or "encoder" not in config:
             raise ConfigError(f"{source}: no ASR experiment of ESPnet (no token_list and encoder in its config)")
         if faults := _faults(config):
@@ -50,6 +49,7 @@ def adopt(source: Path, options: Options) -> Adopted:
         unit = str(config.get("token_type") or "bpe")
         model = _bpemodel(config, options, folder if found else None, source) if unit == "bpe" else None
         vocab = order.vocabulary(UNITS[unit], options.language, options.normalization, model)
+        weights = found[1] if found else _weights(folder, options.model)
         tensors, left = _renamed(store.read_tensors(weights), order)
         chain = assemble(_input(config), _body(config), vocab, tensors, str(weights))
     notes = [f"left behind: {', '.join(sorted(left))}"] if left else []
@@ -184,6 +184,8 @@ def _renamed(tensors: dict[str, torch.Tensor], order: Order) -> tuple[dict[str, 
         ("encoder.embed.conv.", "input.embed.conv."),
         ("encoder.embed.out.0.", "input.embed.out.0."),
         ("encoder.embed.out.1.", "body.encoder.embed.0."),
+        ("encoder.embed.pos_enc.", "body.encoder.embed.0."),
+        ("encoder.embed.out.", "input.embed.out."),
         ("encoder.", "body.encoder."),
     )
     for name, tensor in tensors.items():

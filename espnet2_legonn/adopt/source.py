@@ -106,6 +106,6 @@ def measure(chain: LegoNN, data: Path) -> list[str]:
     share = unknown / sum(tokens)
     if share <= MOST_UNKNOWN:
         return []
-    letters = "".join(vocab.tokens[2:-1])
+    letters = "".join(token for token in vocab.tokens if len(token) == 1)
     hint = " (its letters are capital ones, the text's are not)" if letters.upper() == letters else ""
     return [f"{share:.0%} of the tokens of {data / 'text'} are <unk>: the model writes in another way{hint}"]

@@ -239,8 +239,8 @@ class EspnetFrontendInput(WaveInput):
             x = self.augment(x, frames)
         x = nn.functional.pad(x, (0, 0, 0, max(0, self._least_frames - x.shape[1])))
         with torch.inference_mode(False):  # what is first needed in decoding must serve training, too
-            last = self.embed.out[-1]
-            if hasattr(last, "extend_pe"):
-                last.extend_pe(x.new_empty(1, 1).expand(1, x.shape[1]))
-        x, _ = self.embed(x.to(self.embed.out[0].weight.dtype), None)
+            for part in self.embed.modules():
+                if hasattr(part, "extend_pe"):
+                    part.extend_pe(x.new_empty(1, 1).expand(1, x.shape[1]))  # type: ignore[operator]
+        x, _ = self.embed(x.to(next(self.embed.parameters()).dtype), None)
         return x * self.factor, self.steps(lengths)
