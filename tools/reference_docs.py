@@ -41,6 +41,8 @@ ALSO = {
     "chain": (
         "model.parts.speech.SpeechConfig", "model.parts.speech.MaskPolicy", "model.parts.tokens.TokensConfig",
         "model.parts.wemb.WEmbConfig", "model.parts.beam_conv.BeamConvConfig", "model.parts.states.StatesConfig",
+        "model.parts.pretrained.PretrainedConfig", "model.parts.espnet_frontend.EspnetFrontendConfig",
+        "model.espnet_body.EspnetBodyConfig",
         "model.transformer.BodyConfig", "model.parts.ctc.OutputConfig", "model.parts.states.StatesOutputConfig",
         "model.parts.states.AuxiliaryCTCConfig", "model.freeze.InitConfig",
     ),
