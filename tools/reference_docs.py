@@ -39,7 +39,7 @@ SCHEMAS = {
 }
 ALSO = {
     "chain": (
-        "model.parts.speech.SpeechConfig", "model.parts.speech.MaskPolicy", "model.parts.tokens.TokensConfig",
+        "model.parts.speech.SpeechConfig", "model.parts.frames.MaskPolicy", "model.parts.tokens.TokensConfig",
         "model.parts.wemb.WEmbConfig", "model.parts.beam_conv.BeamConvConfig", "model.parts.states.StatesConfig",
         "model.parts.pretrained.PretrainedConfig", "model.parts.espnet_frontend.EspnetFrontendConfig",
         "model.espnet_body.EspnetBodyConfig",

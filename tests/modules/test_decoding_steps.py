@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from espnet2_legonn.model.module import DecoderModule
+from espnet2_legonn.model.stepping import Past
 from tests.modules import toys
 
 INPUTS = {
@@ -134,3 +135,18 @@ def test_hypotheses_grow_beyond_the_first_room() -> None:
     found = decoder.step(torch.tensor(tokens)[[2, 0, 1]], state)
     wanted = forced(decoder, x, SLOTS, rows)[[2, 0, 1], -1]
     torch.testing.assert_close(found, wanted, **TOLERANCE)
+
+
+@pytest.mark.parametrize("leaves", range(28, 36))
+def test_utterances_leave_where_memory_grows(leaves: int) -> None:
+    """Rows change places at every step, and fewer go on from step ``leaves`` on; 32 positions are the first room."""
+    generator = torch.Generator().manual_seed(0)
+    past, wanted = Past(2), torch.zeros(0, 6, 2)
+    for n in range(70):
+        one = torch.rand(wanted.shape[1], 2, generator=generator)
+        past.grow(one)[-1] = one
+        wanted = torch.cat([wanted, one.unsqueeze(0)])
+        rows = torch.randint(0, len(one), (4 if n >= leaves else 6,), generator=generator)
+        past.select(rows)
+        wanted = wanted[:, rows]
+        assert torch.equal(past.rows, wanted)
