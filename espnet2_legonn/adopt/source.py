@@ -16,7 +16,7 @@ from espnet2_legonn.errors import DataError
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.model.description import parse
 from espnet2_legonn.model.inputs import normalized
-from espnet2_legonn.model.module import build_module
+from espnet2_legonn.model.module import EncoderModule, build_module
 from espnet2_legonn.packs import store
 
 NAME, VOCAB = "encoder", "tokens"
@@ -85,7 +85,8 @@ def measure(chain: LegoNN, data: Path) -> list[str]:
     if (data / "segments").is_file():
         raise DataError(f"{data}: has segments; stage 3 (`format`) makes a file of each")
     module, faults = chain.last, []
-    part, output = module.input, module.interface  # type: ignore[union-attr]
+    assert isinstance(module, EncoderModule)
+    part: Any = module.input
     vocab = chain.vocabs[VOCAB]
     samples, tokens, unknown = [], [], 0
     for uid in sounds.keys() & texts.keys():
@@ -102,7 +103,8 @@ def measure(chain: LegoNN, data: Path) -> list[str]:
         raise DataError(faults)
     if not sum(tokens):
         raise DataError(f"{data}: no utterance has both sound and text")
-    output.contract.update(part.steps(torch.tensor(samples)), torch.tensor(tokens))
+    assert module.interface.contract is not None
+    module.interface.contract.update(part.steps(torch.tensor(samples)), torch.tensor(tokens))
     share = unknown / sum(tokens)
     if share <= MOST_UNKNOWN:
         return []

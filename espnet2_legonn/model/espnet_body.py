@@ -107,6 +107,7 @@ class EspnetBodyConfig:
         attention_heads, linear_units, dropout_rate: see ESPnet.
         num_blocks: of encoders that have blocks.
         input_layer: null or linear.
+        type: ``conformer``, ``e_branchformer``, or ``espnet:`` and the name of an encoder.
         others: all other keys.
     """
 

@@ -19,6 +19,7 @@ from espnet2_legonn.model import espnet_body
 from espnet2_legonn.model.bodies import BODIES
 from espnet2_legonn.model.description import parse
 from espnet2_legonn.model.espnet_body import ENCODERS, REFUSED, EspnetBody, EspnetBodyConfig
+from espnet2_legonn.model.precision import converted
 from espnet2_legonn.model.registry import Configs
 from tests.modules import toys
 
@@ -157,6 +158,16 @@ def test_gradients_reach_every_weight_and_no_map_is_kept() -> None:
     twin = copy.deepcopy(model).eval()  # ESPnet's attention would keep a map with its graph, which cannot be copied
     x, lengths = toys.padded([[3, 4, 5, 1], [2]])
     torch.testing.assert_close(twin.last(x, lengths)[0], model.eval().last(x, lengths)[0])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+@pytest.mark.parametrize("kind", ["conformer", "e_branchformer", "espnet:transformer", "espnet:rnn"])
+def test_products_in_fewer_bits(kind: str, dtype: str) -> None:
+    model = toys.chain([encoder({"type": kind, **SMALL[kind]}, toys.SPEECH)]).eval()
+    x, lengths = toys.padded([0.1 * torch.randn(9000), 0.1 * torch.randn(3000)], 0.0)
+    with torch.inference_mode():
+        narrow, wide = (m(x, lengths)[0].exp() for m in (converted(model, dtype).last, model.last))
+    assert narrow.dtype == torch.float32 and 0 < (narrow - wide).abs().max() < 0.1
 
 
 def test_what_decoding_made_serves_training() -> None:

@@ -170,7 +170,8 @@ def test_other_faults(sources: dict[str, tuple[Path, Any]], tmp_path: Path, says
     out = ["-o", str(tmp_path / "pack")]
     assert "no such folder or zip" in says(main, ["adopt", str(tmp_path / "none"), *out], 2)
     bpe = changed(source, tmp_path / "bpe", token_type="bpe", bpemodel="data/bpe.model")
-    assert "sentencepiece model data/bpe.model is not there; give --bpemodel" in says(main, ["adopt", str(bpe), *out], 2)
+    told = says(main, ["adopt", str(bpe), *out], 2)
+    assert "sentencepiece model data/bpe.model is not there; give --bpemodel" in told
     wider = changed(source, tmp_path / "wider", encoder_conf={"output_size": 32})
     assert "module encoder: " in says(main, ["adopt", str(wider), *out], 2)
     typo = changed(source, tmp_path / "typo", encoder_conf={"cnn_module_kernal": 5})

@@ -31,13 +31,13 @@ def run(args: argparse.Namespace) -> int:
     """Adopt, measure, write; say what differs from the source."""
     from espnet2_legonn.adopt.adopt import adopt
     from espnet2_legonn.adopt.source import Options
+    from espnet2_legonn.model.module import produced
 
     options = Options(args.model, args.bpemodel, args.language, args.normalization)
     done = adopt(args.source, args.out, options, args.data, args.license)
     for note in done.notes:
         print(f"note: {note}")
-    module = done.chain.last
-    seen = module.interface.contract  # type: ignore[union-attr]
+    seen = produced(done.chain.last)
     ratio = None if seen is None else seen.slots_per_token
     known = "not measured (--data DIR)" if ratio is None else f"{ratio:.2f}"
     parameters = sum(p.numel() for p in done.chain.parameters())

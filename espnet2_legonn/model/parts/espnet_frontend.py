@@ -47,6 +47,7 @@ class EspnetFrontendConfig:
     """Waveforms as ESPnet's ASR task reads them.
 
     Args:
+        type: espnet_frontend.
         fs: Hz.
         frontend: ``frontend_conf`` of ESPnet's default front end, without fs.
         normalize: ``global`` (mean and variance of the training data), ``utterance`` or ``none``.
@@ -241,6 +242,6 @@ class EspnetFrontendInput(WaveInput):
         with torch.inference_mode(False):  # what is first needed in decoding must serve training, too
             for part in self.embed.modules():
                 if hasattr(part, "extend_pe"):
-                    part.extend_pe(x.new_empty(1, 1).expand(1, x.shape[1]))  # type: ignore[operator]
+                    part.extend_pe(x.new_empty(1, 1).expand(1, x.shape[1]))
         x, _ = self.embed(x.to(next(self.embed.parameters()).dtype), None)
         return x * self.factor, self.steps(lengths)

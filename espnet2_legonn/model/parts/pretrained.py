@@ -59,6 +59,7 @@ class PretrainedConfig:
     """A speech model of somebody else's.
 
     Args:
+        type: pretrained.
         model: name on the Hub, or a folder of transformers'.
         revision: of the Hub.
         layers: ``weighted`` (a learned mean of all layers), ``last``, or the number of one (0 is what the first reads).
