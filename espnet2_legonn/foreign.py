@@ -76,7 +76,9 @@ def transformers() -> ModuleType:
         ImportError: it is not installed; the message says how to install it.
     """
     try:
-        return importlib.import_module("transformers")
+        lib = importlib.import_module("transformers")
+        lib.utils.logging.disable_progress_bar()  # of every tensor that is read
+        return lib
     except ModuleNotFoundError as error:
         if error.name != "transformers":
             raise

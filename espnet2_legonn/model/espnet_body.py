@@ -277,6 +277,32 @@ class _Padding:
         return (x.masked_fill(~valid_mask(self.lengths, x.shape[2])[:, None], 0.0), *inputs[1:])
 
 
+class ItemNorm(nn.BatchNorm1d):
+    """Batch norm whose mean and variance are those of the items: in training, padding is no data."""
+
+    padding: _Padding
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, T) -> the same; running statistics are kept as PyTorch keeps them."""
+        lengths = self.padding.lengths
+        if not self.training or lengths is None or self.running_mean is None or self.running_var is None:
+            return super().forward(x)
+        kind = torch.promote_types(x.dtype, torch.float32)
+        mask = valid_mask(lengths, x.shape[2])[:, None].to(kind)
+        number = mask.sum()
+        mean = (x * mask).sum((0, 2)) / number
+        centred = x - mean[:, None]
+        variance = (centred.square() * mask).sum((0, 2)) / number
+        with torch.no_grad():
+            step = 0.1 if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean.to(self.running_mean), step)
+            self.running_var.lerp_((variance * number / (number - 1).clamp(min=1)).to(self.running_var), step)
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
+        y = centred * (variance + self.eps).rsqrt()[:, None]
+        return (y * self.weight[:, None] + self.bias[:, None]).to(x.dtype)
+
+
 def _forget(module: Any, inputs: Any, output: Any) -> None:
     """ESPnet's attention keeps its last map with the graph: memory, and a model that cannot be copied."""
     module.attn = None
@@ -306,6 +332,8 @@ class EspnetBody(nn.Module):
     def _mend(self, part: Any) -> None:
         if isinstance(part, nn.Conv1d) and part.kernel_size[0] > 1:
             part.register_forward_pre_hook(self.padding.hide)
+        if type(part) is nn.BatchNorm1d:
+            part.__class__, part.padding = ItemNorm, self.padding
         if hasattr(part, "linear_q"):
             part.register_forward_hook(_forget)
         if isinstance(getattr(part, "xscale", None), float):

@@ -115,6 +115,27 @@ def test_together_these_would_depend_on_the_batch(kind: str) -> None:
 
 
 @pytest.mark.usefixtures("float64")
+def test_in_training_padding_is_no_data() -> None:
+    """Batch norm: statistics and gradients are those of PyTorch's own over the items' steps, laid end to end."""
+    made = body("conformer").train()
+    norm = next(part for part in made.modules() if isinstance(part, espnet_body.ItemNorm))
+    assert norm.running_mean is not None and norm.running_var is not None
+    own = torch.nn.BatchNorm1d(D).train()
+    own.load_state_dict(norm.state_dict())
+    items = [torch.randn(n, D) for n in LENGTHS]
+    x, lengths = toys.padded(items, 1e4, 3)
+    norm.padding.lengths = lengths
+    wide = norm(x.transpose(1, 2)).transpose(1, 2)
+    flat = own(torch.cat(items))
+    torch.testing.assert_close(torch.cat([row[:n] for row, n in zip(wide, LENGTHS)]), flat)
+    for name, value in own.state_dict().items():
+        torch.testing.assert_close(norm.state_dict()[name], value)
+    sum(row[:n].square().sum() for row, n in zip(wide, LENGTHS)).backward()  # type: ignore[union-attr]
+    flat.square().sum().backward()
+    torch.testing.assert_close(norm.weight.grad, own.weight.grad)
+
+
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("kind", ["conformer", "e_branchformer", "espnet:transformer"])
 def test_it_is_espnets_encoder(kind: str) -> None:
     """One item, no padding: what ESPnet's class computes of the same input."""

@@ -17,6 +17,7 @@ import yaml
 from espnet2_legonn import LegoNN
 from espnet2_legonn.adopt.vocabulary import NEVER, Order
 from espnet2_legonn.bin.legonn import main
+from espnet2_legonn.data.vocab import make_bpe
 from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.packs.card import read_card
 from tests.modules import toys
@@ -123,6 +124,36 @@ def test_a_packed_zip(sources: dict[str, tuple[Path, Any]], tmp_path: Path, says
     with torch.inference_mode():
         found = chain.last(wave[None], torch.tensor([len(wave)]))[0][0].exp()
     torch.testing.assert_close(found, stock.marginals(model, wave), rtol=0, atol=1e-5)
+
+
+def test_pieces_and_their_model(tmp_path: Path, says: Says) -> None:
+    """A config names the model from the recipe's folder; a zip has it inside, and nothing outside is looked for."""
+    (tmp_path / "text").write_text("".join(f"u{i} {w} abc cab bca ace\n" for i, w in enumerate(["abcd", "cabd"] * 20)))
+    make_bpe([tmp_path / "text"], 14, tmp_path / "recipe/data/bpe")
+    tokens = (tmp_path / "recipe/data/bpe/tokens.txt").read_text().split("\n")[:-1]
+    more = {"token_type": "bpe", "bpemodel": "data/bpe/bpe.model"}
+    folder, _ = stock.experiment(tmp_path / "recipe/exp/asr", "transformer", tokens, **more)
+    chain = adopted(folder, tmp_path / "pack", says)
+    assert list(chain.vocabs["tokens"].tokens) == tokens and chain.vocabs["tokens"].decode(
+        chain.vocabs["tokens"].encode("abc cab")
+    ) == "abc cab"  # fmt: skip
+    path, model = tmp_path / "zoo.zip", tmp_path / "recipe/data/bpe/bpe.model"
+    meta = {"files": {"asr_model_file": "w.pth"}, "yaml_files": {"asr_train_config": "config.yaml"}}
+
+    def packed(**config: Any) -> Path:
+        told = yaml.safe_load((folder / "config.yaml").read_text())
+        with zipfile.ZipFile(path, "w") as z:
+            z.write(folder / "valid.acc.ave.pth", "w.pth")
+            z.write(model, "data/bpe/bpe.model")
+            z.writestr("config.yaml", yaml.safe_dump({**told, **config}))
+            z.writestr("meta.yaml", yaml.safe_dump(meta))
+        return path
+
+    assert adopted(packed(), tmp_path / "other", says).vocabs["tokens"].bpemodel == model.read_bytes()
+    out = ["-o", str(tmp_path / "third")]
+    for outside in (str(model), f"../{model.parent.name}/bpe.model", "nowhere.model"):
+        assert "is not there; give --bpemodel" in says(main, ["adopt", str(packed(bpemodel=outside)), *out], 2)
+    says(main, ["adopt", str(packed(bpemodel="nowhere.model")), *out, "--bpemodel", str(model)])
 
 
 def changed(source: Path, folder: Path, **more: Any) -> Path:
