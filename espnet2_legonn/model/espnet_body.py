@@ -333,7 +333,8 @@ class EspnetBody(nn.Module):
         if isinstance(part, nn.Conv1d) and part.kernel_size[0] > 1:
             part.register_forward_pre_hook(self.padding.hide)
         if type(part) is nn.BatchNorm1d:
-            part.__class__, part.padding = ItemNorm, self.padding
+            norm: Any = part
+            norm.__class__, norm.padding = ItemNorm, self.padding
         if hasattr(part, "linear_q"):
             part.register_forward_hook(_forget)
         if isinstance(getattr(part, "xscale", None), float):
