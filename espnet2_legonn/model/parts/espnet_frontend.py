@@ -48,7 +48,7 @@ class EspnetFrontendConfig:
 
     Args:
         type: espnet_frontend.
-        fs: Hz.
+        fs: sampling rate in Hz.
         frontend: ``frontend_conf`` of ESPnet's default front end, without fs.
         normalize: ``global`` (mean and variance of the training data), ``utterance`` or ``none``.
         means, variances: which of them are made alike.

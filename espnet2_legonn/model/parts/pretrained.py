@@ -69,7 +69,7 @@ class PretrainedConfig:
         hold: packs and checkpoints have its weights; false needs ``freeze``.
         sha256: of its weights, where they are not held.
         architecture: transformers' description of it.
-        fs: Hz.
+        fs: sampling rate in Hz.
     """
 
     model: str
