@@ -42,6 +42,8 @@ ALSO = {
         "model.parts.speech.SpeechConfig", "model.parts.features.FeaturesConfig", "model.parts.frames.MaskPolicy",
         "model.parts.tokens.TokensConfig",
         "model.parts.wemb.WEmbConfig", "model.parts.beam_conv.BeamConvConfig", "model.parts.states.StatesConfig",
+        "model.parts.pretrained.PretrainedConfig", "model.parts.espnet_frontend.EspnetFrontendConfig",
+        "model.espnet_body.EspnetBodyConfig",
         "model.transformer.BodyConfig", "model.parts.ctc.OutputConfig", "model.parts.states.StatesOutputConfig",
         "model.parts.states.AuxiliaryCTCConfig", "model.freeze.InitConfig",
     ),

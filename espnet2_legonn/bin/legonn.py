@@ -17,6 +17,7 @@ COMMANDS = {
     "check": ("check", "will these modules fit? reasons, from the cards alone"),
     "compose": ("compose", "put modules together, without an update"),
     "pack": ("pack", "make a pack of a trained experiment, for the chain and for each module"),
+    "adopt": ("adopt", "make a pack of a CTC model of others: an ESPnet ASR experiment, a *ForCTC folder"),
     "list": ("inventory", "packs of an inventory; --reads and --writes search by port"),
     "info": ("inventory", "the card of a pack"),
     "pull": ("inventory", "get a pack"),

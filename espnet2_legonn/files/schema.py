@@ -29,6 +29,10 @@ _TEXT = {None, "!", _YAML + "str"}
 _TAGS = _TEXT | {_YAML + name for name in ("int", "float", "bool", "null", "map", "seq")}
 
 
+# Metadata of a field that takes the keys of its mapping that no other field has: who knows them checks them later.
+REST = "rest"
+
+
 def key_of(spec: dataclasses.Field) -> str:
     """The name of a field in YAML: ``metadata={"key": ...}`` where Python keeps the word for itself."""
     return spec.metadata.get("key", spec.name)
@@ -37,7 +41,11 @@ def key_of(spec: dataclasses.Field) -> str:
 def to_plain(value: Any) -> Any:
     """What ``Reader.build`` read, back to mappings, lists and plain values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {key_of(f): to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        data: dict[str, Any] = {}
+        for spec in dataclasses.fields(value):
+            inner = to_plain(getattr(value, spec.name))
+            data |= inner if spec.metadata.get(REST) else {key_of(spec): inner}
+        return data
     if isinstance(value, (list, tuple)):
         return [to_plain(v) for v in value]
     return {k: to_plain(v) for k, v in value.items()} if isinstance(value, dict) else value
@@ -68,6 +76,10 @@ class Reader:
         if not isinstance(value, dict):
             return self.fault(where, f"must be a mapping, found {shown(value)}")
         hints, fields = _keys(cls)
+        rest = next((name for name, spec in fields.items() if spec.metadata.get(REST)), None)
+        if rest is not None:
+            own = {key: v for key, v in value.items() if key in fields and key != rest}
+            value = {**own, rest: {key: v for key, v in value.items() if key not in own}}
         for key in value:
             if key not in fields:
                 hint = nearest(key, fields) if len(self.faults) < SHOWN else ""  # it takes time, nobody reads more

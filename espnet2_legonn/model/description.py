@@ -15,10 +15,10 @@ from torch import nn
 
 from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.files.schema import Reader, nearest, to_plain
+from espnet2_legonn.model.bodies import BODIES
 from espnet2_legonn.model.freeze import Freeze, InitConfig, check_parts, frozen_parts
 from espnet2_legonn.model.parts import INPUTS, OUTPUTS, Column, InputPart, OutputPart, beginnings
 from espnet2_legonn.model.registry import Configs
-from espnet2_legonn.model.transformer import BODIES
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 MAX_PARTS = 100

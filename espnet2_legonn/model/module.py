@@ -11,6 +11,7 @@ from torch import nn
 
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import ConfigError
+from espnet2_legonn.model.bodies import BODIES, BodyConfig
 from espnet2_legonn.model.bridge import text_loss
 from espnet2_legonn.model.description import LengthControlConfig, ModuleConfig, parse_ratio
 from espnet2_legonn.model.dropout import Dropout
@@ -22,7 +23,6 @@ from espnet2_legonn.model.parts.ingestor import Embedded
 from espnet2_legonn.model.position import SinusoidalPositions
 from espnet2_legonn.model.seen import Seen
 from espnet2_legonn.model.stepping import Stepper
-from espnet2_legonn.model.transformer import BODIES, BodyConfig
 
 
 class Port(NamedTuple):

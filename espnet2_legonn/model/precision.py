@@ -109,6 +109,8 @@ def _to_half(module: nn.Module, dtype: torch.dtype) -> None:
     """All weights; buffers (filters, means, what ports saw) stay."""
     done: dict[int, nn.Parameter] = {}  # tied matrices stay tied
     for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):  # PyTorch wants its weights as its statistics are
+            continue
         for name, parameter in part._parameters.items():
             if parameter is not None and parameter.is_floating_point():
                 if id(parameter) not in done:

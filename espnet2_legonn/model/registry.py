@@ -21,6 +21,8 @@ class Registry(Mapping[str, type[_T]], Generic[_T]):
     def __init__(self, what: str) -> None:
         self.what = what
         self.known: dict[str, type[_T]] = {}
+        # Names that somebody may try, and why there is no such type.
+        self.refused: dict[str, str] = {}
 
     def add(self, name: str) -> Callable[[type[_T]], type[_T]]:
         """Decorator: this class is meant by ``type: name``.
@@ -39,6 +41,8 @@ class Registry(Mapping[str, type[_T]], Generic[_T]):
         return register
 
     def __getitem__(self, name: str) -> type[_T]:
+        if name not in self.known and name in self.refused:
+            raise ConfigError(f"{self.what} type {name}: {self.refused[name]}")
         if name not in self.known:
             for entry in _entry_points().select(name=name):
                 try:

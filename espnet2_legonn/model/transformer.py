@@ -51,6 +51,16 @@ class BodyConfig:
         return self.dropout if self.activation_dropout is None else self.activation_dropout
 
     @property
+    def places(self) -> bool:
+        """Whether the body brings positions, so that the input part adds none."""
+        return False
+
+    @property
+    def shape(self) -> str:
+        """For the card of a pack."""
+        return f"{self.type} {self.num_blocks} x {self.size}"
+
+    @property
     def least_values(self) -> int:
         """Fewest numbers its blocks can hold."""
         return self.num_blocks * self.size * (4 * self.size + 2 * self.linear_units)

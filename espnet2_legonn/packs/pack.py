@@ -91,9 +91,8 @@ def describe(chain: Chain, about: Mapping[str, Any], files: dict[str, FileEntry]
     modules = []
     for config, module in zip(chain.configs, chain):
         reads, writes = _ports(config, module)
-        body = f"{config.body.type} {config.body.num_blocks} x {config.body.size}"
         parameters = sum(p.numel() for p in module.parameters())
-        modules.append(ModuleCard(config.name, reads, writes, parameters, body, parents.get(config.name)))
+        modules.append(ModuleCard(config.name, reads, writes, parameters, config.body.shape, parents.get(config.name)))
     vocabs = {
         name: VocabCard(
             sha256=v.sha256,

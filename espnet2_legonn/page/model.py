@@ -16,7 +16,7 @@ from espnet2_legonn.errors import DataError
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.inference.plot import Picture, picture
 from espnet2_legonn.model.inputs import RATES
-from espnet2_legonn.model.parts.speech import MAX_SECONDS
+from espnet2_legonn.model.parts.waves import MAX_SECONDS
 from espnet2_legonn.packs.fetch import resolve
 from espnet2_legonn.packs.files import card_of, is_as_told, opened
 from espnet2_legonn.page.shelf import Choice, Example

@@ -242,7 +242,7 @@ def _encoder_layers(
     module: ModuleConfig, sizes: Sizes, steps: float, lengths: Lengths, precision: Precision
 ) -> tuple[list[Layer], float]:
     body, control, target = module.body, module.length_control, module.target
-    layers = [encoder_stack(f"{module.name}.body", body, body.num_blocks, steps, precision)]
+    layers = [_body(f"{module.name}.body", body, steps, precision)]
     if control is not None:
         if control.ratio is not None:
             slots = steps * float(parse_ratio(control.ratio))
@@ -256,6 +256,15 @@ def _encoder_layers(
     if target is not None:
         layers.append(interface(f"{module.name}.interface", body.size, sizes[target.vocab], steps, precision))
     return layers, steps
+
+
+def _body(name: str, body: Any, steps: float, precision: Precision) -> Layer:
+    if isinstance(body, BodyConfig):
+        return encoder_stack(name, body, body.num_blocks, steps, precision)
+    # Others say how many weights they have; what they keep is that of a transformer with as many.
+    weights, like = body.least_values, body.blocks(1)
+    block = encoder_stack(name, like, 1, steps, precision)
+    return Layer(name, weights, weights * steps, block.kept * weights / block.parameters)
 
 
 def _decoder_layers(

@@ -224,6 +224,8 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[name-defined]
         """The chain of ``args``, for training: with ``init`` and statistics of the features."""
         config, base = resolve(args)
         chain = LegoNN(*build_modules(config, base))
+        for described, module in zip(args.modules, chain):
+            described["input"].update(module.input.settled)
         if chain.first.input.data is None:
             kinds = " or ".join(beginnings())
             raise ConfigError(f"{chain.names[0]}: a chain is trained from {kinds}, not from {chain.input_kind}")
@@ -277,7 +279,7 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[name-defined]
 
 def input_names() -> list[str]:
     """ESPnet's names of the data that chains can begin with."""
-    return [column.name for column in beginnings().values()]
+    return list(dict.fromkeys(column.name for column in beginnings().values()))
 
 
 def _warm_start(chain: LegoNN, args: argparse.Namespace) -> list[str]:

@@ -107,11 +107,11 @@ SCHEMA_FAULTS = [
     (
         "modules.0.input.type",
         "token",
-        "first.input: type 'token' is not one of beam_conv, features, speech, states, tokens, wemb"
-        " (did you mean 'tokens'?)",
+        "first.input: type 'token' is not one of beam_conv, espnet_frontend, features, pretrained, speech, states, "
+        "tokens, wemb (did you mean 'tokens'?)",
     ),
-    ("modules.0.input", "tokens", "first.input: must be a mapping with type: beam_conv | features | speech"),
-    ("modules.0.body", 7, "first.body: must be a mapping with type: transformer | transformer_decoder, found 7"),
+    ("modules.0.input", "tokens", "first.input: must be a mapping with type: beam_conv | "),
+    ("modules.0.body", 7, "first.body: must be a mapping with type: transformer | transformer_decoder | "),
     ("modules.0.body.num_blocks", "two", "first.body.num_blocks: must be int, found 'two'"),
     ("modules.0.body.num_blocks", 2.5, "first.body.num_blocks: must be int, found 2.5"),
     ("modules.0.body.num_blocks", True, "first.body.num_blocks: must be int, found True"),

@@ -25,6 +25,7 @@ WORKS = {
     "corpora": ["-c", "import av, sacremoses, subword_nmt.apply_bpe; import legonn_corpora.wmt14_en_de"],
     "demo": ["-c", "import espeakng_loader, matplotlib; print(espeakng_loader.get_library_path())"],
     "zoo": ["-c", "import huggingface_hub, s3fs, fsspec; fsspec.filesystem('s3', anon=True)"],
+    "pretrained": ["-c", "import transformers; transformers.Wav2Vec2Model, transformers.WhisperModel"],
     "page": [*LEGONN, "demo", "--help"],
     "docs": ["-c", "import mkdocs, material, mkdocstrings, nbclient, ipykernel, matplotlib"],
     "dev": ["-m", "pytest", "--version", "-n", "1", "--hypothesis-show-statistics"],

@@ -176,6 +176,21 @@ def test_encoder_only(lab: Lab, tmp_path: Path) -> None:
     assert (tmp_path / "exp" / "train.total_count.ave.pth").exists()
 
 
+def test_a_body_of_espnets(lab: Lab, tmp_path: Path) -> None:
+    """Trained, averaged (its batch norms count batches in whole numbers), read back, packed and warm-started."""
+    body = {"type": "conformer", "output_size": 16, "attention_heads": 2, "linear_units": 32, "num_blocks": 1}
+    modules = [{**RECOGNISER, "body": {**body, "cnn_module_kernel": 5}}]
+    lab.train(tmp_path / "exp", "speech", modules=modules, max_epoch=2)
+    state = torch.load(tmp_path / "exp/train.total_count.ave.pth", weights_only=True)
+    counted = [value for name, value in state.items() if name.endswith("num_batches_tracked")]
+    assert counted and all(not value.is_floating_point() for value in counted)
+    chain = LegoNN.from_pretrained(tmp_path / "exp")
+    chain.save(tmp_path / "pack")
+    assert LegoNN.from_pretrained(tmp_path / "pack").configs[0].body.others == {"cnn_module_kernel": 5}
+    log = lab.train(tmp_path / "warm", "speech", modules=[{**modules[0], "init": str(tmp_path / "pack")}], max_epoch=1)
+    assert "init: " in log
+
+
 def test_baseline(lab: Lab, tmp_path: Path) -> None:
     log = lab.train(tmp_path / "exp", "baseline", max_epoch=1)
     assert "ce_decoder=" in log and "ctc" not in log and "acc=" in log

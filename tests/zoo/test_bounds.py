@@ -21,7 +21,7 @@ from espnet2_legonn.inference import plot
 from espnet2_legonn.model import inputs
 from espnet2_legonn.model.inputs import adapt_audio
 from espnet2_legonn.model.interface import Interface, Marginals
-from espnet2_legonn.model.parts import SpeechConfig, SpeechInput, speech
+from espnet2_legonn.model.parts import SpeechConfig, SpeechInput, waves
 from espnet2_legonn.model.transformer import BodyConfig
 from espnet2_legonn.page import model
 from espnet2_legonn.page.hosts import HostCheck, is_ours
@@ -137,7 +137,7 @@ def test_texts_and_recordings_have_an_end(packs: Path, tmp_path: Path, monkeypat
     shelf = open_shelf([packs])
     with pytest.raises(DataError, match="2001 characters, at most 2000 are read"):
         model.run(shelf.find(["mt#encoder", "mt#decoder"]), "k" * 2001)
-    monkeypatch.setattr(speech, "MAX_SECONDS", 1.0)
+    monkeypatch.setattr(waves, "MAX_SECONDS", 1.0)
     soundfile.write(tmp_path / "a.wav", np.zeros(FS + 1), FS)
     with pytest.raises(DataError, match="^a.wav: longer than 1 s"):
         SpeechInput.make(SpeechConfig(fs=FS), BodyConfig(1, 8, 2, 8), None, "x").accept(tmp_path / "a.wav", [])

@@ -5,7 +5,9 @@ from __future__ import annotations
 from espnet2_legonn.model.parts.base import INPUTS, OUTPUTS, Column, InputPart, OutputPart, Unfit, beginnings
 from espnet2_legonn.model.parts.beam_conv import BeamConvConfig, BeamConvInput
 from espnet2_legonn.model.parts.ctc import CTCInterface, OutputConfig
+from espnet2_legonn.model.parts.espnet_frontend import EspnetFrontendConfig, EspnetFrontendInput
 from espnet2_legonn.model.parts.features import FeaturesConfig, FeaturesInput
+from espnet2_legonn.model.parts.pretrained import PretrainedConfig, PretrainedInput
 from espnet2_legonn.model.parts.speech import SpeechConfig, SpeechInput
 from espnet2_legonn.model.parts.states import AuxiliaryCTCConfig, StatesConfig, StatesInput, StatesOutputConfig
 from espnet2_legonn.model.parts.tokens import TokenInput, TokensConfig
@@ -14,9 +16,9 @@ from espnet2_legonn.model.registry import load_plugins
 
 __all__ = [
     "INPUTS", "OUTPUTS", "AuxiliaryCTCConfig", "BeamConvConfig", "BeamConvInput", "CTCInterface", "Column",
-    "FeaturesConfig", "FeaturesInput", "InputPart", "OutputConfig", "OutputPart", "SpeechConfig", "SpeechInput",
-    "StatesConfig", "StatesInput", "StatesOutputConfig", "TokenInput", "TokensConfig", "Unfit", "WEmbConfig",
-    "WEmbInput", "beginnings",
+    "EspnetFrontendConfig", "EspnetFrontendInput", "FeaturesConfig", "FeaturesInput", "InputPart", "OutputConfig",
+    "OutputPart", "PretrainedConfig", "PretrainedInput", "SpeechConfig", "SpeechInput", "StatesConfig", "StatesInput",
+    "StatesOutputConfig", "TokenInput", "TokensConfig", "Unfit", "WEmbConfig", "WEmbInput", "beginnings",
 ]  # fmt: skip
 
 load_plugins()  # those of LEGONN_PLUGINS, in every process that knows parts

@@ -193,6 +193,11 @@ class InputPart(nn.Module):
     def tie(self, table: torch.Tensor) -> None:
         """Share the decoder's embedding (V, D) of the vocabulary that is read, where there is one like it."""
 
+    @property
+    def settled(self) -> dict[str, Any]:
+        """What its description must say besides, so that it is made again without what it was made from."""
+        return {}
+
     def moved(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
         """For another vocabulary: its tables with the rows (V',) in this order, by name."""
         return {}

@@ -39,18 +39,19 @@ class FeaturesInput(FramesInput):
         config: its description.
         size: width D.
         dropout: on the sum of steps and positions.
+        places: see FramesInput.
     """
 
     Config, kind, data = FeaturesConfig, "features", Column("feats.scp", "feats", "kaldi_ark")
 
-    def __init__(self, config: FeaturesConfig, size: int, dropout: float = 0.0) -> None:
-        super().__init__(config.dim, config, size, dropout)
+    def __init__(self, config: FeaturesConfig, size: int, dropout: float = 0.0, places: bool = False) -> None:
+        super().__init__(config.dim, config, size, dropout, places)
         self.dim = config.dim
 
     @classmethod
     def make(cls, config: FeaturesConfig, body: BodyConfig, vocab: Vocabulary | None, where: str) -> Self:
         """Fresh weights."""
-        return cls(config, body.size, body.dropout)
+        return cls(config, body.size, body.dropout, body.places)
 
     @classmethod
     def least_values(cls, config: FeaturesConfig, size: int, vocab_size: int) -> int:

@@ -195,14 +195,17 @@ class FramesInput(InputPart):
         config: see FramesConfig.
         size: width D.
         dropout: on the sum of steps and positions.
+        places: whether the body brings positions, so that none are added here.
     """
 
-    def __init__(self, filters: int, config: FramesConfig, size: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self, filters: int, config: FramesConfig, size: int, dropout: float = 0.0, places: bool = False
+    ) -> None:
         super().__init__()
         self.normalization = Normalization(config.normalize, filters)
         self.augment = None if config.specaug is None else SpecAugment(config.specaug)
         self.conv = ConvSubsampling(filters, size, (config.channels[0], config.channels[1]))
-        self.positions = SinusoidalPositions(size)
+        self.positions = None if places else SinusoidalPositions(size)
         self.dropout = Dropout(dropout)
 
     @classmethod
@@ -234,4 +237,6 @@ class FramesInput(InputPart):
         if self.augment is not None:
             x = self.augment(x, frames)
         x, steps = self.conv(x, frames)
-        return self.dropout(self.positions(x, self.conv.dtype)), steps
+        if self.positions is not None:
+            x = self.positions(x, self.conv.dtype)
+        return self.dropout(x), steps

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 from typing_extensions import Self
 
 from espnet2_legonn.data.vocabulary import Vocabulary
-from espnet2_legonn.errors import DataError
-from espnet2_legonn.model.inputs import adapt_audio, check_waveform, read_audio
 from espnet2_legonn.model.masks import zero_padding
-from espnet2_legonn.model.parts.base import INPUTS, Column, Unfit
+from espnet2_legonn.model.parts.base import INPUTS
 from espnet2_legonn.model.parts.frames import FramesConfig, FramesInput
+from espnet2_legonn.model.parts.waves import WaveInput
 from espnet2_legonn.model.transformer import BodyConfig
-
-# Of one input of the page. Attention takes memory by the square of the length.
-MAX_SECONDS = 120.0
 
 
 @dataclass
@@ -79,19 +71,20 @@ class LogMel(nn.Module):
 
 
 @INPUTS.add("speech")
-class SpeechInput(FramesInput):
+class SpeechInput(WaveInput, FramesInput):
     """Waveform to model width.
 
     Args:
         config: its description.
         size: width D.
         dropout: on the sum of steps and positions.
+        places: see FramesInput.
     """
 
-    Config, kind, data = SpeechConfig, "speech", Column("wav.scp", "speech", "sound")
+    Config = SpeechConfig
 
-    def __init__(self, config: SpeechConfig, size: int, dropout: float = 0.0) -> None:
-        super().__init__(config.n_mels, config, size, dropout)
+    def __init__(self, config: SpeechConfig, size: int, dropout: float = 0.0, places: bool = False) -> None:
+        super().__init__(config.n_mels, config, size, dropout, places)
         self.features = LogMel(config.fs, config.n_mels)
 
     # -- the description -------------------------------------------------------------------------------------------
@@ -99,7 +92,7 @@ class SpeechInput(FramesInput):
     @classmethod
     def make(cls, config: SpeechConfig, body: BodyConfig, vocab: Vocabulary | None, where: str) -> Self:
         """Fresh weights."""
-        return cls(config, body.size, body.dropout)
+        return cls(config, body.size, body.dropout, body.places)
 
     @classmethod
     def least_values(cls, config: SpeechConfig, size: int, vocab_size: int) -> int:
@@ -118,74 +111,12 @@ class SpeechInput(FramesInput):
         """A step is four frames of 10 ms."""
         return total / (config.fs * 0.04)
 
-    @classmethod
-    def probe(cls, config: SpeechConfig) -> Callable[[str], float | None]:
-        """The rate is the model's, there is one channel, and the file is not cut short."""
-        from espnet2_legonn.data.audio import seconds
-
-        return functools.partial(seconds, fs=config.fs)
-
-    def measure(self, value: str) -> float:
-        """Seconds."""
-        from espnet2_legonn.data.audio import seconds
-
-        return seconds(value) or 0.0
-
-    def fetch(self, value: str, channel: str | None = None) -> np.ndarray:
-        """One channel of a file; another rate, or several channels without a choice, are faults of the whole set."""
-        from espnet2_legonn.data import audio
-
-        samples, rate = audio.read_audio(value)
-        faults = []
-        try:
-            samples = audio.to_mono(samples, channel)
-        except DataError as error:
-            faults.append(f"'{value}' {error}")
-        if rate != self.fs:
-            faults.append(
-                f"'{value}' is sampled at {rate} Hz, this model was trained at {self.fs} Hz; "
-                "resample it first (stage 3, `format --fs`)"
-            )
-        if faults:
-            raise Unfit(faults)
-        return samples
-
     # -- reading ---------------------------------------------------------------------------------------------------
 
     @property
     def fs(self) -> int:
         """Sampling rate in Hz."""
         return int(self.features.mel.sample_rate)
-
-    def read(self, item: Any, place: str) -> np.ndarray:
-        """A file of the model's rate, or a waveform."""
-        return read_audio(item, self.fs) if isinstance(item, (str, Path)) else check_waveform(item, place)
-
-    def accept(self, given: Any, notes: list[str]) -> np.ndarray:
-        """A recording of any rate and number of channels; of its file only the name is told, not its place."""
-        if not given:
-            raise DataError("no recording yet: speak into the microphone or upload a file")
-        path = Path(given)
-        try:
-            recording = adapt_audio(path, self.fs, most_seconds=MAX_SECONDS)
-        except DataError as error:
-            raise DataError(fault.replace(str(path), path.name) for fault in error.faults) from None
-        if recording.channels > 1:
-            notes.append(f"{recording.channels} channels were averaged to one")
-        if recording.rate != self.fs:
-            notes.append(f"resampled from {recording.rate / 1000:g} kHz to the encoder's {self.fs / 1000:g} kHz")
-        if not recording.wave.any():
-            notes.append("the recording is silent: is the microphone on?")
-        return recording.wave
-
-    @classmethod
-    def prepare(cls, value: Any, vocab: Vocabulary | None, where: str) -> np.ndarray:
-        """A waveform."""
-        return check_waveform(np.asarray(value), where)
-
-    def seconds(self, lengths: torch.Tensor) -> float:
-        """Samples over the rate."""
-        return float(lengths.sum()) / self.fs
 
     # -- training --------------------------------------------------------------------------------------------------
 

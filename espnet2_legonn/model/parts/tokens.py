@@ -39,16 +39,17 @@ class TokenInput(InputPart):
         vocab_size: V of the source; its last id is ``<sos/eos>``.
         size: width D.
         dropout: on the sum.
+        places: whether the body brings positions, so that none are added here.
     """
 
     Config, kind, data = TokensConfig, "tokens", Column("src_text", "src_text", "text")
     dtype = torch.long
 
-    def __init__(self, vocab_size: int, size: int, dropout: float = 0.0) -> None:
+    def __init__(self, vocab_size: int, size: int, dropout: float = 0.0, places: bool = False) -> None:
         super().__init__()
         self.embed = nn.Embedding(vocab_size, size)
         nn.init.normal_(self.embed.weight, std=size**-0.5)
-        self.positions = SinusoidalPositions(size)
+        self.positions = None if places else SinusoidalPositions(size)
         self.dropout = Dropout(dropout)
         self.eos, self.scale = vocab_size - 1, size**0.5
 
@@ -56,7 +57,7 @@ class TokenInput(InputPart):
     def make(cls, config: TokensConfig, body: BodyConfig, vocab: Vocabulary | None, where: str) -> Self:
         """Fresh weights."""
         assert vocab is not None
-        return cls(len(vocab), body.size, body.dropout)
+        return cls(len(vocab), body.size, body.dropout, body.places)
 
     @classmethod
     def least_values(cls, config: TokensConfig, size: int, vocab_size: int) -> int:
@@ -106,4 +107,6 @@ class TokenInput(InputPart):
         """(B, T-1) ids (padding: any value), (B,) -> (B, T, D), (B,)."""
         ids = F.pad(ids.clamp(min=0), (0, 1)).scatter(1, lengths.unsqueeze(1), self.eos)
         x = self.embed(ids) * self.scale
-        return self.dropout(self.positions(x, self.embed.weight.dtype)), self.steps(lengths)
+        if self.positions is not None:
+            x = self.positions(x, self.embed.weight.dtype)
+        return self.dropout(x), self.steps(lengths)

@@ -1,0 +1,271 @@
+"""Speech models of others as an input, with tiny random ones of the real classes, offline."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from espnet2_legonn import LegoNN
+from espnet2_legonn.errors import CheckpointError, ConfigError, DataError
+from espnet2_legonn.model.parts import pretrained
+from espnet2_legonn.model.parts.pretrained import PretrainedInput
+from espnet2_legonn.packs.card import read_card
+from tests.modules import toys
+
+THERE = importlib.util.find_spec("transformers") is not None
+pytestmark = pytest.mark.skipif(not THERE, reason="needs transformers: pip install 'espnet2_legonn[pretrained]'")
+transformers: Any = importlib.import_module("transformers") if THERE else None
+
+WIDTH, LAYERS = 16, 2
+CONV = {"conv_dim": [8, 8], "conv_kernel": [10, 4], "conv_stride": [5, 4]}
+SIZES = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 2, "intermediate_size": 24,
+         "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2, "vocab_size": 8, **CONV}  # fmt: skip
+WHISPER = {"d_model": WIDTH, "encoder_layers": LAYERS, "encoder_attention_heads": 2, "encoder_ffn_dim": 24,
+           "decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 24, "vocab_size": 60,
+           "num_mel_bins": 12, "max_source_positions": 40, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+           "decoder_start_token_id": 1}  # fmt: skip
+KINDS = {
+    "wav2vec2": ("Wav2Vec2", {**SIZES, "feat_extract_norm": "layer", "do_stable_layer_norm": True}, True),
+    "wav2vec2_group": ("Wav2Vec2", {**SIZES, "feat_extract_norm": "group"}, True),
+    "hubert": ("Hubert", {**SIZES, "feat_extract_norm": "layer"}, False),
+    "wavlm": ("WavLM", {**SIZES, "feat_extract_norm": "layer", "num_buckets": 8, "max_bucket_distance": 16}, True),
+    "whisper": ("Whisper", WHISPER, False),
+}
+SAMPLES = [3000, 700, 5111, 5]
+VOCABS = {"bpe": toys.VOCABS["bpe"]}
+
+
+def write(folder: Path, name: str) -> Path:
+    """A model in the layout of the Hub."""
+    kind, sizes, normalize = KINDS[name]
+    torch.manual_seed(1)
+    model = getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**sizes))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    if kind != "Whisper":
+        transformers.Wav2Vec2FeatureExtractor(do_normalize=normalize).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("hub")
+    return {name: write(root / name, name) for name in KINDS}
+
+
+def description(folder: Path, **more: Any) -> dict[str, Any]:
+    source = {"type": "pretrained", "model": str(folder), **more}
+    return {"vocabs": VOCABS, "modules": [toys.encoder("enc", source, "bpe")]}
+
+
+def chain(folder: Path, **more: Any) -> LegoNN:
+    torch.manual_seed(2)
+    return LegoNN.from_config(description(folder, **more))
+
+
+def part(model: LegoNN) -> PretrainedInput:
+    assert isinstance(model.last.input, PretrainedInput)
+    return model.last.input
+
+
+def waves() -> list[torch.Tensor]:
+    return [0.1 * torch.randn(n) + 0.3 for n in SAMPLES]
+
+
+@pytest.mark.parametrize("layers", ["weighted", "last", 1])
+@pytest.mark.parametrize("name", KINDS)
+def test_item_alone_is_item_in_a_batch(name: str, layers: str | int, hub: dict[str, Path]) -> None:
+    model = chain(hub[name], layers=layers).eval()
+    for fill in (0.0, 0.7, float("nan")):
+        assert toys.gap(model.last, waves(), fill) < 1e-5
+    assert part(model).steps(torch.tensor(SAMPLES)).tolist()[-1] == 1, "a click is one step"
+
+
+@pytest.mark.parametrize("name", [n for n in KINDS if n != "whisper"])
+def test_states_are_those_of_transformers(name: str, hub: dict[str, Path]) -> None:
+    kind, _, normalize = KINDS[name]
+    source = getattr(transformers, f"{kind}Model").from_pretrained(hub[name]).eval()
+    extractor = transformers.Wav2Vec2FeatureExtractor.from_pretrained(hub[name])
+    wave = waves()[0]
+    heard = torch.from_numpy(extractor(wave.numpy(), sampling_rate=16000).input_values[0])[None]
+    with torch.no_grad():
+        found = source(heard, output_hidden_states=True)
+        states = part(chain(hub[name]).eval()).hears(wave[None], torch.tensor([len(wave)]))
+    assert part(chain(hub[name])).config.normalize is normalize
+    assert len(states) == LAYERS + 1
+    torch.testing.assert_close(states[-1], found.last_hidden_state, rtol=0, atol=1e-5)
+    torch.testing.assert_close(states[1], found.hidden_states[1], rtol=0, atol=1e-5)
+
+
+def test_whisper_hears_what_its_own_extractor_makes(hub: dict[str, Path]) -> None:
+    source = transformers.WhisperModel.from_pretrained(hub["whisper"]).eval()
+    hears = part(chain(hub["whisper"]).eval()).hears
+    assert isinstance(hears, pretrained.Mels)
+    extractor = transformers.WhisperFeatureExtractor(feature_size=12, chunk_length=1)
+    extractor.n_samples, extractor.nb_max_frames = hears.heard, hears.heard // 160
+    wave = waves()[2]
+    features = extractor(wave.numpy(), sampling_rate=16000, return_tensors="pt").input_features
+    with torch.no_grad():
+        found = source.encoder(features).last_hidden_state
+        state = hears(wave[None], torch.tensor([len(wave)]))[-1]
+    assert state.shape[1] == -(-len(wave) // 320)
+    torch.testing.assert_close(state, found[:, : state.shape[1]], rtol=0, atol=1e-4)
+
+
+def test_whisper_refuses_what_it_cannot_hear(hub: dict[str, Path]) -> None:
+    with pytest.raises(DataError, match=r"0\.9 s, this model hears 0\.8 s"):
+        part(chain(hub["whisper"])).read(torch.zeros(14000), "input 0")
+
+
+def losses(model: LegoNN) -> None:
+    x, lengths = toys.padded(waves()[:2], 0.0)
+    model.losses(x, lengths, {"enc": toys.labels([2, 3], [4])})["enc"].total.backward()
+
+
+def test_frozen_learns_nothing_and_drops_nothing(hub: dict[str, Path]) -> None:
+    model = chain(hub["wav2vec2"]).train()
+    losses(model)
+    with_gradient = {n.split(".")[3] for n, p in model.named_parameters() if ".input." in n and p.grad is not None}
+    assert with_gradient == {"mix", "out"} and not part(model).hears.training
+    assert part(model).mix is not None and part(model).mix.grad.abs().sum() > 0
+
+
+def test_or_learns(hub: dict[str, Path]) -> None:
+    model = chain(hub["hubert"], freeze=False, layers="last").train()
+    losses(model)
+    held = part(model).hears
+    assert held.training and sum(p.grad is not None for p in held.parameters()) > 20
+
+
+# -- packs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_pack_holds_the_weights(name: str, hub: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(hub[name], folder)
+    model = chain(folder).eval()
+    model.save(tmp_path / "pack")
+    shutil.rmtree(folder)
+    loaded = LegoNN.from_pretrained(tmp_path / "pack")
+    x, lengths = toys.padded(waves(), 0.0)
+    torch.testing.assert_close(loaded.last(x, lengths)[0], model.last(x, lengths)[0], rtol=0, atol=1e-5)
+    port = read_card(tmp_path / "pack").modules[0].reads
+    assert port.fs == 16000 and port.part == f"pretrained: {folder}, layers weighted"
+
+
+def test_or_names_them_with_a_digest(hub: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(hub["wavlm"], folder)
+    model = chain(folder, hold=False).eval()
+    model.save(tmp_path / "pack")
+    assert not [n for n in load_file(tmp_path / "pack/weights.safetensors") if ".model." in n]
+    assert len(list(model.parameters())) < 40, "the model's own are not counted"
+    loaded = LegoNN.from_pretrained(tmp_path / "pack")
+    x, lengths = toys.padded(waves(), 0.0)
+    torch.testing.assert_close(loaded.last(x, lengths)[0], model.last(x, lengths)[0], rtol=0, atol=1e-5)
+    loaded.to(torch.float64)
+    assert next(part(loaded).hears.parameters()).dtype == torch.float64, "it moves with the module"
+    weights = load_file(folder / "model.safetensors")
+    first = next(name for name in weights if name.endswith("q_proj.weight"))
+    save_file({**weights, first: weights[first] + 1}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match="have SHA-256 .*, not "):
+        LegoNN.from_pretrained(tmp_path / "pack")
+
+
+def test_training_writes_what_makes_it_again(hub: dict[str, Path], tmp_path: Path) -> None:
+    from espnet2_legonn.training.task import LegoNNTask
+
+    folder = tmp_path / "model"
+    shutil.copytree(hub["hubert"], folder)
+    path = tmp_path / "train.yaml"
+    path.write_text(yaml.safe_dump(description(folder)))
+    args = LegoNNTask.get_parser().parse_args(["--config", str(path), "--output_dir", str(tmp_path / "exp")])
+    model = LegoNNTask.build_model(args)
+    kept = yaml.safe_load(yaml.safe_dump({"vocabs": args.vocabs, "modules": args.modules}))
+    assert kept["modules"][0]["input"]["architecture"]["hidden_size"] == WIDTH
+    shutil.rmtree(folder)
+    again = LegoNN.from_config(kept)
+    assert {n: p.shape for n, p in again.named_parameters()} == {
+        n: p.shape for n, p in model.chain.named_parameters()
+    }
+
+
+# -- what may come from strangers ----------------------------------------------------------------------------------
+
+
+def fault(folder: Path, **more: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        chain(folder, **more)
+    return str(caught.value)
+
+
+def known(folder: Path, **more: Any) -> dict[str, Any]:
+    return {**part(chain(folder)).settled["architecture"], **more}
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"attn_implementation": "somebody/kernels"}, "attn_implementation: no key of HubertConfig"),
+        ({"auto_map": {"AutoModel": "x--y.Z"}}, "auto_map: no key of HubertConfig"),
+        ({"_name_or_path": "x"}, "_name_or_path: no key of HubertConfig"),
+        ({"hidden_siz": 3}, "hidden_siz: no key of HubertConfig (did you mean 'hidden_size'?)"),
+        ({"num_hidden_layers": 10**6}, "num_hidden_layers: 1000000 is more than 1000"),
+        ({"conv_dim": [8, 10**9]}, "conv_dim: 1000000000 is more than"),
+        ({"add_adapter": True}, "an adapter changes the number of steps"),
+        ({"hidden_act": "os.system"}, "input.architecture: "),
+        ({"model_type": "bert"}, "a model of type 'bert' is not one of wav2vec2, hubert, wavlm, whisper"),
+    ],
+)
+def test_an_architecture_is_plain_data(more: dict[str, Any], words: str, hub: dict[str, Path]) -> None:
+    given = known(hub["hubert"], **more)
+    assert words in fault(Path("nowhere"), architecture=given)
+
+
+def test_absurd_sizes_are_not_built(hub: dict[str, Path], tmp_path: Path) -> None:
+    chain(hub["hubert"]).save(tmp_path / "pack")
+    (tmp_path / "pack/card.yaml").unlink()
+    path = tmp_path / "pack/config.yaml"
+    data = yaml.safe_load(path.read_text())
+    data["modules"][0]["input"]["architecture"] |= {"intermediate_size": 100_000, "num_hidden_layers": 900}
+    path.write_text(yaml.safe_dump(data))
+    with pytest.raises(CheckpointError, match="values or more; they do not belong together"):
+        LegoNN.from_pretrained(tmp_path / "pack")
+
+
+def test_other_faults(hub: dict[str, Path], tmp_path: Path) -> None:
+    folder = hub["hubert"]
+    assert "input.layers: 7 is not one of 0 to 2" in fault(folder, layers=7)
+    assert "'all' is not weighted, last or a number" in fault(folder, layers="all")
+    assert "fs: 8000; these models hear 16000 Hz" in fault(folder, fs=8000)
+    assert "what is learned must be kept" in fault(folder, hold=False, freeze=False)
+    assert "the model is 16 wide and the body 8" in fault(folder, project=False)
+    assert f"input.model: {tmp_path / 'none'}" in fault(tmp_path / "none")
+
+
+def test_transformers_is_imported_when_a_part_is_built(hub: dict[str, Path]) -> None:
+    code = f"""
+import sys
+from espnet2_legonn import LegoNN
+from espnet2_legonn.model.description import parse
+data = {description(hub["hubert"])!r}
+parse(data)
+print("transformers" in sys.modules)
+LegoNN.from_config(data)
+print("transformers" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
