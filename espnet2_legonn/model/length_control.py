@@ -47,8 +47,9 @@ class LengthController(nn.Module):
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, T, D), (B,) -> (B, K, D), (B,)."""
-        # K comes from the padded length, a number the host knows: no synchronisation.
-        size = int(slots_for(torch.tensor(x.shape[1]), *self.ratio, self.max_length))
+        # K comes from the padded length, a number the host knows: no synchronisation. As ``slots_for``.
+        numerator, denominator = self.ratio
+        size = torch.sym_min((x.shape[1] * numerator + denominator - 1) // denominator, self.max_length)
         queries = self.positions(self.learned.weight[:size], self.learned.weight.dtype)  # eq. 12
         slots = self.slots(lengths)
         y = self.blocks(queries.expand(x.shape[0], -1, -1), x, lengths, slots)

@@ -35,6 +35,7 @@ ROOMS = (
     "model",
     "search",
     "packs",
+    "export",
     "inference",
     "page",
     "__init__",
