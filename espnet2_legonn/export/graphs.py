@@ -22,11 +22,10 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
-from torch.export import Dim
 
 from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.model.attention import MultiHeadAttention, joined
-from espnet2_legonn.model.length_control import slots_for
+from espnet2_legonn.model.length_control import LengthController, slots_for
 from espnet2_legonn.model.masks import key_mask
 from espnet2_legonn.model.module import DecoderModule, EncoderModule, Module
 from espnet2_legonn.model.parts.ctc import CTCInterface
@@ -39,6 +38,9 @@ from espnet2_legonn.model.transformer import CrossBlock, CrossTransformer
 OPSET = 18
 # Frames are padded to a multiple of this, so that pooling has no odd sizes.
 FRAMES = 4
+_BATCH = {0: "batch"}
+_FREE = {"x": {0: "batch", 1: "time"}, "lengths": _BATCH, "slots": _BATCH, "wanted": _BATCH}
+_FREE |= {"output": {0: "batch", 1: "slots"}, "log_probs": {0: "batch", 1: "slots"}}
 
 
 class Graph(NamedTuple):
@@ -47,13 +49,13 @@ class Graph(NamedTuple):
     Args:
         body: what it computes.
         example: inputs for (batch, time); a list among them is several inputs.
-        free: for each input the free axes, by number; lists as in ``example``.
+        free: by input the free axes and their names.
         inputs, outputs: names.
     """
 
     body: nn.Module
     example: Callable[[int, int], tuple[Any, ...]]
-    free: tuple[Any, ...]
+    free: dict[str, dict[int, str]]
     inputs: list[str]
     outputs: list[str]
 
@@ -66,6 +68,13 @@ class _Positions(SinusoidalPositions):
         return (x + sinusoids(places, self.size).to(x.dtype)).to(dtype)
 
 
+class _LengthController(LengthController):
+    """Slots are counted in the graph, too."""
+
+    def longest(self, x: torch.Tensor, lengths: torch.Tensor) -> Any:
+        return self.slots(lengths).max()
+
+
 def twin(module: Module) -> Module:
     """A copy in float32 on the CPU that computes the same and can be traced; collapsing is left to the runner."""
     copied = copy.deepcopy(module).float().cpu().eval()
@@ -73,6 +82,8 @@ def twin(module: Module) -> Module:
         for name, child in part.named_children():
             if type(child) is SinusoidalPositions:
                 setattr(part, name, _Positions(child.size, child.step))
+            elif type(child) is LengthController:
+                child.__class__ = _LengthController
     if copied.input.collapse_slots:
         copied.input.collapse_slots = False
     return copied
@@ -139,7 +150,7 @@ class StepGraph(nn.Module):
             (B, k, V) and (B, k, W).
         """
         module, body = self.module, cast(CrossTransformer, self.module.body)
-        y = module._embed(tokens.flatten().unsqueeze(1), past.shape[0]).squeeze(1).unflatten(0, tokens.shape)
+        y = module._embed(tokens.flatten().unsqueeze(1), past.shape[0]).view(*tokens.shape, -1)
         new, width = [], 2 * y.shape[-1]
         for i, child in enumerate(body.decoders):
             block = cast(CrossBlock, child)
@@ -175,7 +186,7 @@ def encoder_graph(module: EncoderModule) -> Graph:
     """Of a ``twin``."""
     body = EncoderGraph(module)
     outputs = ["output", "slots", "wanted", *(["log_probs"] if body.speaks_beside else [])]
-    return Graph(body, functools.partial(_example, module), _free(module), ["x", "lengths"], outputs)
+    return Graph(body, functools.partial(_example, module), _FREE, ["x", "lengths"], outputs)
 
 
 def decoder_graphs(module: DecoderModule) -> tuple[Graph, Graph]:
@@ -183,7 +194,11 @@ def decoder_graphs(module: DecoderModule) -> tuple[Graph, Graph]:
     size = len(cast(CrossTransformer, module.body).decoders)
     names = [f"{kind}_{i}" for i in range(size) for kind in ("keys", "values")]
     example = functools.partial(_example, module)
-    start = Graph(StartGraph(module), example, _free(module), ["x", "lengths"], ["mask", *names])
+    read = {name: {0: "batch", 2 if name.startswith("values") else 3: "slots"} for name in ("mask", *names)}
+    start = Graph(StartGraph(module), example, _FREE | read, ["x", "lengths"], ["mask", *names])
+    written = {0: "batch", 1: "beam"}
+    past = {0: "length", 1: "batch", 2: "beam"}
+    free = {"tokens": written, "past": past, "log_probs": written, "new": written, **read}
 
     def step_example(batch: int, time: int) -> tuple[Any, ...]:
         with torch.no_grad():
@@ -191,15 +206,7 @@ def decoder_graphs(module: DecoderModule) -> tuple[Graph, Graph]:
         past = torch.randn(time, batch, 4, 2 * module.embed.embedding_dim * size)
         return torch.randint(module.embed.num_embeddings, (batch, 4)), past, mask, sources
 
-    batch, beam, slots = Dim("batch"), Dim("beam"), Dim("slots")
-    read = [{0: batch, 3: slots}, {0: batch, 2: slots}] * size
-    free = ({0: batch, 1: beam}, {0: Dim("length"), 1: batch, 2: beam}, {0: batch, 3: slots}, read)
     return start, Graph(StepGraph(module), step_example, free, ["tokens", "past", "mask", *names], ["log_probs", "new"])
-
-
-def _free(module: Module) -> tuple[Any, ...]:
-    batch, time = Dim("batch"), Dim("time")
-    return {0: batch, 1: FRAMES * time if isinstance(module.input, FramesInput) else time}, {0: batch}
 
 
 def _example(module: Module, batch: int, time: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -226,16 +233,20 @@ def write(graph: Graph, path: Path, where: str) -> None:
     Raises:
         ConfigError: something in it has no ONNX form.
     """
-    quiet = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    quiet = [logging.getLogger(name) for name in ("torch.onnx",)]
     levels = [logger.level for logger in quiet]
+    free = {name: axes for name, axes in graph.free.items() if name in (*graph.inputs, *graph.outputs)}
+    graph.body.eval()  # torch gives modules back in the mode that the outermost was in
     try:
         for logger in quiet:
             logger.setLevel(logging.ERROR)
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
+            # The exporter by tracing: that by torch.export takes forty times as long for these modules, works with
+            # newer versions of torch alone and needs onnxscript. ``differences`` finds what tracing gets wrong.
             torch.onnx.export(
-                graph.body, graph.example(3, 11), path, dynamo=True, opset_version=OPSET, external_data=False, verbose=False,
-                input_names=graph.inputs, output_names=graph.outputs, dynamic_shapes=graph.free,
+                graph.body, graph.example(3, 11), path, dynamo=False, opset_version=OPSET,
+                input_names=graph.inputs, output_names=graph.outputs, dynamic_axes=free,
             )  # fmt: skip
     except Exception as error:  # the exporter lets through whatever its parts raise
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__

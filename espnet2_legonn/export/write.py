@@ -29,7 +29,7 @@ from espnet2_legonn.packs.files import replacing
 from espnet2_legonn.version import __version__
 
 PROGRAM, DTYPES = "run.py", ("float32", "int8")
-_NEEDED = ("onnx", "onnxruntime", "onnxscript")
+_NEEDED = ("onnx", "onnxruntime")
 _READ = (TokenInput, SpeechInput, FeaturesInput, Ingestor)
 
 
