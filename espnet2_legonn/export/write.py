@@ -29,6 +29,8 @@ from espnet2_legonn.packs.files import replacing
 from espnet2_legonn.version import __version__
 
 PROGRAM, DTYPES = "run.py", ("float32", "int8")
+# Values of a row that share a scale in int8.
+BLOCK = 32
 _NEEDED = ("onnx", "onnxruntime")
 _READ = (TokenInput, SpeechInput, FeaturesInput, Ingestor)
 
@@ -230,15 +232,44 @@ def _nodes(graph: Any) -> Iterator[Any]:
 
 
 def quantize(path: Path) -> None:
-    """Products with weights in 8 bits, for blocks of a row, and inputs in 8 bits, for blocks of a row.
+    """Products with weights: weights in 8 bits and a scale for each block of a column, inputs likewise for rows.
 
-    ``MatMulInteger`` of onnxruntime's dynamic quantisation has one scale for the inputs of a whole batch, so an answer
-    would depend on its neighbours.
+    ``MatMulInteger`` of onnxruntime's dynamic quantisation has one scale for the inputs of a whole batch, so that an
+    answer would depend on its neighbours; ``MatMulNBits`` has one for each block of a row.
     """
     import onnx
-    from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
+    from onnx import helper, numpy_helper
 
-    config = DefaultWeightOnlyQuantConfig(block_size=32, is_symmetric=True, accuracy_level=4, bits=8)
-    quantizer = MatMulNBitsQuantizer(onnx.load(path), algo_config=config)
-    quantizer.process()
-    quantizer.model.save_model_to_file(str(path))
+    model = onnx.load(path)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        tensor = weights.get(node.input[1]) if node.op_type == "MatMul" else None
+        if tensor is None or len(tensor.dims) != 2:
+            continue
+        values, scales = in_blocks(numpy_helper.to_array(tensor))
+        names = [f"{tensor.name}.int8", f"{tensor.name}.scales"]
+        if not any(kept.name == names[0] for kept in model.graph.initializer):
+            pair = (numpy_helper.from_array(array, name) for array, name in zip((values, scales), names))
+            model.graph.initializer.extend(pair)
+        given, made, name = node.input[0], list(node.output), node.name
+        sizes = dict(zip("KN", tensor.dims))
+        new = helper.make_node(
+            "MatMulNBits", [given, *names], made, name, domain="com.microsoft", bits=8, block_size=BLOCK,
+            accuracy_level=4, **sizes,
+        )  # fmt: skip
+        node.CopyFrom(new)
+    used = {name for node in model.graph.node for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    if not any(opset.domain == "com.microsoft" for opset in model.opset_import):
+        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    onnx.save(model, path)
+
+
+def in_blocks(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(K, N) to 8 bits around 128 (N, blocks, BLOCK) and their scales (N * blocks,)."""
+    columns = np.pad(weight.T, ((0, 0), (0, -len(weight) % BLOCK))).reshape(weight.shape[1], -1, BLOCK)
+    scales = np.maximum(np.abs(columns).max(-1) / 127, np.finfo(np.float32).tiny)
+    values = np.rint(columns / scales[..., None]) + 128
+    return values.astype(np.uint8), scales.astype(np.float32).ravel()
