@@ -76,7 +76,7 @@ class Past:
         if self._memory is None:
             return
         new = self._spare
-        if new is None or new.shape[1] != len(rows):
+        if new is None or len(new) < self.length or new.shape[1] != len(rows):
             new = self._room(self._memory, len(rows))
         torch.index_select(self.rows, 1, rows, out=new[: self.length])
         self._memory, self._spare = new, self._memory
