@@ -310,9 +310,10 @@ class Runner:
         if decoder is not None and weight and not joint and other is not None:
             if other.unit == "phn":
                 raise RunnerError("ctc_weight: the last interface is over phonemes, no text is scored by it; give 0")
+            wide = [sorted(hypotheses, key=lambda h: -h.score)[:k] for hypotheses in found]
             found = [
                 [self._rescored(h, CTC.of_text(p, other.ids_of(vocab.decode(h.ids))), weight, penalty) for h in hs]
-                for p, hs in zip(last, ([h for h in sorted(hs, key=lambda h: -h.score)[:k]] for hs in found))
+                for p, hs in zip(last, wide)
             ]
         return [sorted(hypotheses, key=lambda h: -h.score)[: options.nbest] for hypotheses in found]
 

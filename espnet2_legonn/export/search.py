@@ -1,4 +1,4 @@
-"""Beam search with CTC in numpy, as in the room ``search``; imports nothing else, since ``run.py`` of an export holds it.
+"""Beam search with CTC in numpy, as in the room ``search``. ``run.py`` of an export holds it: it imports numpy alone.
 
 Letters: K slots, V tokens, k hypotheses of an input (the beam), C candidates for the next token.
 """
