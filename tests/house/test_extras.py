@@ -26,6 +26,7 @@ WORKS = {
     "demo": ["-c", "import espeakng_loader, matplotlib; print(espeakng_loader.get_library_path())"],
     "zoo": ["-c", "import huggingface_hub, s3fs, fsspec; fsspec.filesystem('s3', anon=True)"],
     "page": [*LEGONN, "demo", "--help"],
+    "onnx": [*LEGONN, "export", MT, "-o", "export"],
     "docs": ["-c", "import mkdocs, material, mkdocstrings, nbclient, ipykernel, matplotlib"],
     "dev": ["-m", "pytest", "--version", "-n", "1", "--hypothesis-show-statistics"],
     "dev-zoo": ["-c", "import moto.server, flask_cors, playwright.sync_api; from moto import mock_aws; mock_aws()"],

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from espnet2_legonn.model.module import DecoderModule
+from espnet2_legonn.model.stepping import Past
 from tests.modules import toys
 
 INPUTS = {
@@ -134,3 +135,19 @@ def test_hypotheses_grow_beyond_the_first_room() -> None:
     found = decoder.step(torch.tensor(tokens)[[2, 0, 1]], state)
     wanted = forced(decoder, x, SLOTS, rows)[[2, 0, 1], -1]
     torch.testing.assert_close(found, wanted, **TOLERANCE)
+
+
+@pytest.mark.parametrize("leaves", [1, 30, 31, 32, 62, 63, 64])
+def test_the_past_is_kept_when_hypotheses_leave(leaves: int) -> None:
+    """Whatever the room is when it is exchanged for one of fewer rows."""
+    past, plain, number = Past(2), torch.zeros(0, 6, 2), 6
+    for length in range(1, 70):
+        new = torch.randn(number, 2)
+        past.grow(new)[-1] = new
+        plain = torch.cat([plain, new[None]])
+        if length == leaves:
+            number = 4
+        rows = torch.randint(plain.shape[1], (number,))
+        past.select(rows)
+        plain = plain[:, rows]
+        assert torch.equal(past.rows, plain), length
