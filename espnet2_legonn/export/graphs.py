@@ -6,8 +6,8 @@
     decoder start  x, lengths                            -> mask, keys_i, values_i of each block i
     decoder step   tokens, past, mask, keys_i, values_i  -> log_probs, new
 
-All sizes but widths are free when a graph runs: batch, input steps, slots, hypotheses, length of the text. Collapsing runs
-of slots has sizes that follow from values; the runner does it before a graph (``runner.collapse``).
+All sizes but widths are free when a graph runs: batch, input steps, slots, hypotheses, length of the text. Where runs of
+slots are collapsed, sizes follow from values: the runner does that before a graph (``search.collapse``).
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class StepGraph(nn.Module):
             own, written = _own(block.self_attn, block.norm1(y), past[..., i * width : (i + 1) * width])
             new.append(written)
             y = y + own
-            y = y + _cross(block.src_attn, block.norm2(y), *sources[2 * i : 2 * i + 2], mask)
+            y = y + _cross(block.src_attn, block.norm2(y), sources[2 * i], sources[2 * i + 1], mask)
             y = y + block.feed_forward(block.norm3(y))
         logits = module.output(body.after_norm(y))
         return logits.log_softmax(-1), torch.cat(new, -1)

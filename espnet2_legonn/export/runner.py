@@ -18,7 +18,7 @@ import re
 import sys
 import unicodedata
 import wave
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,7 +93,8 @@ class Vocabulary:
         self.tokens = (folder / about["tokens"]).read_text(encoding="utf-8").split("\n")[:-1]
         self.ids = {token: i for i, token in enumerate(self.tokens)}
         self.model = (folder / about["bpemodel"]).read_bytes() if about["bpemodel"] else b""
-        self.end, self.merges, self._splitter = len(self.tokens) - 1, self.model.startswith(b"#version:"), None
+        self.end, self.merges = len(self.tokens) - 1, self.model.startswith(b"#version:")
+        self._splitter: Callable[[str], Any] | None = None
         self.spells_bytes = BYTES.keys() <= self.ids.keys()
 
     def split(self, text: str) -> list[str]:
@@ -106,7 +107,7 @@ class Vocabulary:
             self._splitter = self._load()
         return list(self._splitter(text))
 
-    def _load(self) -> Any:
+    def _load(self) -> Callable[[str], Any]:
         if self.merges:
             from io import StringIO
 
@@ -269,8 +270,7 @@ class Runner:
                     seen = f"at most {limit} were seen in training ({wanted / limit:.1f} times)"
                     note.append(f"{wanted} slots behind {name}, {seen}; the text is not to be trusted, split the input")
             if module["target"]:
-                log_probs = given.get("log_probs", x)
-                said[name] = [row[:n] for row, n in zip(log_probs, lengths)]
+                said[name] = [row[:n] for row, n in zip(given["log_probs" if "log_probs" in given else "output"], lengths)]
                 if any(np.isnan(row).any() for row in said[name]):
                     raise RunnerError(f"{name}: probabilities are NaN: its weights or its input are not finite")
         return said, x, lengths, notes
@@ -285,17 +285,14 @@ class Runner:
     def _search(
         self, said: dict[str, list[np.ndarray]], x: np.ndarray, lengths: np.ndarray, options: Any
     ) -> list[list[Hypothesis]]:
+        """Hypotheses of each input; the last interface is searched by CTC, alone or beside the decoder."""
         decoder, k = self.decoder, options.beam_size
         name, last = list(said.items())[-1] if said else ("", [])
-        writer = next((m for m in self.modules if m["name"] == name), {"target": self.modules[0]["vocab"], "grounded": 1})
+        given = {"target": self.modules[0]["vocab"], "grounded": True}  # distributions that the first module reads
+        writer = next((module for module in self.modules if module["name"] == name), given)
         vocab, other = self.vocabs[self.modules[-1]["target"]], self.vocabs.get(writer["target"])
         joint = bool(last) and other is not None and other.sha256 == vocab.sha256
-        natural = decoder is None or (joint and writer["grounded"])
-        tuned = self.about["search"] or {"ctc_weight": 0.4 * natural, "length_penalty": float(decoder is not None)}
-        weight = tuned["ctc_weight"] if options.ctc_weight is None else options.ctc_weight
-        penalty = tuned["length_penalty"] if options.length_penalty is None else options.length_penalty
-        if not 0 <= weight <= 1 or (weight and not last):
-            raise RunnerError(f"ctc_weight: {weight} is not between 0 and 1, or this chain has no interface; give 0")
+        weight, penalty = self._weights(options, decoder is None or bool(joint and writer["grounded"]), bool(last))
         if decoder is None and not weight:
             paths = self._best_paths(writer, last)
             return [[Hypothesis(p.ids, p.score, p.score, {"ctc": p.score})] for p in paths]
@@ -306,16 +303,31 @@ class Runner:
             for i, n in enumerate(lengths)
         ]
         self._run(beams, self._steps(x, lengths, options, vocab.end) if "decoder" in weights else None)
-        found = [beam.finished for beam in beams]
+        found = [sorted(beam.finished, key=lambda h: -h.score) for beam in beams]
         if decoder is not None and weight and not joint and other is not None:
             if other.unit == "phn":
                 raise RunnerError("ctc_weight: the last interface is over phonemes, no text is scored by it; give 0")
-            wide = [sorted(hypotheses, key=lambda h: -h.score)[:k] for hypotheses in found]
-            found = [
-                [self._rescored(h, CTC.of_text(p, other.ids_of(vocab.decode(h.ids))), weight, penalty) for h in hs]
-                for p, hs in zip(last, wide)
-            ]
-        return [sorted(hypotheses, key=lambda h: -h.score)[: options.nbest] for hypotheses in found]
+            for i, hypotheses in enumerate(found):
+                texts = [vocab.decode(h.ids) for h in hypotheses[:k]]
+                scores = [CTC.of_text(last[i], other.ids_of(text)) for text in texts]
+                again = [self._rescored(h, ctc, weight, penalty) for h, ctc in zip(hypotheses, scores)]
+                found[i] = sorted(again, key=lambda h: -h.score)
+        return [hypotheses[: options.nbest] for hypotheses in found]
+
+    def _weights(self, options: Any, natural: bool, speaks: bool) -> tuple[float, float]:
+        """Weight of CTC and length penalty: what is asked for, else what was tuned, else the package's defaults.
+
+        Args:
+            natural: CTC takes part unless told otherwise; speaks: there is an interface.
+        """
+        tuned = self.about["search"]
+        if tuned is None:
+            tuned = {"ctc_weight": 0.4 if natural else 0.0, "length_penalty": 0.0 if self.decoder is None else 1.0}
+        weight = tuned["ctc_weight"] if options.ctc_weight is None else options.ctc_weight
+        penalty = tuned["length_penalty"] if options.length_penalty is None else options.length_penalty
+        if not 0 <= weight <= 1 or (weight and not speaks):
+            raise RunnerError(f"ctc_weight: {weight} is not between 0 and 1, or this chain has no interface; give 0")
+        return weight, penalty
 
     @staticmethod
     def _rescored(h: Hypothesis, ctc: float, weight: float, penalty: float) -> Hypothesis:
@@ -391,9 +403,10 @@ def main() -> int:
     try:
         runner, inputs = Runner(), args.inputs or sys.stdin.read().splitlines()
         options = Options(**{name: getattr(args, name) for name in Options._fields})
-        for begin in range(0, len(inputs), max(1, args.batch_size)):
-            for answer in runner.answers(inputs[begin : begin + max(1, args.batch_size)], options):
-                shown = {"text": answer.text, "nbest": [h._asdict() for h in answer.nbest]}
+        size = max(1, args.batch_size)
+        for begin in range(0, len(inputs), size):
+            for answer in runner.answers(inputs[begin : begin + size], options):
+                shown: dict[str, Any] = {"text": answer.text, "nbest": [h._asdict() for h in answer.nbest]}
                 shown["interfaces"] = {name: said.text for name, said in answer.interfaces.items()}
                 print(json.dumps(shown, ensure_ascii=False) if args.json else answer.text, flush=True)
                 print(*(f"note: {note}" for note in answer.notes), sep="\n", end="", file=sys.stderr)

@@ -148,10 +148,12 @@ def _write_vocabs(chain: Chain, folder: Path) -> None:
 def _write_module(config: ModuleConfig, module: Module, reader: Module | None, folder: Path, dtype: str) -> dict:
     """Graphs of a module, and its entry of export.json."""
     copied, name, part = graphs.twin(module), config.name, module.input
-    decodes = isinstance(copied, DecoderModule)
-    made = graphs.decoder_graphs(copied) if decodes else (graphs.encoder_graph(copied),)
-    names = [f"{name}.start.onnx", f"{name}.step.onnx"] if decodes else [f"{name}.onnx"]
-    for file, graph in zip(names, made):
+    made: dict[str, Graph] = {}
+    if isinstance(copied, DecoderModule):
+        made[f"{name}.start.onnx"], made[f"{name}.step.onnx"] = graphs.decoder_graphs(copied)
+    else:
+        made[f"{name}.onnx"] = graphs.encoder_graph(copied)
+    for file, graph in made.items():
         _write_graph(graph, folder / file, f"module {name}{_strangers(module)}", dtype)
     ports = [produced(module), None if reader is None else consumed(reader)]
     entry: dict[str, Any] = {
@@ -163,7 +165,7 @@ def _write_module(config: ModuleConfig, module: Module, reader: Module | None, f
         "collapse": part.collapse_slots,
         "grounded": getattr(ports[0], "grounded", None),
         "longest": min((port.longest for port in ports if port and port.longest), default=None),
-        "graphs": names,
+        "graphs": list(made),
         "fs": None,
     }
     if isinstance(part, SpeechInput):

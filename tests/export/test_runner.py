@@ -27,7 +27,7 @@ from tests.zoo import sounds
 
 Exported = Callable[..., Path]
 # The others export what these do, in other places.
-FAST = ("wemb", "beam_conv", "three_collapsed", "encoder", "states", "speech", "marginals", "rescored")
+FAST = ("wemb", "beam_conv", "three_collapsed", "encoder", "states", "speech", "marginals")
 ALL = [kind if kind in FAST else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
 WRITES_TEXT = [kind for kind in ALL if kind not in ("marginals", "rescored")]
 
@@ -159,7 +159,7 @@ def test_what_is_beyond_training_is_said(tmp_path: Path) -> None:
     assert found[1].notes and not found[0].notes
 
 
-@pytest.mark.parametrize("kind", ["wemb", "speech"])
+@pytest.mark.parametrize("kind", ["wemb", pytest.param("speech", marks=pytest.mark.slow)])
 def test_int8_does_not_depend_on_the_batch(exported: Exported, kind: str) -> None:
     given, runner = inputs(kind), Runner(exported(kind, "int8"), 1)
     plain = Runner(exported(kind), 1).answers(given)

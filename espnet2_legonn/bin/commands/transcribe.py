@@ -381,7 +381,8 @@ class _Lines:
         shown = {name: harmless(path.text) for name, path in answer.interfaces.items()}
         best: dict[str, Any] = {**_numbers(answer.best), "interfaces": shown}
         if self.nbest > 1:
-            pairs = zip(answer.texts, answer.nbest)
+            hypotheses: Sequence[Hypothesis] = answer.nbest
+            pairs = zip(answer.texts, hypotheses)
             best["nbest"] = [{"text": harmless(text), **_numbers(hypothesis)} for text, hypothesis in pairs]
         return best
 
@@ -389,7 +390,8 @@ class _Lines:
         """Lines that tools for n-best lists read; the number is that of the input, from 0."""
         number, self.index = self.index, self.index + 1
         lines = []
-        for text, hypothesis in zip(answer.texts, answer.nbest) if answer else ():
+        hypotheses: Sequence[Hypothesis] = answer.nbest if answer else ()
+        for text, hypothesis in zip(answer.texts if answer else (), hypotheses):
             parts = " ".join(f"{name}= {value:.6f}" for name, value in hypothesis.parts.items())
             lines.append(f"{number} ||| {harmless(text)} ||| {parts} ||| {hypothesis.score:.6f}\n")
         return "".join(lines) or f"{number} |||  |||  ||| \n"
