@@ -6,8 +6,8 @@
     decoder start  x, lengths                            -> mask, keys_i, values_i of each block i
     decoder step   tokens, past, mask, keys_i, values_i  -> log_probs, new
 
-All sizes but widths are free when a graph runs: batch, input steps, slots, hypotheses, length of the text. Where runs of
-slots are collapsed, sizes follow from values: the runner does that before a graph (``search.collapse``).
+All sizes but widths are free when a graph runs: batch, input steps, slots, hypotheses, length of the text. Where runs
+of slots are collapsed, sizes follow from values: the runner does that before a graph (``search.collapse``).
 """
 
 from __future__ import annotations

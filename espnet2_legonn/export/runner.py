@@ -270,7 +270,8 @@ class Runner:
                     seen = f"at most {limit} were seen in training ({wanted / limit:.1f} times)"
                     note.append(f"{wanted} slots behind {name}, {seen}; the text is not to be trusted, split the input")
             if module["target"]:
-                said[name] = [row[:n] for row, n in zip(given["log_probs" if "log_probs" in given else "output"], lengths)]
+                spoken = given["log_probs" if "log_probs" in given else "output"]
+                said[name] = [row[:n] for row, n in zip(spoken, lengths)]
                 if any(np.isnan(row).any() for row in said[name]):
                     raise RunnerError(f"{name}: probabilities are NaN: its weights or its input are not finite")
         return said, x, lengths, notes
