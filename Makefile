@@ -1,4 +1,5 @@
-# make setup | test | test-all | test-cpus | test-pythons | test-slurm | docs | demo | study | packs | check | types | clean
+# make setup | test | test-all | test-cpus | test-pythons | test-slurm | bench | docs | demo | study | packs | check | types
+# make clean
 # PYTHON=python3.11 chooses the interpreter
 PYTHON ?= python3
 PYTHONS ?= 3.10 3.11 3.12
@@ -8,7 +9,10 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 # ESPnet is slow to import without compiled files, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup test test-all test-cpus test-pythons test-slurm docs demo study packs check types clean
+# BENCH_ARGS=--full measures all
+BENCH_ARGS ?=
+
+.PHONY: setup test test-all test-cpus test-pythons test-slurm bench docs demo study packs check types clean
 
 setup:
 	@$(PYTHON) tools/setup.py
@@ -44,6 +48,10 @@ test-pythons:
 test-slurm: setup
 	NODES=$$([ "$$(id -u)" = 0 ] && echo 2 || echo 1) tools/slurm_local.sh \
 	    $(BIN)/python -m pytest -m slurm tests/recipes/test_slurm.py
+
+# Speed beside ESPnet and, where it is installed, CTranslate2, and a search without caches; the tables of docs/speed.md.
+bench: setup
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 # The documentation as a site in site/, offline; a dead link or a key without a meaning fails. (--quiet would hide
 # warnings from --strict.)

@@ -42,6 +42,7 @@ setup(
         "sacrebleu",
         "rapidfuzz",
         "safetensors",
+        "kaldiio",
         "soundfile",
         "soxr",
         "tqdm",

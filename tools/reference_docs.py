@@ -39,7 +39,8 @@ SCHEMAS = {
 }
 ALSO = {
     "chain": (
-        "model.parts.speech.SpeechConfig", "model.parts.speech.MaskPolicy", "model.parts.tokens.TokensConfig",
+        "model.parts.speech.SpeechConfig", "model.parts.features.FeaturesConfig", "model.parts.frames.MaskPolicy",
+        "model.parts.tokens.TokensConfig",
         "model.parts.wemb.WEmbConfig", "model.parts.beam_conv.BeamConvConfig", "model.parts.states.StatesConfig",
         "model.transformer.BodyConfig", "model.parts.ctc.OutputConfig", "model.parts.states.StatesOutputConfig",
         "model.parts.states.AuxiliaryCTCConfig", "model.freeze.InitConfig",
@@ -130,6 +131,7 @@ def _class_below(cls: str, key: str, node: yaml.Node) -> str:
         ("ModuleConfig", "length_control"): "LengthControlConfig",
         ("ModuleConfig", "output"): "OutputConfig",
         ("SpeechConfig", "specaug"): "MaskPolicy",
+        ("FeaturesConfig", "specaug"): "MaskPolicy",
     }
     return below.get((cls, key), "")
 

@@ -25,11 +25,12 @@ from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import ConfigError, DataError, InterfaceMismatch
 from espnet2_legonn.files.configs import read_config
 from espnet2_legonn.files.schema import nearest
+from espnet2_legonn.model.bridge import can_cross, cross
 from espnet2_legonn.model.build import build_modules
 from espnet2_legonn.model.description import ChainConfig, ModuleConfig, parse
 from espnet2_legonn.model.interface import Interface, Marginals, SearchChoice, require_match
 from espnet2_legonn.model.losses import Labels, ModuleLoss
-from espnet2_legonn.model.module import DecoderModule, Module, consumed, learns, parts_of, produced
+from espnet2_legonn.model.module import DecoderModule, EncoderModule, Module, Read, consumed, learns, parts_of, produced
 from espnet2_legonn.model.parts import InputPart, OutputPart
 
 __all__ = ["Chain", "Labels", "ModuleLoss", "check_plug", "warn_of_plug"]
@@ -181,7 +182,7 @@ class Chain(nn.Module):
         self._keep_evaluated()
         return self
 
-    def losses(self, x: torch.Tensor, lengths: torch.Tensor, labels: dict[str, Labels]) -> dict[str, ModuleLoss]:
+    def losses(self, x: Read, lengths: torch.Tensor, labels: dict[str, Labels]) -> dict[str, ModuleLoss]:
         """Loss of each module: CTC at every inner interface, cross-entropy at the end (equation 9).
 
         Frozen leading modules keep no graph: nothing that needs a gradient goes into them.
@@ -201,14 +202,12 @@ class Chain(nn.Module):
         share = 1.0
         for i, (name, module) in enumerate(zip(self.names, self)):
             if isinstance(module, DecoderModule):
-                loss = module.loss(x, lengths, labels[name])
-                parts[name] = dataclasses.replace(loss, total=share * loss.total)
+                last = module.loss(x, lengths, labels[name])
+                parts[name] = dataclasses.replace(last, total=share * last.total)
                 break
-            x, lengths = module(x, lengths)
+            loss, x, lengths = self._passed(i, x, lengths, labels.get(name))
             output = module.interface
-            log_probs = output.log_probs(x)
-            if log_probs is not None:
-                loss = output.loss(log_probs, lengths, labels[name])
+            if loss is not None:
                 parts[name] = dataclasses.replace(loss, total=share * loss.total)
                 if module.training:
                     _observe(module, output, lengths, labels[name].lengths)
@@ -217,6 +216,22 @@ class Chain(nn.Module):
                     _observe(reader, reader.input, lengths, labels[name].lengths)
             share *= output.share_behind
         return parts
+
+    def _passed(
+        self, i: int, x: Read, lengths: torch.Tensor, labels: Labels | None
+    ) -> tuple[ModuleLoss | None, Read, torch.Tensor]:
+        """Loss of encoder module i, and what the next one reads."""
+        module = self._module(self.names[i])
+        assert isinstance(module, EncoderModule)
+        reader = self._module(self.names[i + 1]).input if i + 1 < len(self) else None
+        states, slots = module.states(x, lengths)
+        output = module.interface
+        if labels is not None and can_cross(output, reader, states):
+            return *cross(output, reader, states, slots, labels), slots
+        written = output(states)
+        log_probs = output.log_probs(written)
+        loss = None if log_probs is None or labels is None else output.loss(log_probs, slots, labels)
+        return loss, written, slots
 
     # -- reading ---------------------------------------------------------------------------------------------------
 

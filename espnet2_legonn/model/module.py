@@ -11,12 +11,14 @@ from torch import nn
 
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import ConfigError
+from espnet2_legonn.model.bridge import text_loss
 from espnet2_legonn.model.description import LengthControlConfig, ModuleConfig, parse_ratio
 from espnet2_legonn.model.dropout import Dropout
 from espnet2_legonn.model.interface import Interface
 from espnet2_legonn.model.length_control import LengthController
 from espnet2_legonn.model.losses import Labels, ModuleLoss, cross_entropy
 from espnet2_legonn.model.parts import InputPart, OutputPart
+from espnet2_legonn.model.parts.ingestor import Embedded
 from espnet2_legonn.model.position import SinusoidalPositions
 from espnet2_legonn.model.seen import Seen
 from espnet2_legonn.model.stepping import Stepper
@@ -38,6 +40,8 @@ class Port(NamedTuple):
 
 
 Vocabularies = Mapping[str, Vocabulary]
+# What the module before wrote; Embedded, where its vocabulary is large.
+Read = torch.Tensor | Embedded
 
 
 def _input(config: ModuleConfig, vocabs: Vocabularies) -> tuple[Port, InputPart]:
@@ -79,11 +83,14 @@ class EncoderModule(nn.Module):
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Input of the port's kind, (B,) -> log-probabilities (B, K, V) or states (B, K, D), and (B,) slots."""
-        x, lengths = self.input(x, lengths)
-        x = self.body(x, lengths)
-        if self.length_control is not None:
-            x, lengths = self.length_control(x, lengths)
+        x, lengths = self.states(x, lengths)
         return self.interface(x), lengths
+
+    def states(self, x: Read, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the output part reads: (B, K, D), and (B,) slots."""
+        states, slots = self.input(x, lengths)
+        states = self.body(states, slots)
+        return (states, slots) if self.length_control is None else self.length_control(states, slots)
 
 
 def _length_control(name: str, body: BodyConfig, control: LengthControlConfig | None) -> LengthController | None:
@@ -149,25 +156,34 @@ class DecoderModule(nn.Module):
         y = self.embed(tokens) * self.scale
         return self.dropout(self.positions(y, self.embed.weight.dtype, start))
 
-    def ingest(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def ingest(self, x: Read, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Input of the port's kind to memory (B, S, D), (B,)."""
         return self.input(x, lengths)
 
     def forward(
-        self, x: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor, label_lengths: torch.Tensor
+        self, x: Read, lengths: torch.Tensor, labels: torch.Tensor, label_lengths: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Teacher forcing: (B, L) labels -> logits (B, L+1, V) and targets (B, L+1), -1 beyond the end."""
+        states, targets = self.states(x, lengths, labels, label_lengths)
+        return self.output(states), targets
+
+    def states(
+        self, x: Read, lengths: torch.Tensor, labels: torch.Tensor, label_lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As ``forward``, before the output layer: (B, L+1, D)."""
         memory, memory_lengths = self.ingest(x, lengths)
         tokens = F.pad(labels.clamp(min=0), (1, 0), value=self.sos_eos)
         targets = F.pad(labels, (0, 1)).scatter(1, label_lengths.unsqueeze(1), self.sos_eos)
         beyond = torch.arange(targets.shape[1], device=targets.device) > label_lengths.unsqueeze(1)
-        y = self.body(self._embed(tokens), memory, memory_lengths)
-        return self.output(y), targets.masked_fill(beyond, -1)
+        return self.body(self._embed(tokens), memory, memory_lengths), targets.masked_fill(beyond, -1)
 
-    def loss(self, x: torch.Tensor, lengths: torch.Tensor, labels: Labels) -> ModuleLoss:
+    def loss(self, x: Read, lengths: torch.Tensor, labels: Labels) -> ModuleLoss:
         """Cross-entropy of labels behind this input."""
-        logits, targets = self(x, lengths, *labels)
-        return cross_entropy(logits, targets, self.label_smoothing)
+
+        def read(states: torch.Tensor, targets: torch.Tensor) -> ModuleLoss:
+            return cross_entropy(self.output(states), targets, self.label_smoothing)
+
+        return text_loss(read, self.output.out_features, *self.states(x, lengths, *labels))
 
     def start(self, x: torch.Tensor, lengths: torch.Tensor) -> DecoderState:
         """Ingest once and begin to write."""

@@ -219,7 +219,8 @@ def _decode_and_score(plan: Plan, experiment: Experiment, raw: Path, exp: Path, 
             decoded.nbest[0].write(out)
             for module, tables in decoded.interfaces.items():
                 tables.write(out / "interfaces" / module)
-            keep_origin(out, origin(exp, None, table, [repr(options), repr(asdict(about))]))
+            told = repr(options).replace(", dtype='float32'", "")  # as in SearchPlan.told
+            keep_origin(out, origin(exp, None, table, [told, repr(about.told)]))
             for module, metric, value in score(exp, raw / name, out, experiment.metrics):
                 results.append({"set": name, "search": search, "module": module, "metric": metric, "value": value})
     return results

@@ -137,4 +137,8 @@ def combine(
     assert isinstance(loss, torch.Tensor)
     # ESPnet gathers figures of one dimension over processes, and divides by their weights: 0 would be NaN.
     weight = counts[f"loss_{last}"].clamp(min=1).float().reshape(1)
-    return loss, {name: value.reshape(1) for name, value in stats.items()}, weight
+    figures = torch.cat([weight, *(value.reshape(1).to(weight) for value in stats.values())])
+    if processes() == 1:  # ESPnet's reporter asks for each figure: one wait for the device instead of many
+        figures = figures.cpu()
+    weight, *values = figures.split(1)
+    return loss, dict(zip(stats, values)), weight

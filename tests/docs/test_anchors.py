@@ -87,7 +87,7 @@ def test_the_rooms_are_those_of_the_house() -> None:
 
 def test_the_defaults_are_those_of_the_code() -> None:
     section = read("docs/architecture.md").split("## Defaults")[1].split("\n## ")[0]
-    rooms = (config, parts, parts.speech, transformer, options)
+    rooms = (config, parts, parts.speech, parts.frames, transformer, options)
     classes = {name: value for room in rooms for name, value in vars(room).items()}
     rows = re.findall(r"^\| `(\w+)\.(\w+)` \| `([^`]+)` \|", section, re.M)
     assert len(rows) >= 15

@@ -95,7 +95,7 @@ def test_joint_gradient_of_states_with_an_auxiliary_ctc() -> None:
     encoder = {**toys.encoder("enc", toys.TEXT, "bpe", "2"), "output": toys.HYBRID}
     model = toys.doubled(toys.chain([encoder, toys.decoder({"type": "states"})], sharp=3.0)).eval()
     kept: list[torch.Tensor] = []
-    model["enc"].last.register_forward_hook(lambda _m, _i, out: (out[0].retain_grad(), kept.append(out[0]))[1])
+    model["enc"].last.interface.register_forward_hook(lambda _m, _i, out: (out.retain_grad(), kept.append(out))[1])
     parts = run(model)
     (parts["enc"].total + parts["decoder"].total).backward()
     weights = toys.weights(model)

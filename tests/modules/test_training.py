@@ -74,14 +74,13 @@ def test_leading_frozen_modules_keep_no_graph() -> None:
     model = frozen(True, True, False).train()
     kept: dict[str, bool] = {}
     for name in model.names:
-        model.mods[name].register_forward_hook(
-            lambda _m, _i, output, name=name: kept.__setitem__(name, output[0].requires_grad)
-        )
+        last = model.mods[name].output if name == "decoder" else model.mods[name].interface
+        last.register_forward_hook(lambda _m, _i, output, name=name: kept.__setitem__(name, output.requires_grad))
     run(model)
     assert kept == {"first": False, "second": False, "decoder": True}
     model = frozen(False, True, False).train()
-    model.mods["second"].register_forward_hook(
-        lambda _m, _i, output: kept.__setitem__("second", output[0].requires_grad)
+    model.mods["second"].interface.register_forward_hook(
+        lambda _m, _i, output: kept.__setitem__("second", output.requires_grad)
     )
     run(model)
     assert kept["second"], "a frozen module behind a learning one passes the gradient on"
@@ -250,7 +249,7 @@ def test_bf16_autocast_keeps_distributions_in_float32(source: str, read: str) ->
     labels = {n: toys.labels(*WORDS) for n in model.names}
     exact = model.losses(x, lengths, labels)
     kinds: list[torch.dtype] = []
-    model.mods["enc"].register_forward_hook(lambda _m, _i, output: kinds.append(output[0].dtype))
+    model.mods["enc"].interface.register_forward_hook(lambda _m, _i, output: kinds.append(output.dtype))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rough = model.losses(x, lengths, labels)
     sum(p.total for p in rough.values()).backward()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -66,6 +66,12 @@ def collapse(log_probs: torch.Tensor, lengths: torch.Tensor, blank: int = 0) -> 
     return means.clamp(min=torch.finfo(means.dtype).tiny).log(), new_lengths
 
 
+class Embedded(NamedTuple):
+    """Marginals that were embedded piece by piece, (B, K, D): what is read of a large vocabulary (model/bridge.py)."""
+
+    values: torch.Tensor
+
+
 class Ingestor(InputPart):
     """Marginals to hidden states: embed, add positions, aggregate over slots (equations 17-18 or 20-21).
 
@@ -123,10 +129,14 @@ class Ingestor(InputPart):
         """The tables of ``embed``."""
         return {f"embed.{name}": table for name, table in self.embed.moved(rows).items()}
 
-    def forward(self, log_probs: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, K, V), (B,) -> (B, K', D), (B,)."""
-        if self.collapse_slots:
-            log_probs, lengths = collapse(log_probs, lengths)
-        h = self.embed(log_probs, lengths) * self.scale
+    def forward(self, read: torch.Tensor | Embedded, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Marginals (B, K, V), (B,) -> (B, K', D), (B,)."""
+        if isinstance(read, Embedded):
+            h = read.values
+        else:
+            if self.collapse_slots:
+                read, lengths = collapse(read, lengths)
+            h = self.embed(read, lengths)
+        h = h * self.scale
         h = self.dropout(self.positions(h, self.encoder.after_norm.weight.dtype))
         return self.encoder(h, lengths), lengths
