@@ -27,7 +27,7 @@ from tests.zoo import sounds
 
 Exported = Callable[..., Path]
 # The others export what these do, in other places.
-FAST = ("wemb", "beam_conv", "three_collapsed", "encoder", "states", "speech", "marginals")
+FAST = ("wemb", "beam_conv", "collapse", "encoder", "states", "speech", "marginals")
 ALL = [kind if kind in FAST else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
 WRITES_TEXT = [kind for kind in ALL if kind not in ("marginals", "rescored")]
 
