@@ -28,8 +28,8 @@ from tests.zoo import sounds
 Exported = Callable[..., Path]
 # The others export what these do, in other places.
 FAST = ("wemb", "beam_conv", "collapse", "encoder", "states", "speech", "marginals")
-ALL = [kind if kind in FAST else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
-WRITES_TEXT = [kind for kind in ALL if kind not in ("marginals", "rescored")]
+ALL = [pytest.param(kind, marks=() if kind in FAST else pytest.mark.slow) for kind in KINDS]
+WRITES_TEXT = [parameter for parameter, kind in zip(ALL, KINDS) if kind not in ("marginals", "rescored")]
 
 
 @pytest.mark.parametrize("kind", ALL)
