@@ -1,6 +1,6 @@
-"""Sentences a second of an exported chain beside PyTorch, the chain and setting of decode.py, the ways taking turns.
+"""Sentences a second of an exported chain beside PyTorch, the small chain of systems.py, the ways taking turns.
 
-    python benchmarks/decode_onnx.py --size 1
+    python -m benchmarks.decode_onnx --size 1
 
 Times are those of one thread's processor, medians over the rounds: other programs on the machine hardly count.
 """
@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from decode import chain
 
+from benchmarks.systems import BEAM, LENGTH, SMALL, translation
 from espnet2_legonn.export.runner import Runner
 from espnet2_legonn.export.write import write
 from espnet2_legonn.search.options import BeamOptions
@@ -30,16 +30,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    torch.manual_seed(0)
     warnings.simplefilter("ignore")
-    model, options = chain(), BeamOptions(5, maxlenratio=-20, minlenratio=-20)
+    model, options = translation(SMALL), BeamOptions(BEAM, maxlenratio=-LENGTH, minlenratio=-LENGTH)
     with tempfile.TemporaryDirectory() as room:
         ways: dict[str, Callable] = {"PyTorch float32": model.answer, "PyTorch int8": model.converted("int8").answer}
         for dtype in ("float32", "int8"):
             ways[f"export {dtype}"] = Runner(write(model, Path(room) / dtype, dtype), 1).answers
         spent: dict[str, list[float]] = {name: [] for name in ways}
         for turn in range(args.rounds + 1):
-            source = torch.randint(2, 7999, (args.size, 20)).tolist()
+            source = torch.randint(2, SMALL.end, (args.size, LENGTH)).tolist()
             for name, answer in ways.items():
                 start = time.process_time()
                 answer(source, options)
