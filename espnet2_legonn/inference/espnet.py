@@ -270,6 +270,13 @@ class Text2Text(ChainInference):
     def mt_model(self) -> LegoNN:
         return self.chain
 
+    @property
+    def source(self) -> Vocabulary:
+        """Of the texts it reads."""
+        vocab = self.chain.first.ports[0].vocab
+        assert vocab is not None
+        return vocab
+
     def __call__(self, src_text: Any) -> Any:
         """ESPnet's list of (text, tokens, ids, hypothesis) for one text, a list of those for a list of texts.
 

@@ -45,10 +45,14 @@ class LengthController(nn.Module):
         """Slots for inputs of these lengths, (B,) -> (B,)."""
         return slots_for(lengths, *self.ratio, self.max_length)
 
+    def longest(self, x: torch.Tensor, lengths: torch.Tensor) -> int:
+        """Slots that a batch (B, T, D) with lengths (B,) needs."""
+        # K comes from the padded length, a number the host knows: no synchronisation.
+        return int(slots_for(torch.tensor(x.shape[1]), *self.ratio, self.max_length))
+
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, T, D), (B,) -> (B, K, D), (B,)."""
-        # K comes from the padded length, a number the host knows: no synchronisation.
-        size = int(slots_for(torch.tensor(x.shape[1]), *self.ratio, self.max_length))
+        size = self.longest(x, lengths)
         queries = self.positions(self.learned.weight[:size], self.learned.weight.dtype)  # eq. 12
         slots = self.slots(lengths)
         y = self.blocks(queries.expand(x.shape[0], -1, -1), x, lengths, slots)

@@ -7,7 +7,7 @@ import errno
 import itertools
 import tempfile
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from espnet2_legonn.errors import CheckpointError, ConfigError, LegoNNError
@@ -24,28 +24,51 @@ MAX_SINGLE_BYTES = 64 << 20
 BESIDE = ("model.pth", "train.yaml")
 
 
+def is_pack(folder: Path) -> bool:
+    """Whether there is nothing but a pack, or nothing at all, so that it may be replaced."""
+    if not folder.is_dir():
+        return False
+    names = {p.name for p in folder.iterdir()}
+    if CARD not in names:
+        return not names
+    with contextlib.suppress(ConfigError):
+        return names <= {CARD, README, *BESIDE, *read_card(folder).files}
+    return False
+
+
 @contextlib.contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
+def replacing(folder: Path, ours: Callable[[Path], bool] = is_pack, what: str = "pack") -> Iterator[Path]:
     """A temporary folder that takes the place of ``folder`` at the end; on an error, nothing has changed.
 
     A process that is killed leaves at most a hidden folder beside it, which the next one sweeps, never a part of a pack
     under its name.
+
+    Args:
+        ours: whether a folder that is there may be replaced; what: it is then.
+
+    Raises:
+        FileExistsError: it may not.
     """
-    _require_ours(folder)
+
+    def require_ours() -> None:
+        if folder.exists() and not ours(folder):
+            raise FileExistsError(f"{folder} exists and is no {what}; choose another folder or remove it")
+
+    require_ours()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with scratch(folder.parent, folder.name) as temporary:
         new = temporary / "new"
         new.mkdir()
         yield new
-        _swap(new, folder, temporary)
+        _swap(new, folder, temporary, require_ours)
 
 
-def _swap(new: Path, folder: Path, beside: Path) -> None:
+def _swap(new: Path, folder: Path, beside: Path, require_ours: Callable[[], None]) -> None:
     """Rename ``new`` to ``folder``; what stood there goes to ``beside``, and returns if this fails."""
     for attempt in itertools.count():
         old = beside / f"old{attempt}"
         with contextlib.suppress(FileNotFoundError):
-            _require_ours(folder)
+            require_ours()
             folder.rename(old)
         try:
             new.rename(folder)
@@ -56,23 +79,6 @@ def _swap(new: Path, folder: Path, beside: Path) -> None:
                     old.rename(folder)
                 raise
             # Another process put its pack there in between: the last one wins.
-
-
-def _require_ours(folder: Path) -> None:
-    if folder.exists() and not _is_ours(folder):
-        raise FileExistsError(f"{folder} exists and is no pack; choose another folder or remove it")
-
-
-def _is_ours(folder: Path) -> bool:
-    """Nothing but a pack, so that it may be replaced."""
-    if not folder.is_dir():
-        return False
-    names = {p.name for p in folder.iterdir()}
-    if CARD not in names:
-        return not names
-    with contextlib.suppress(ConfigError):
-        return names <= {CARD, README, *BESIDE, *read_card(folder).files}
-    return False
 
 
 def list_files(folder: Path) -> dict[str, FileEntry]:

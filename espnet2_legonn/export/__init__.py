@@ -1,0 +1,1 @@
+"""Chains as ONNX graphs, with a program of one file that runs them without PyTorch."""
