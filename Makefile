@@ -49,7 +49,7 @@ test-slurm: setup
 	NODES=$$([ "$$(id -u)" = 0 ] && echo 2 || echo 1) tools/slurm_local.sh \
 	    $(BIN)/python -m pytest -m slurm tests/recipes/test_slurm.py
 
-# Speed beside ESPnet and, where it is installed, CTranslate2, and a search without caches; the tables of docs/speed.md.
+# Speed beside ESPnet and, where it is installed, CTranslate2, and a search without caches.
 bench: setup
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 

@@ -67,10 +67,7 @@ def _dtypes() -> list[str]:
 
 def has_bfloat16() -> bool:
     """Whether the CPU multiplies bfloat16 itself; elsewhere it is emulated, which says nothing."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
+    flags = "".join(_lines("/proc/cpuinfo"))
     return "amx_bf16" in flags or "avx512_bf16" in flags
 
 

@@ -65,34 +65,26 @@ def baseline(size: Size) -> LegoNN:
 
 def translation(size: Size) -> LegoNN:
     """A LegoNN chain of as many encoder blocks, half of them in the length controller: two slots for each token."""
-    half = size.encoders // 2
-    control = {"ratio": 2, "max_length": 160, "num_blocks": size.encoders - half}
-    encoder = {
-        "name": "encoder",
-        "input": SOURCE,
-        "body": size.body(half),
-        "length_control": control,
-        "output": {"vocab": "tgt"},
-    }
-    return size.chain([encoder, _decoder(size)])
+    return _chain(size, SOURCE, 2)
 
 
 def speech(size: Size) -> LegoNN:
     """Speech before the same decoder; the length controller makes two slots for each of the 20 tokens in 5 s."""
+    return _chain(size, {"type": "speech", "channels": [64, 128]}, "1/3")
+
+
+def _chain(size: Size, source: dict[str, Any], ratio: int | str) -> LegoNN:
     half = size.encoders // 2
     encoder = {
         "name": "encoder",
-        "input": {"type": "speech", "channels": [64, 128]},
+        "input": source,
         "body": size.body(half),
-        "length_control": {"ratio": "1/3", "max_length": 160, "num_blocks": size.encoders - half},
+        "length_control": {"ratio": ratio, "max_length": 160, "num_blocks": size.encoders - half},
         "output": {"vocab": "tgt"},
     }
-    return size.chain([encoder, _decoder(size)])
-
-
-def _decoder(size: Size) -> dict[str, Any]:
     reads = {"type": "wemb", "vocab": "tgt", "num_blocks": 1}
-    return {"name": "decoder", "input": reads, "body": size.body(size.decoders, True), "output": TEXT}
+    decoder = {"name": "decoder", "input": reads, "body": size.body(size.decoders, True), "output": TEXT}
+    return size.chain([encoder, decoder])
 
 
 def sources(number: int, size: Size, seed: int = 1) -> torch.Tensor:

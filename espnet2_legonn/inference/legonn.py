@@ -156,10 +156,11 @@ class LegoNN(Chain):
         state = [(p.data_ptr(), p._version) for p in self.parameters()]
         if self._converted is None or self._converted[:2] != (dtype, state):
             twin = type(self)([converted(module, dtype) for module in self], self.vocabs, self.names)
-            twin.search = self.search
             object.__setattr__(self, "_converted", (dtype, state, twin))  # no module of this one
         assert self._converted is not None
-        return self._converted[2]
+        twin = self._converted[2]
+        twin.search = self.search  # it may have been tuned since
+        return twin
 
     def _filled(self, found: dict[str, Marginals], options: BeamOptions) -> BeamOptions:
         last = list(found.values())[-1] if found else None

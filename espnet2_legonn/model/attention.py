@@ -41,17 +41,6 @@ class MultiHeadAttention(nn.Module):
         keys, values = joined(self.linear_k, self.linear_v)(source).chunk(2, -1)
         return self._split(keys), self._split(values)
 
-    def attend(
-        self,
-        query: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
-        mask: torch.Tensor | None = None,
-        causal: bool = False,
-    ) -> torch.Tensor:
-        """(B, Q, D) queries over prepared keys and values; ``mask`` is True where a key may be read."""
-        return self._attend(self._split(self.linear_q(query)), keys, values, mask, causal)
-
     def _attend(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, causal: bool
     ) -> torch.Tensor:
@@ -69,11 +58,12 @@ class MultiHeadAttention(nn.Module):
         mask: torch.Tensor | None = None,
         causal: bool = False,
     ) -> torch.Tensor:
-        """(B, Q, D) queries over (B, S, D) source -> (B, Q, D)."""
-        if query is not source:
-            return self.attend(query, *self.keys_values(source), mask, causal)
-        qkv = joined(self.linear_q, self.linear_k, self.linear_v)(query)
-        q, k, v = (self._split(x) for x in qkv.chunk(3, -1))
+        """(B, Q, D) queries over (B, S, D) source -> (B, Q, D); ``mask`` is True where a key may be read."""
+        if query is source:
+            qkv = joined(self.linear_q, self.linear_k, self.linear_v)(query)
+            q, k, v = (self._split(x) for x in qkv.chunk(3, -1))
+        else:
+            q, (k, v) = self._split(self.linear_q(query)), self.keys_values(source)
         return self._attend(q, k, v, mask, causal)
 
 

@@ -35,7 +35,7 @@ def can_cross(output: OutputPart, reader: InputPart | None, states: torch.Tensor
         return False
     if reader is not None and (not isinstance(reader, Ingestor) or reader.collapse_slots):
         return False
-    return states.shape[0] * states.shape[1] * output.vocab_size > LARGE
+    return _is_large(states, output.ctc_lo.out_features)
 
 
 def cross(
@@ -49,7 +49,7 @@ def cross(
         embedded = log_probs.new_zeros(len(states)) if reader is None else reader.embed(log_probs, slots)
         return output.loss(log_probs, slots, Labels(*labels)), embedded
 
-    loss, embedded = _in_pieces(read, output.vocab_size, states, slots, *labels)
+    loss, embedded = _in_pieces(read, output.ctc_lo.out_features, states, slots, *labels)
     return Crossing(loss, Embedded(embedded))
 
 
@@ -61,9 +61,13 @@ def text_loss(
     Args:
         read: states and targets of some items to their loss; vocab: its size.
     """
-    if states.shape[0] * states.shape[1] * vocab <= LARGE:
+    if not _is_large(states, vocab):
         return read(states, targets)
     return _in_pieces(lambda *some: (read(*some), some[0].new_zeros(len(some[0]))), vocab, states, targets)[0]
+
+
+def _is_large(states: torch.Tensor, vocab: int) -> bool:
+    return states.shape[0] * states.shape[1] * vocab > LARGE
 
 
 def _in_pieces(

@@ -189,16 +189,12 @@ class DecoderModule(nn.Module):
         """Ingest once and begin to write."""
         return DecoderState(self.body.stepper(*self.ingest(x, lengths)))
 
-    def advance(self, tokens: torch.Tensor, state: DecoderState) -> torch.Tensor:
-        """Last tokens (N,) -> logits of the next ones (N, V) in float32 (or float64); the state moves on."""
+    def step(self, tokens: torch.Tensor, state: DecoderState) -> torch.Tensor:
+        """Last tokens (N,) -> log-probabilities of the next ones (N, V); advances the state."""
         y = self._embed(tokens.unsqueeze(1), state.length).squeeze(1)
         state.length += 1
         logits = self.output(state.body.step(y))
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-    def step(self, tokens: torch.Tensor, state: DecoderState) -> torch.Tensor:
-        """As ``advance``, to log-probabilities."""
-        return self.advance(tokens, state).log_softmax(-1)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
 
 
 Module = EncoderModule | DecoderModule

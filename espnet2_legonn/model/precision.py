@@ -1,6 +1,6 @@
 """Products in fewer bits, for decoding alone: weights are converted once, in a copy of a module.
 
-Distributions, softmax, normalisation and features stay in float32; so does what autocast would convert at every step.
+Distributions and features stay in float32. (Autocast would convert the weights at every step.)
 """
 
 from __future__ import annotations

@@ -36,6 +36,11 @@ class Precision:
         """Casts of one float32 value to the narrow type: each reader of a LayerNorm makes its own."""
         return int(self.narrow < 4)
 
+    @property
+    def read(self) -> int:
+        """Bytes of a value of a LayerNorm's output as its reader keeps it: cast, or as it is."""
+        return self.narrow if self.copies else 4
+
 
 @dataclass
 class Layer:
@@ -74,7 +79,7 @@ def cross_stack(name: str, body: BodyConfig, blocks: int, steps: float, source: 
     parameters = blocks * (8 * _linear(d, d) + _linear(d, f) + _linear(f, d) + 6 * d) + 2 * d
     work = blocks * (steps * (6 * d * d + 2 * d * f) + source * 2 * d * d)
     # Queries: norm, its cast, query, answer, mask. Source: a cast, keys and values.
-    queries = 4 * d + (p.narrow * d if p.copies else 4 * d) + 2 * p.narrow * d + p.dropout * d
+    queries = 4 * d + p.read * d + 2 * p.narrow * d + p.dropout * d
     read = p.copies * p.narrow * d + 2 * p.narrow * d
     kept = blocks * (steps * (_self_attention(d, p) + queries + _feed_forward(d, f, p)) + source * read) + 4 * d * steps
     return Layer(name, parameters, work, kept)
@@ -82,13 +87,12 @@ def cross_stack(name: str, body: BodyConfig, blocks: int, steps: float, source: 
 
 def _self_attention(d: int, p: Precision) -> int:
     """Bytes a position: input of the norm; its output, cast or not; query, key, value, answer; mask."""
-    read = p.narrow * d if p.copies else 4 * d
-    return 4 * d + read + 4 * p.narrow * d + p.dropout * d
+    return 4 * d + p.read * d + 4 * p.narrow * d + p.dropout * d
 
 
 def _feed_forward(d: int, f: int, p: Precision) -> int:
     """Bytes a position: input of the norm, its output; ReLU's output, and after dropout with its mask; mask."""
-    return 4 * d + (p.narrow * d if p.copies else 4 * d) + p.narrow * f + p.dropout * (f + p.narrow * f + d)
+    return 4 * d + p.read * d + p.narrow * f + p.dropout * (f + p.narrow * f + d)
 
 
 def interface(name: str, size: int, vocab: int, slots: float, precision: Precision) -> Layer:

@@ -193,7 +193,7 @@ def _cell(text: str) -> str:
 
 
 def fixed_faults(values: Mapping[str, str]) -> list[str]:
-    """What options with one possible value were given instead."""
+    """What options that have few possible values were given instead."""
     why = {"feats_type": _FEATURES}
     return [
         f"--{name} {values[name]}: must be {' or '.join(wanted)} ({why.get(name, _WHY_FIXED)})"

@@ -45,10 +45,10 @@ class SearchPlan:
     ngram: str | None = None
     ngram_weight: float | None = None
 
-    @property
-    def told(self) -> dict[str, Any]:
-        """What results depend on. Options that are younger than results are left out at their default."""
-        return {name: value for name, value in asdict(self).items() if (name, value) != ("dtype", "float32")}
+
+def asked(search: Any) -> dict[str, Any]:
+    """What results depend on, of a SearchPlan or BeamOptions; younger options are left out at their default."""
+    return {name: value for name, value in asdict(search).items() if (name, value) != ("dtype", "float32")}
 
 
 @dataclass
@@ -202,7 +202,7 @@ class Plan:
 
     def fingerprint(self, experiment: Experiment) -> str:
         """Digest of the weights, and of how they are decoded and scored."""
-        searches = {name: self.searches[name].told for name in experiment.searches}
+        searches = {name: asked(self.searches[name]) for name in experiment.searches}
         ngrams = {name: asdict(model) for name, model in self.ngrams.items()}
         return _digest([self.made(experiment), experiment.tests, experiment.metrics, searches, ngrams])
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from espnet2_legonn.data.tables import atomic_text
 from espnet2_legonn.files.scratch import alone
-from espnet2_legonn.recipes.plan import Experiment, Plan, folder
+from espnet2_legonn.recipes.plan import Experiment, Plan, asked, folder
 
 if TYPE_CHECKING:
     from espnet2_legonn.inference.legonn import LegoNN
@@ -219,8 +219,8 @@ def _decode_and_score(plan: Plan, experiment: Experiment, raw: Path, exp: Path, 
             decoded.nbest[0].write(out)
             for module, tables in decoded.interfaces.items():
                 tables.write(out / "interfaces" / module)
-            told = repr(options).replace(", dtype='float32'", "")  # as in SearchPlan.told
-            keep_origin(out, origin(exp, None, table, [told, repr(about.told)]))
+            words = ", ".join(f"{name}={value!r}" for name, value in asked(options).items())
+            keep_origin(out, origin(exp, None, table, [f"BeamOptions({words})", repr(asked(about))]))
             for module, metric, value in score(exp, raw / name, out, experiment.metrics):
                 results.append({"set": name, "search": search, "module": module, "metric": metric, "value": value})
     return results

@@ -21,7 +21,7 @@ PACKAGE = ROOT / "espnet2_legonn"
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
 MAX_CONSTRUCTOR_PARAMETERS = 12
-MAX_IMPORT_RATIO = 1.35
+MAX_IMPORTED = 120  # modules beyond those of torch, 92 when this was written
 FIRST_IMPORT = "from espnet2_legonn import LegoNN"  # the bare package loads no torch
 
 # Rooms in building order: a room imports rooms above its own line only. A new room needs a line here.
@@ -268,23 +268,17 @@ def run_python(code: str) -> str:
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
 
 
+def modules_after(code: str) -> set[str]:
+    return set(json.loads(run_python(f"{code}; import json, sys; print(json.dumps(sorted(sys.modules)))")))
+
+
 def test_importing_the_package_is_light() -> None:
-    code = f"{FIRST_IMPORT}; import json, sys; print(json.dumps(sorted(sys.modules)))"
-    loaded = set(json.loads(run_python(code)))
-    assert len(loaded) > 500 and "torch" in loaded and "espnet2_legonn" in loaded
+    """Modules are counted, not seconds: no clock of the machine that tests is in it."""
+    torch, loaded = modules_after("import torch"), modules_after(FIRST_IMPORT)
+    assert len(torch) > 500 and torch < loaded and "espnet2_legonn" in loaded
     assert not (heavy := sorted(HEAVY & loaded)), f"`{FIRST_IMPORT}` loads {heavy}"
-
-
-def test_importing_the_package_costs_what_torch_costs() -> None:
-    """Processor time, best of three in turn: wall time would measure the tests running next door."""
-    best = {"import torch": float("inf"), FIRST_IMPORT: float("inf")}
-    run_python(FIRST_IMPORT)  # compiles
-    for _ in range(3):
-        for code in best:
-            spent = float(run_python(f"import time; {code}; print(time.process_time())"))
-            best[code] = min(best[code], spent)
-    ratio = best[FIRST_IMPORT] / best["import torch"]
-    assert ratio <= MAX_IMPORT_RATIO, f"{ratio:.2f} times `import torch` ({best})"
+    more = sorted(loaded - torch)
+    assert len(more) <= MAX_IMPORTED, f"`{FIRST_IMPORT}` loads {len(more)} modules that torch does not: {more}"
 
 
 def test_no_private_path_and_no_registry_host() -> None:

@@ -46,7 +46,7 @@ class CTCInterface(OutputPart):
         self.ctc_lo = nn.Linear(size, vocab_size)
         nn.init.xavier_uniform_(self.ctc_lo.weight)
         nn.init.zeros_(self.ctc_lo.bias)
-        self.seen, self.vocab_size = Seen(), vocab_size
+        self.seen = Seen()
         self.ctc_weight = ctc_weight
 
     @classmethod

@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from typing_extensions import Self
 
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.model.parts.base import INPUTS, Column, Unfit
 from espnet2_legonn.model.parts.frames import FramesConfig, FramesInput
-from espnet2_legonn.model.transformer import BodyConfig
 
 
 @dataclass
@@ -29,6 +27,10 @@ class FeaturesConfig(FramesConfig):
 
     type: str = "features"
     dim: int = 80
+
+    @property
+    def filters(self) -> int:
+        return self.dim
 
 
 @INPUTS.add("features")
@@ -45,18 +47,8 @@ class FeaturesInput(FramesInput):
     Config, kind, data = FeaturesConfig, "features", Column("feats.scp", "feats", "kaldi_ark")
 
     def __init__(self, config: FeaturesConfig, size: int, dropout: float = 0.0, places: bool = False) -> None:
-        super().__init__(config.dim, config, size, dropout, places)
+        super().__init__(config, size, dropout, places)
         self.dim = config.dim
-
-    @classmethod
-    def make(cls, config: FeaturesConfig, body: BodyConfig, vocab: Vocabulary | None, where: str) -> Self:
-        """Fresh weights."""
-        return cls(config, body.size, body.dropout, body.places)
-
-    @classmethod
-    def least_values(cls, config: FeaturesConfig, size: int, vocab_size: int) -> int:
-        """The convolutions and the projection."""
-        return cls.weights(config, config.dim, size)
 
     @classmethod
     def card(cls, config: FeaturesConfig) -> dict[str, Any]:
@@ -75,11 +67,11 @@ class FeaturesInput(FramesInput):
 
     def measure(self, value: str) -> float:
         """Frames."""
-        return float(len(_load(value)))
+        return float(len(_checked(_load(value), value)))
 
     def fetch(self, value: str, channel: str | None = None) -> np.ndarray:
         """The matrix that a value of ``feats.scp`` stands for."""
-        return _fitting(_load(value), self.dim, value)
+        return self.read(value, value)
 
     def read(self, item: Any, place: str) -> np.ndarray:
         """A place in an archive (``file.ark:offset``), a ``.npy`` file, or an array (frames, dim)."""
@@ -106,12 +98,12 @@ class FeaturesInput(FramesInput):
 def _load(value: str) -> np.ndarray:
     if value.endswith(".npy"):
         try:
-            return _checked(np.load(value, allow_pickle=False), value)
+            return np.asarray(np.load(value, allow_pickle=False))
         except (OSError, ValueError, EOFError) as error:
             raise DataError(f"'{value}': cannot be read as an array ({error})") from None
     from espnet2_legonn.data.archives import read_matrix
 
-    return _checked(read_matrix(value), value)
+    return read_matrix(value)
 
 
 def _checked(features: np.ndarray, where: str) -> np.ndarray:

@@ -6,17 +6,21 @@ import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from typing_extensions import Self
 
+from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.model.dropout import Dropout
 from espnet2_legonn.model.masks import valid_mask, zero_padding
 from espnet2_legonn.model.parts.base import InputPart
 from espnet2_legonn.model.position import SinusoidalPositions
+from espnet2_legonn.model.transformer import BodyConfig
 
 NORMALIZE = ("utterance", "global", "none")
 
@@ -52,6 +56,11 @@ class FramesConfig:
     normalize: str = "utterance"
     channels: list[int] = field(default_factory=lambda: [64, 128])
     specaug: MaskPolicy | None = None
+
+    @property
+    def filters(self) -> int:
+        """Features of a frame."""
+        raise NotImplementedError
 
 
 class Normalization(nn.Module):
@@ -188,20 +197,18 @@ def _pool(x: torch.Tensor) -> torch.Tensor:
 
 
 class FramesInput(InputPart):
-    """Frames of features (B, frames, filters) to model width; ``Config`` is a FramesConfig, or has its fields.
+    """Frames of features (B, frames, filters) to model width; ``Config`` is a FramesConfig.
 
     Args:
-        filters: features of a frame.
-        config: see FramesConfig.
+        config: its description.
         size: width D.
         dropout: on the sum of steps and positions.
         places: whether the body brings positions, so that none are added here.
     """
 
-    def __init__(
-        self, filters: int, config: FramesConfig, size: int, dropout: float = 0.0, places: bool = False
-    ) -> None:
+    def __init__(self, config: Any, size: int, dropout: float = 0.0, places: bool = False) -> None:
         super().__init__()
+        filters = config.filters
         self.normalization = Normalization(config.normalize, filters)
         self.augment = None if config.specaug is None else SpecAugment(config.specaug)
         self.conv = ConvSubsampling(filters, size, (config.channels[0], config.channels[1]))
@@ -220,11 +227,16 @@ class FramesInput(InputPart):
             faults.append(f"{where}.channels: {min(config.channels)} is not at least 1")
         return faults
 
-    @staticmethod
-    def weights(config: FramesConfig, filters: int, size: int) -> int:
-        """Numbers that the convolutions and the projection hold."""
+    @classmethod
+    def make(cls, config: Any, body: BodyConfig, vocab: Vocabulary | None, where: str) -> Self:
+        """Fresh weights."""
+        return cls(config, body.size, body.dropout, body.places)
+
+    @classmethod
+    def least_values(cls, config: Any, size: int, vocab_size: int) -> int:
+        """The convolutions and the projection."""
         a, b = config.channels
-        return 9 * (a + a * a + a * b + b * b) + b * ((filters + 3) // 4) * size
+        return 9 * (a + a * a + a * b + b * b) + b * ((config.filters + 3) // 4) * size
 
     @property
     def statistics_part(self) -> str | None:

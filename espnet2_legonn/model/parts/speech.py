@@ -8,14 +8,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from typing_extensions import Self
 
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.model.masks import zero_padding
 from espnet2_legonn.model.parts.base import INPUTS
 from espnet2_legonn.model.parts.frames import FramesConfig, FramesInput
 from espnet2_legonn.model.parts.waves import WaveInput
-from espnet2_legonn.model.transformer import BodyConfig
 
 
 @dataclass
@@ -31,6 +29,10 @@ class SpeechConfig(FramesConfig):
     type: str = "speech"
     fs: int = 16000
     n_mels: int = 80
+
+    @property
+    def filters(self) -> int:
+        return self.n_mels
 
 
 class LogMel(nn.Module):
@@ -84,20 +86,15 @@ class SpeechInput(WaveInput, FramesInput):
     Config = SpeechConfig
 
     def __init__(self, config: SpeechConfig, size: int, dropout: float = 0.0, places: bool = False) -> None:
-        super().__init__(config.n_mels, config, size, dropout, places)
+        super().__init__(config, size, dropout, places)
         self.features = LogMel(config.fs, config.n_mels)
 
     # -- the description -------------------------------------------------------------------------------------------
 
     @classmethod
-    def make(cls, config: SpeechConfig, body: BodyConfig, vocab: Vocabulary | None, where: str) -> Self:
-        """Fresh weights."""
-        return cls(config, body.size, body.dropout, body.places)
-
-    @classmethod
     def least_values(cls, config: SpeechConfig, size: int, vocab_size: int) -> int:
         """The filter bank, the convolutions and the projection."""
-        return config.n_mels * (config.fs * 25 // 2000) + cls.weights(config, config.n_mels, size)
+        return config.n_mels * (config.fs * 25 // 2000) + super().least_values(config, size, vocab_size)
 
     @classmethod
     def card(cls, config: SpeechConfig) -> dict[str, Any]:
