@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.model.masks import zero_padding
 from espnet2_legonn.model.parts.base import INPUTS
 from espnet2_legonn.model.parts.frames import FramesConfig, FramesInput
