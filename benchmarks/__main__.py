@@ -47,7 +47,7 @@ def decoders(size: systems.Size, folder: Path) -> tuple[dict[str, systems.Decode
     model, arguments = peers.espnet_model(size, folder / "espnet")
     base, chain, speech = peers.same_weights(model, size), systems.translation(size), systems.speech(size)
     texts = {"ESPnet": peers.espnet(model, arguments, folder / "espnet")}
-    if importlib.util.find_spec("ctranslate2") is not None:
+    if has("ctranslate2"):
         for dtype in ("float32", "int8"):
             texts[f"CTranslate2, {dtype}"] = peers.ctranslate2(model, size, dtype, folder / dtype)
     texts[ORACLE] = lambda x: systems.plain_search(base, x)
@@ -56,9 +56,19 @@ def decoders(size: systems.Size, folder: Path) -> tuple[dict[str, systems.Decode
     for dtype in _dtypes():
         texts[f"ours, LegoNN chain, {dtype}"] = systems.ours(chain, dtype)
         texts[f"ours, LegoNN chain with CTC, {dtype}"] = systems.ours(chain, dtype, 0.4)
+    if has("onnx", "onnxruntime"):
+        for name, model_of in (("baseline", base), ("LegoNN chain", chain)):
+            for dtype in ("float32", "int8"):
+                where = folder / f"{name} {dtype}"
+                texts[f"ours, {name}, export, {dtype}"] = systems.exported(model_of, dtype, where)
     sounds = {f"ours, speech chain, {dtype}": systems.ours(speech, dtype) for dtype in _dtypes()}
     sounds |= {f"ours, speech chain with CTC, {dtype}": systems.ours(speech, dtype, 0.4) for dtype in _dtypes()}
     return texts, sounds, model
+
+
+def has(*packages: str) -> bool:
+    """Whether these competitors are installed (the extra ``bench``)."""
+    return all(importlib.util.find_spec(package) is not None for package in packages)
 
 
 def _dtypes() -> list[str]:

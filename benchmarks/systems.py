@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -110,6 +111,16 @@ def ours(chain: LegoNN, dtype: str = "float32", ctc_weight: float = 0.0) -> Deco
         return [found[0].ids for found in model.decode_encoded(*model.encode(x, lengths), options)]
 
     return decode
+
+
+def exported(chain: LegoNN, dtype: str, folder: Path) -> Decode:
+    """The export of a chain, run by onnxruntime on one thread."""
+    from espnet2_legonn.export.runner import Runner
+    from espnet2_legonn.export.write import write
+
+    runner = Runner(write(chain, folder, dtype), 1)
+    options = BeamOptions(BEAM, maxlenratio=-LENGTH, minlenratio=-LENGTH)
+    return lambda x: [answer.best.ids for answer in runner.answers(x.tolist(), options)]
 
 
 @torch.inference_mode()

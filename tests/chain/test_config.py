@@ -152,6 +152,7 @@ CROSS_FAULTS = [
         "decoder.input: a decoder module reads marginals",
     ),
     ("modules.2.input.receptive_field", 2, "decoder.input.receptive_field: 2 is not an odd number >= 1"),
+    ("modules.2.input.top_k", 0, "decoder.input.top_k: 0 is not at least 1"),
     ("modules.2.input.receptive_field", -1, "decoder.input.receptive_field: -1 is not an odd number >= 1"),
     (
         "modules.0.length_control",

@@ -203,6 +203,12 @@ def test_plus_warns_of_a_producer_without_ctc(data: dict[str, Any], parts: Any, 
         ungrounded[:-1] + chain[-1:]
 
 
+def test_wemb_of_more_tokens_than_its_vocabulary(data: dict[str, Any], parts: Any) -> None:
+    ingest = {"type": "wemb", "vocab": "tgt", "top_k": 999}
+    with pytest.raises(ConfigError, match=r"input.top_k: 999 tokens of a slot, vocabulary 'tgt' has "):
+        parts.build(parts.change(data, "modules.2.input", ingest))
+
+
 @pytest.mark.parametrize("ingest", ["first", "second"])
 def test_beam_conv_wider_than_its_vocabulary(data: dict[str, Any], parts: Any, ingest: str) -> None:
     place = "modules.1.input.k"

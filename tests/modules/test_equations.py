@@ -218,6 +218,22 @@ def test_equation_17_weighted_embedding(field: int) -> None:
     assert_items(module(log_probs, lengths), lengths, wanted)
 
 
+@pytest.mark.parametrize(("vocab", "k"), [(toys.PHN, 1), (toys.PHN, 3), (toys.PHN, toys.PHN), (900, 2)])
+def test_equation_17_of_the_likeliest_tokens(vocab: int, k: int) -> None:
+    """As with all others' probabilities at zero; the large vocabulary is searched by blocks. So are the gradients."""
+    module, w = make(WeightedEmbedding(vocab, D, 1, k))
+    log_probs, lengths = toys.random_log_probs(3, 8, vocab).requires_grad_(), torch.tensor([8, 1, 5])
+    probs = log_probs.detach().exp().numpy()
+    kept = np.where(probs >= np.sort(probs, -1)[..., [-k]], probs, 0.0)
+    found = module(log_probs, lengths)
+    wanted = [ref.weighted_embedding(p[:n], w["weight"]) for p, n in zip(kept, lengths.tolist())]
+    assert_items(found.detach(), lengths, wanted)
+    found.sum().backward()
+    gradient = kept * w["weight"].sum(-1) * (np.arange(8) < lengths.numpy()[:, None])[..., None]
+    assert log_probs.grad is not None
+    np.testing.assert_allclose(log_probs.grad.numpy(), gradient, atol=1e-10)
+
+
 def test_equation_17_of_a_certain_token_is_its_row() -> None:
     module, w = make(WeightedEmbedding(4, D))
     certain = F.one_hot(torch.tensor([[0, 3]]), 4).double().log()

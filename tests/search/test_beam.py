@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from espnet2_legonn.errors import ConfigError
+from espnet2_legonn.model.best import best_places
 from espnet2_legonn.model.module import DecoderModule
 from espnet2_legonn.search.beam import BeamOptions, Hypothesis, beam_search
-from espnet2_legonn.search.scorers import best_places
 
 pytestmark = pytest.mark.usefixtures("float64")
 Batch = tuple[torch.Tensor, torch.Tensor]

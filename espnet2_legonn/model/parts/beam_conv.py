@@ -11,21 +11,22 @@ from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.model.masks import zero_padding
 from espnet2_legonn.model.parts.base import INPUTS
-from espnet2_legonn.model.parts.ingestor import Embed, Ingestor
+from espnet2_legonn.model.parts.ingestor import Embed, Ingestor, IngestorConfig
 
 
-@dataclass
-class BeamConvConfig:
-    """Beam-convolution ingestor (equations 19-21)."""
+@dataclass(kw_only=True)
+class BeamConvConfig(IngestorConfig):
+    """Beam-convolution ingestor (equations 19-21).
 
-    vocab: str
+    Args:
+        k: tokens kept of each slot.
+        embed_size: width of their embedding.
+        others: see IngestorConfig.
+    """
+
+    type: str = "beam_conv"
     k: int
     embed_size: int
-    type: str = "beam_conv"
-    receptive_field: int = 1
-    num_blocks: int = 3
-    collapse: bool = False
-    attention_dropout: float | None = None
 
 
 class BeamConvolution(Embed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,26 @@ from espnet2_legonn.model.parts.base import InputPart
 from espnet2_legonn.model.position import SinusoidalPositions
 from espnet2_legonn.model.seen import Seen
 from espnet2_legonn.model.transformer import BodyConfig, TransformerEncoder
+
+
+@dataclass(kw_only=True)
+class IngestorConfig:
+    """What every ingestor of distributions has.
+
+    Args:
+        vocab: name of the vocabulary that is read.
+        receptive_field: odd number of slots that are embedded together.
+        num_blocks: encoder blocks behind the embedding.
+        collapse: merge runs of slots with one best token first.
+        attention_dropout: of these blocks; None: as the body's.
+    """
+
+    vocab: str
+    type: str = ""
+    receptive_field: int = 1
+    num_blocks: int = 3
+    collapse: bool = False
+    attention_dropout: float | None = None
 
 
 class Embed(nn.Module):
