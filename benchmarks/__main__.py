@@ -2,7 +2,7 @@
 
     make bench                       a few minutes: decoding and training at width 256
     make bench BENCH_ARGS=--full     all batch sizes, and the paper's size of translation
-    python -m benchmarks --table     print the tables of the newest results in benchmarks/results
+    python -m benchmarks --docs      write the newest results of benchmarks/results into docs/speed.md
 
 Figures are medians of processor time, so that what else the machine does counts little. The exit status is 1 if a
 ratio to the oracle, a search without caches in the same run, or to the search without CTC is worse than it should be.
@@ -35,6 +35,8 @@ from tqdm import tqdm  # noqa: E402
 from benchmarks import peers, systems, training  # noqa: E402
 
 RESULTS = Path(__file__).resolve().parent / "results"
+PAGE = RESULTS.parents[1] / "docs" / "speed.md"
+BEGIN, END = "<!-- tables:begin -->", "<!-- tables:end -->"
 ORACLE = "ours without caches (oracle)"
 # At least this many times the oracle at batch 16, and at most this much more with CTC at the largest batch.
 FASTER, DEARER = 3.0, 1.35
@@ -56,6 +58,7 @@ def decoders(size: systems.Size, folder: Path) -> tuple[dict[str, systems.Decode
     for dtype in _dtypes():
         texts[f"ours, LegoNN chain, {dtype}"] = systems.ours(chain, dtype)
         texts[f"ours, LegoNN chain with CTC, {dtype}"] = systems.ours(chain, dtype, 0.4)
+    texts["ours, LegoNN chain, top_k 16, float32"] = systems.ours(systems.translation(size, 16))
     if has("onnx", "onnxruntime"):
         for name, model_of in (("baseline", base), ("LegoNN chain", chain)):
             for dtype in ("float32", "int8"):
@@ -223,17 +226,28 @@ def _table(rates: dict[str, dict[str, list[float]]], base: float, same: dict[str
     return lines
 
 
+def newest() -> dict[str, Any]:
+    """The results that were written last."""
+    found = [json.loads(path.read_text()) for path in RESULTS.glob("*.json")]
+    return dict(max(found, key=lambda results: results["about"]["date"]))
+
+
+def page(text: str) -> str:
+    """The text of docs/speed.md with the tables of the newest results."""
+    head, rest = text.split(BEGIN)
+    return f"{head}{BEGIN}\n{tables(newest())}{END}{rest.split(END)[1]}"
+
+
 def main() -> int:
     """Measure, write, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="more batch sizes, and the paper's size")
     parser.add_argument("--rounds", type=int, default=3, help="after one that warms up (default: 3)")
-    parser.add_argument("--table", action="store_true", help="only print the newest results")
+    parser.add_argument("--docs", action="store_true", help="only write the newest results into docs/speed.md")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    if args.table:
-        newest = max(RESULTS.glob("*.json"), key=lambda path: json.loads(path.read_text())["about"]["date"])
-        print(tables(json.loads(newest.read_text())), end="")
+    if args.docs:
+        PAGE.write_text(page(PAGE.read_text()))
         return 0
     results = run(args.full, args.rounds)
     RESULTS.mkdir(exist_ok=True)

@@ -64,9 +64,9 @@ def baseline(size: Size) -> LegoNN:
     return size.chain([encoder, decoder])
 
 
-def translation(size: Size) -> LegoNN:
+def translation(size: Size, top_k: int | None = None) -> LegoNN:
     """A LegoNN chain of as many encoder blocks, half of them in the length controller: two slots for each token."""
-    return _chain(size, SOURCE, 2)
+    return _chain(size, SOURCE, 2, top_k)
 
 
 def speech(size: Size) -> LegoNN:
@@ -74,7 +74,7 @@ def speech(size: Size) -> LegoNN:
     return _chain(size, {"type": "speech", "channels": [64, 128]}, "1/3")
 
 
-def _chain(size: Size, source: dict[str, Any], ratio: int | str) -> LegoNN:
+def _chain(size: Size, source: dict[str, Any], ratio: int | str, top_k: int | None = None) -> LegoNN:
     half = size.encoders // 2
     encoder = {
         "name": "encoder",
@@ -83,7 +83,7 @@ def _chain(size: Size, source: dict[str, Any], ratio: int | str) -> LegoNN:
         "length_control": {"ratio": ratio, "max_length": 160, "num_blocks": size.encoders - half},
         "output": {"vocab": "tgt"},
     }
-    reads = {"type": "wemb", "vocab": "tgt", "num_blocks": 1}
+    reads = {"type": "wemb", "vocab": "tgt", "num_blocks": 1, "top_k": top_k}
     decoder = {"name": "decoder", "input": reads, "body": size.body(size.decoders, True), "output": TEXT}
     return size.chain([encoder, decoder])
 
