@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 
 from espnet2_legonn.adopt import espnet, hugging_face
-from espnet2_legonn.adopt.source import NAME, Adopted, Options, measure
+from espnet2_legonn.adopt.source import NAME, Adopted, AdoptOptions, measure
 from espnet2_legonn.errors import CheckpointError
 from espnet2_legonn.packs.card import Provenance
 from espnet2_legonn.version import __version__
 
 
 def adopt(
-    source: Path, out: Path, options: Options, data: Path | None = None, license: str | None = None
+    source: Path, out: Path, options: AdoptOptions, data: Path | None = None, license: str | None = None
 ) -> Adopted:
     """Write a pack of a source's encoder.
 

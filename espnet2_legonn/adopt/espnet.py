@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from espnet2_legonn.adopt.source import Adopted, Options, assemble
+from espnet2_legonn.adopt.source import Adopted, AdoptOptions, assemble
 from espnet2_legonn.adopt.vocabulary import Order
 from espnet2_legonn.data.vocabulary import BLANK
 from espnet2_legonn.errors import CheckpointError, ConfigError
@@ -31,7 +31,7 @@ _SCALING = ("abs_pos", "rel_pos", "legacy_rel_pos")
 _RATE = re.compile(r"([0-9.]+)\s*(k?)(hz)?", re.IGNORECASE)
 
 
-def adopt(source: Path, options: Options) -> Adopted:
+def adopt(source: Path, options: AdoptOptions) -> Adopted:
     """The encoder of an experiment's folder or of a packed zip, without an update.
 
     Raises:
@@ -118,7 +118,7 @@ def _rate(value: Any) -> int | None:
     return round(float(match[1]) * (1000 if match[2] else 1)) if match else None
 
 
-def _bpemodel(config: dict[str, Any], options: Options, archive: Path | None, source: Path) -> bytes:
+def _bpemodel(config: dict[str, Any], options: AdoptOptions, archive: Path | None, source: Path) -> bytes:
     """The sentencepiece model; a config names it from the recipe's folder, which an experiment lies some way below."""
     named = options.bpemodel or config.get("bpemodel")
     if not isinstance(named, (str, Path)):

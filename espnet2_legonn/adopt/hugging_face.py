@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from espnet2_legonn.adopt.source import Adopted, Options, assemble
+from espnet2_legonn.adopt.source import Adopted, AdoptOptions, assemble
 from espnet2_legonn.adopt.vocabulary import Order
 from espnet2_legonn.data.vocabulary import BLANK, SOS_EOS, SPACE, UNK
 from espnet2_legonn.errors import ConfigError
@@ -19,7 +19,7 @@ def is_one(source: Path) -> bool:
     return (source / "config.json").is_file()
 
 
-def adopt(source: Path, options: Options) -> Adopted:
+def adopt(source: Path, options: AdoptOptions) -> Adopted:
     """The encoder and the CTC head of a folder, without an update.
 
     Raises:

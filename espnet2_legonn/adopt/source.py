@@ -25,7 +25,7 @@ MOST_UNKNOWN = 0.1
 
 
 @dataclass(frozen=True)
-class Options:
+class AdoptOptions:
     """What a user knows of a source, and its files do not say.
 
     Args:

@@ -54,7 +54,7 @@ class Exported:
             folder / about["tokens"], about["unit"], model, about["language"], about["normalization"]
         )
 
-    def answers(self, inputs: Sequence[Any]) -> list[runner.Answer]:
+    def answers(self, inputs: Sequence[Any]) -> list[runner.Result]:
         """All that the chain says of each input; they are decoded as one batch.
 
         Raises:

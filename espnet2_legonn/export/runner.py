@@ -29,9 +29,9 @@ from espnet2_legonn.export.search import (
     BLANK,
     CTC,
     Beam,
-    Hypothesis,
-    Options,
+    Candidate,
     RunnerError,
+    SearchOptions,
     Steps,
     collapse,
     log_softmax,
@@ -45,7 +45,7 @@ INNER_APOSTROPHE, KEPT = re.compile(r"(?<=[^\W\d_])'(?=[^\W\d_])"), "\ue000"
 BYTES = {f"<0x{i:02X}>": i for i in range(256)}
 
 
-class Said(NamedTuple):
+class InterfaceText(NamedTuple):
     """What an interface says by itself."""
 
     ids: list[int]
@@ -53,16 +53,16 @@ class Said(NamedTuple):
     text: str
 
 
-class Answer(NamedTuple):
+class Result(NamedTuple):
     """Hypotheses, best first, and their texts; what each interface says, by module; what is to be known of it."""
 
-    nbest: list[Hypothesis]
+    nbest: list[Candidate]
     texts: list[str]
-    interfaces: dict[str, Said]
+    interfaces: dict[str, InterfaceText]
     notes: list[str]
 
     @property
-    def best(self) -> Hypothesis:
+    def best(self) -> Candidate:
         return self.nbest[0]
 
     @property
@@ -85,7 +85,7 @@ def normalize(text: str, name: str) -> str:
     return " ".join(text.split())
 
 
-class Vocabulary:
+class TokenTable:
     """Tokens, and how text becomes tokens; ``about`` is its entry of export.json."""
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
@@ -202,7 +202,7 @@ class Runner:
 
         self.folder = Path(folder or Path(__file__).parent)
         self.about = checked(self.folder)
-        self.vocabs = {name: Vocabulary(self.folder, about) for name, about in self.about["vocabs"].items()}
+        self.vocabs = {name: TokenTable(self.folder, about) for name, about in self.about["vocabs"].items()}
         self.modules: list[dict[str, Any]] = self.about["modules"]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0) if threads is None else threads
@@ -218,7 +218,7 @@ class Runner:
 
     def __call__(self, item: Any, **options: Any) -> str:
         """Text of one input; options are those of ``Options``."""
-        return self.answers([item], Options(**options))[0].text
+        return self.answers([item], SearchOptions(**options))[0].text
 
     def read(self, item: Any) -> np.ndarray:
         """A text or ids, a file name or samples, features (frames, n) or log-probabilities (K, V), as an array."""
@@ -234,13 +234,13 @@ class Runner:
             return log_mel(found, self._mel["window"], self._mel["filters"], self.modules[0]["hop"])
         return found
 
-    def answers(self, inputs: Sequence[Any], options: Any = None) -> list[Answer]:
+    def answers(self, inputs: Sequence[Any], options: Any = None) -> list[Result]:
         """All that the chain says of each input; they are decoded together.
 
         Raises:
             RunnerError: an input or option that cannot be used.
         """
-        options = options or Options()
+        options = options or SearchOptions()
         if not (1 <= options.nbest <= options.beam_size and options.temperature > 0):
             raise RunnerError("beam_size and nbest begin at 1, nbest ends at beam_size, temperature is above 0")
         said, x, lengths, notes = self._encode([self.read(item) for item in inputs])
@@ -250,7 +250,7 @@ class Runner:
             if module is not self.decoder and module["name"] in said:
                 interfaces[module["name"]] = self._best_paths(module, said[module["name"]])
         return [
-            Answer(nbest, [vocab.decode(h.ids) for h in nbest], {n: p[i] for n, p in interfaces.items()}, notes[i])
+            Result(nbest, [vocab.decode(h.ids) for h in nbest], {n: p[i] for n, p in interfaces.items()}, notes[i])
             for i, nbest in enumerate(found)
         ]
 
@@ -276,16 +276,16 @@ class Runner:
                     raise RunnerError(f"{name}: probabilities are NaN: its weights or its input are not finite")
         return said, x, lengths, notes
 
-    def _best_paths(self, module: dict[str, Any], log_probs: list[np.ndarray]) -> list[Said]:
+    def _best_paths(self, module: dict[str, Any], log_probs: list[np.ndarray]) -> list[InterfaceText]:
         vocab, found = self.vocabs[module["target"]], []
         for row in log_probs:
             ids = [i for i, _ in groupby(row.argmax(-1).tolist()) if i != BLANK]
-            found.append(Said(ids, float(row.max(-1).sum()), vocab.decode(ids)))
+            found.append(InterfaceText(ids, float(row.max(-1).sum()), vocab.decode(ids)))
         return found
 
     def _search(
         self, said: dict[str, list[np.ndarray]], x: np.ndarray, lengths: np.ndarray, options: Any
-    ) -> list[list[Hypothesis]]:
+    ) -> list[list[Candidate]]:
         """Hypotheses of each input; the last interface is searched by CTC, alone or beside the decoder."""
         decoder, k = self.decoder, options.beam_size
         name, last = list(said.items())[-1] if said else ("", [])
@@ -296,7 +296,7 @@ class Runner:
         weight, penalty = self._weights(options, decoder is None or bool(joint and writer["grounded"]), bool(last))
         if decoder is None and not weight:
             paths = self._best_paths(writer, last)
-            return [[Hypothesis(p.ids, p.score, p.score, {"ctc": p.score})] for p in paths]
+            return [[Candidate(p.ids, p.score, p.score, {"ctc": p.score})] for p in paths]
         weights = {"ctc": 1.0} if decoder is None else {"decoder": 1 - weight if joint else 1.0, "ctc": weight * joint}
         weights = {scorer: w for scorer, w in weights.items() if w}
         beams = [
@@ -331,9 +331,9 @@ class Runner:
         return weight, penalty
 
     @staticmethod
-    def _rescored(h: Hypothesis, ctc: float, weight: float, penalty: float) -> Hypothesis:
+    def _rescored(h: Candidate, ctc: float, weight: float, penalty: float) -> Candidate:
         log_prob = h.log_prob + weight * (ctc - h.parts["decoder"])
-        return Hypothesis(h.ids, log_prob / (len(h.ids) + 1) ** penalty, log_prob, {**h.parts, "ctc": ctc})
+        return Candidate(h.ids, log_prob / (len(h.ids) + 1) ** penalty, log_prob, {**h.parts, "ctc": ctc})
 
     def _steps(self, x: np.ndarray, lengths: np.ndarray, options: Any, end: int) -> Steps:
         assert self.decoder is not None
@@ -396,14 +396,14 @@ def main() -> int:
     """The command line; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("inputs", nargs="*", help="texts, or sound files; without any, lines of standard input")
-    for name, value in Options()._asdict().items():
+    for name, value in SearchOptions()._asdict().items():
         parser.add_argument(f"--{name}", type=float if value is None else type(value), default=value)
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--json", action="store_true", help="also scores and what each interface says")
     args = parser.parse_args()
     try:
         runner, inputs = Runner(), args.inputs or sys.stdin.read().splitlines()
-        options = Options(**{name: getattr(args, name) for name in Options._fields})
+        options = SearchOptions(**{name: getattr(args, name) for name in SearchOptions._fields})
         size = max(1, args.batch_size)
         for begin in range(0, len(inputs), size):
             for answer in runner.answers(inputs[begin : begin + size], options):

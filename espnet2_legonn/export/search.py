@@ -17,7 +17,7 @@ class RunnerError(ValueError):
     """The folder is damaged, or an input or option cannot be used."""
 
 
-class Options(NamedTuple):
+class SearchOptions(NamedTuple):
     """Of the search, as in the package's ``BeamOptions``; None is what was tuned for the chain, or its default."""
 
     beam_size: int = 5
@@ -29,7 +29,7 @@ class Options(NamedTuple):
     temperature: float = 1.0
 
 
-class Hypothesis(NamedTuple):
+class Candidate(NamedTuple):
     """Ids without the end; log_prob / length ** length_penalty; weighted sum of the parts; the parts by scorer."""
 
     ids: list[int]
@@ -156,7 +156,7 @@ class Beam:
         self.texts: list[list[int]] = [[]] * k
         self.scores, self.parts = np.full(k, -np.inf), np.zeros((k, len(weights)))
         self.scores[0] = 0.0  # all are still the same: only one may be extended
-        self.finished: list[Hypothesis] = []
+        self.finished: list[Candidate] = []
         self.done = False
 
     def extend(self, log_probs: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -215,7 +215,7 @@ class Beam:
     def _keep(self, ids: list[int], log_prob: float, parts: Any) -> None:
         score = float(log_prob) / (len(ids) + 1) ** self.penalty
         named = dict(zip(self.weights, map(float, parts)))
-        self.finished.append(Hypothesis(list(ids), score, float(log_prob), named))
+        self.finished.append(Candidate(list(ids), score, float(log_prob), named))
 
 
 class Steps:

@@ -31,7 +31,7 @@ CHECKPOINT = "model.pth"
 
 
 @dataclass
-class Part:
+class TakenModules:
     """Modules taken from somewhere: the chain, and the card of its pack if it has one."""
 
     chain: LegoNN
@@ -40,7 +40,7 @@ class Part:
     digest: str = ""
 
 
-def pick(spec: str, trust: bool = False) -> Part:
+def pick(spec: str, trust: bool = False) -> TakenModules:
     """``PACK_OR_EXPERIMENT[#module[,module...]]`` to a chain and its card.
 
     Args:
@@ -60,7 +60,7 @@ def pick(spec: str, trust: bool = False) -> Part:
             digest = sha256_of(store.find_weights(folder, None))
     if names:
         chain = _slice(chain, names.split(","), spec)
-    return Part(chain, source, card, digest)
+    return TakenModules(chain, source, card, digest)
 
 
 def _slice(chain: LegoNN, wanted: list[str], spec: str) -> LegoNN:
@@ -73,7 +73,7 @@ def _slice(chain: LegoNN, wanted: list[str], spec: str) -> LegoNN:
 
 
 def join(
-    parts: Sequence[Part], allow_remap: bool = False, sample: Sequence[str] = ()
+    parts: Sequence[TakenModules], allow_remap: bool = False, sample: Sequence[str] = ()
 ) -> tuple[LegoNN, list[str]]:
     """Plug all parts in order.
 
@@ -138,7 +138,7 @@ def compose(
     return chain, notes
 
 
-def history(parts: Sequence[Part], chain: LegoNN, name: str) -> dict[str, Any]:
+def history(parts: Sequence[TakenModules], chain: LegoNN, name: str) -> dict[str, Any]:
     """Fields of the composition's card that follow from its parts."""
     parents, origin, places = [], {}, iter(chain.names)
     for part in parts:

@@ -82,15 +82,15 @@ class Past:
         self._memory, self._spare = new, self._memory
 
 
-class Source(NamedTuple):
+class CrossMemory(NamedTuple):
     """What cross-attention of one block reads: keys and values (B, heads, S, D/heads), once for each utterance."""
 
     keys: torch.Tensor
     values: torch.Tensor
 
-    def select(self, utterances: torch.Tensor) -> Source:
+    def select(self, utterances: torch.Tensor) -> CrossMemory:
         """Keep the utterances (B',) in this order."""
-        return Source(self.keys.index_select(0, utterances), self.values.index_select(0, utterances))
+        return CrossMemory(self.keys.index_select(0, utterances), self.values.index_select(0, utterances))
 
 
 class TransformerStepper(Stepper):
@@ -108,7 +108,7 @@ class TransformerStepper(Stepper):
         self,
         blocks: Sequence[CrossBlock],
         after_norm: nn.Module,
-        sources: list[Source],
+        sources: list[CrossMemory],
         mask: torch.Tensor,
         projections: Sequence[Projection],
         past: torch.Tensor | None = None,
@@ -136,7 +136,7 @@ class TransformerStepper(Stepper):
         found = F.scaled_dot_product_attention(query, keys, values)
         return block.self_attn.linear_out(found.reshape(number, -1))
 
-    def _cross(self, block: CrossBlock, y: torch.Tensor, source: Source) -> torch.Tensor:
+    def _cross(self, block: CrossBlock, y: torch.Tensor, source: CrossMemory) -> torch.Tensor:
         """The hypotheses of an utterance are the queries over its keys, which are kept and read once."""
         attention, utterances = block.src_attn, len(source.keys)
         query = attention.linear_q(y).view(utterances, len(y) // utterances, attention.heads, -1).transpose(1, 2)

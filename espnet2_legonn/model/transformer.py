@@ -13,7 +13,7 @@ from espnet2_legonn.model.attention import MultiHeadAttention, joined
 from espnet2_legonn.model.dropout import Dropout
 from espnet2_legonn.model.masks import key_mask
 from espnet2_legonn.model.registry import Registry
-from espnet2_legonn.model.stepping import Projection, Source, TransformerStepper
+from espnet2_legonn.model.stepping import CrossMemory, Projection, TransformerStepper
 
 
 @dataclass
@@ -183,9 +183,9 @@ class CrossTransformer(nn.Module):
     def _blocks(self) -> list[CrossBlock]:
         return cast("list[CrossBlock]", list(self.decoders))
 
-    def sources(self, memory: torch.Tensor) -> list[Source]:
+    def sources(self, memory: torch.Tensor) -> list[CrossMemory]:
         """What each block reads of (B, S, D), made once."""
-        return [Source(*block.src_attn.keys_values(memory)) for block in self._blocks()]
+        return [CrossMemory(*block.src_attn.keys_values(memory)) for block in self._blocks()]
 
     def projections(self) -> list[Projection]:
         """Of each block to query, key and value of self-attention, joint."""
@@ -194,7 +194,7 @@ class CrossTransformer(nn.Module):
 
     def start(
         self,
-        sources: list[Source],
+        sources: list[CrossMemory],
         mask: torch.Tensor,
         projections: list[Projection],
         past: torch.Tensor | None = None,

@@ -17,7 +17,7 @@ from espnet2_legonn.packs.files import pack_root, renamed, verify
 from espnet2_legonn.packs.transfer import DISK_FULL, download, is_url, locked
 
 
-class Source(NamedTuple):
+class ZipSource(NamedTuple):
     """A zip somewhere: URL or path, a word for people, and what an index says of it, if one does.
 
     Args:
@@ -36,7 +36,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("LEGONN_CACHE") or "~/.cache/espnet2_legonn").expanduser()
 
 
-def keep(source: Source) -> Path:
+def keep(source: ZipSource) -> Path:
     """The unpacked pack, from the cache or fetched into it.
 
     What is there and not what the index says now, or not whole any more, is fetched again. Processes that want the
@@ -65,7 +65,7 @@ def keep(source: Source) -> Path:
         raise CheckpointError(f"{cache}: cannot be used ({reason}); set LEGONN_CACHE to a folder of your own") from None
 
 
-def _is_good(source: Source, folder: Path) -> bool:
+def _is_good(source: ZipSource, folder: Path) -> bool:
     """Whether this is there, with all files in the sizes of its card, which says what the index says.
 
     Whoever loads it compares the digests.
@@ -82,7 +82,7 @@ def _is_good(source: Source, folder: Path) -> bool:
         return False
 
 
-def _fetch(source: Source, final: Path) -> None:
+def _fetch(source: ZipSource, final: Path) -> None:
     part, unpacked = final.with_name(f".{final.name}.part"), final.with_name(f".{final.name}.new")
     shutil.rmtree(unpacked, ignore_errors=True)  # of a process that was killed
     try:
@@ -108,7 +108,7 @@ def _fetch(source: Source, final: Path) -> None:
         shutil.rmtree(unpacked, ignore_errors=True)
 
 
-def _download(source: Source, part: Path) -> bool:
+def _download(source: ZipSource, part: Path) -> bool:
     try:
         return download(source.place, part, source.label, source.bytes)
     except OSError:
@@ -116,7 +116,7 @@ def _download(source: Source, part: Path) -> bool:
         raise
 
 
-def _unpack(source: Source, zipped: Path, folder: Path) -> None:
+def _unpack(source: ZipSource, zipped: Path, folder: Path) -> None:
     """Into a new folder, if it is what it should be; messages name where it came from."""
     if not zipped.is_file():
         raise CheckpointError(f"{source.place}: no such zip, though the index beside it lists it")

@@ -100,7 +100,7 @@ class ModuleCard:
 
 
 @dataclass
-class Metric:
+class CardScore:
     """A figure: of one module's interface, or of the whole chain (no module).
 
     Args:
@@ -174,7 +174,7 @@ class Card:
     content_sha256: str
     version: int = VERSION
     about: About = field(default_factory=About)
-    metrics: list[Metric] = field(default_factory=list)
+    metrics: list[CardScore] = field(default_factory=list)
     provenance: Provenance = field(default_factory=Provenance)
     search: SearchChoice | None = None
 

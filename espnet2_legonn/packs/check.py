@@ -36,7 +36,7 @@ class Reason(NamedTuple):
 
 
 @dataclass
-class Part:
+class PackPart:
     """Modules of a pack that follow each other, in an unpacked folder."""
 
     spec: str
@@ -116,7 +116,7 @@ def check(specs: Sequence[str]) -> Report:
                 path = resolve(source)
                 card = card_of(path)
                 modules = choose(card, names, spec)
-                parts.append(Part(spec, card, stack.enter_context(opened(path, _vocab_files(card))), modules))
+                parts.append(PackPart(spec, card, stack.enter_context(opened(path, _vocab_files(card))), modules))
             except LegoNNError as error:
                 faults += error.faults
         if faults:
@@ -130,7 +130,7 @@ def _vocab_files(card: Card) -> set[str]:
     return {name for vocab in card.vocabs.values() for name in (vocab.tokens, vocab.bpemodel) if name}
 
 
-def _end(part: Part, reads: bool) -> str:
+def _end(part: PackPart, reads: bool) -> str:
     port = part.modules[0].reads if reads else part.modules[-1].writes
     if port.kind == "speech":
         return f"speech at {(port.fs or 0) / 1000:g} kHz"
@@ -141,7 +141,7 @@ def _end(part: Part, reads: bool) -> str:
     return f"{port.kind} ({port.vocab}: {vocab.size} {vocab.unit}{language})"
 
 
-def _joint(left: Part, right: Part) -> Joint:
+def _joint(left: PackPart, right: PackPart) -> Joint:
     writer, reader = left.modules[-1], right.modules[0]
     out, into = writer.writes, reader.reads
     joint = Joint(f"{left.card.name}#{writer.name}", f"{right.card.name}#{reader.name}", [])

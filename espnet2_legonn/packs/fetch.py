@@ -111,17 +111,17 @@ def _from_hub(tag: str) -> Path:
 
 
 def _from_url(url: str) -> Path:
-    from espnet2_legonn.packs.cache import Source, keep
+    from espnet2_legonn.packs.cache import ZipSource, keep
 
     stem = urllib.parse.unquote(urllib.parse.urlsplit(url).path).rstrip("/").rpartition("/")[2].removesuffix(".zip")
-    return keep(Source(url, re.sub(r"[^\w.-]", "_", stem)[:80].strip(".") or "pack"))
+    return keep(ZipSource(url, re.sub(r"[^\w.-]", "_", stem)[:80].strip(".") or "pack"))
 
 
 def _from_inventories(name: str, places: list[str]) -> Path:
-    from espnet2_legonn.packs.cache import Source, keep
+    from espnet2_legonn.packs.cache import ZipSource, keep
 
     place, entry = look_up(name, places)
-    return keep(Source(f"{place}/{entry.archive}", entry.name, entry.sha256, entry.bytes, entry.differs))
+    return keep(ZipSource(f"{place}/{entry.archive}", entry.name, entry.sha256, entry.bytes, entry.differs))
 
 
 def look_up(name: str, places: list[str]) -> tuple[str, Entry]:

@@ -20,7 +20,7 @@ from espnet2_legonn.errors import CheckpointError, ConfigError
 from espnet2_legonn.files.archive import MAX_BYTES, sha256_of
 from espnet2_legonn.files.schema import Reader
 from espnet2_legonn.files.scratch import scratch, whole
-from espnet2_legonn.packs.card import About, Card, Metric, ModuleCard, PortCard, VocabCard, too_many
+from espnet2_legonn.packs.card import About, Card, CardScore, ModuleCard, PortCard, VocabCard, too_many
 from espnet2_legonn.packs.fetch import NAME
 from espnet2_legonn.packs.files import verify, zip_pack
 from espnet2_legonn.packs.model_card import require_complete
@@ -53,7 +53,7 @@ class Entry:
     modules: list[ModuleCard]
     vocabs: dict[str, VocabCard]
     about: About = field(default_factory=About)
-    metrics: list[Metric] = field(default_factory=list)
+    metrics: list[CardScore] = field(default_factory=list)
 
     def differs(self, card: Card) -> list[str]:
         """In what a pack's card differs from this."""

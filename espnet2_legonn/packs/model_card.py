@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import yaml
 
 from espnet2_legonn.errors import ConfigError
-from espnet2_legonn.packs.card import CARD, Card, Metric, PortCard
+from espnet2_legonn.packs.card import CARD, Card, CardScore, PortCard
 
 # Names of licences that the Hub knows; it lists others as "other" with a name of their own.
 _LICENSES = re.compile(
@@ -157,7 +157,7 @@ def _vocabularies(card: Card) -> str:
     return _table(("vocabulary", "tokens", "unit", "language", "normalisation", "blank id", "SHA-256"), rows)
 
 
-def _metrics(metrics: Sequence[Metric]) -> str:
+def _metrics(metrics: Sequence[CardScore]) -> str:
     rows = []
     for m in metrics:
         interval = f" [{', '.join(f'{x:g}' for x in m.interval)}]" if m.interval else ""

@@ -28,7 +28,7 @@ LOADED = 8
 
 
 @dataclass
-class Said:
+class ModuleText:
     """What one module says by itself: the best path of its interface, or the decoder's answer."""
 
     module: str
@@ -38,7 +38,7 @@ class Said:
 
 
 @dataclass
-class Answer:
+class PageAnswer:
     """All that a run shows.
 
     Args:
@@ -49,7 +49,7 @@ class Answer:
     """
 
     text: str = ""
-    said: list[Said] = field(default_factory=list)
+    said: list[ModuleText] = field(default_factory=list)
     steps: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     parts: dict[str, float] = field(default_factory=dict)
@@ -84,7 +84,7 @@ def plug(choices: Sequence[Choice]) -> LegoNN:
     return chain
 
 
-def run(choices: Sequence[Choice], given: str | Path | None, ctc_weight: float | None = None) -> Answer:
+def run(choices: Sequence[Choice], given: str | Path | None, ctc_weight: float | None = None) -> PageAnswer:
     """Send an input through the chosen parts.
 
     Args:
@@ -95,7 +95,7 @@ def run(choices: Sequence[Choice], given: str | Path | None, ctc_weight: float |
     Raises:
         LegoNNError: what is wrong with the input or the parts, in words.
     """
-    answer, options = Answer(), BeamOptions(ctc_weight=ctc_weight)
+    answer, options = PageAnswer(), BeamOptions(ctc_weight=ctc_weight)
     known = load.cache_info().misses
     started = time.perf_counter()
     chain = plug(choices)
@@ -125,14 +125,14 @@ def _timed(steps: dict[str, float], name: str) -> Iterator[None]:
     steps[name] = time.perf_counter() - started
 
 
-def _tell(chain: LegoNN, found: answers.Answer, answer: Answer) -> None:
+def _tell(chain: LegoNN, found: answers.Answer, answer: PageAnswer) -> None:
     """What the chain found, in the order of its modules."""
     for name in chain.names:
         if name in found.interfaces:
             text = found.interfaces[name].text
         else:
             text = found.text if name == chain.names[-1] else ""
-        answer.said.append(Said(name, text, found.seconds[name]))
+        answer.said.append(ModuleText(name, text, found.seconds[name]))
     answer.text, answer.parts = found.text, found.best.parts
     answer.ctc_weight = found.options.ctc_weight or 0.0
 

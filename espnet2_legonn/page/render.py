@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from espnet2_legonn.packs.check import Report, Verdict
-from espnet2_legonn.page.model import Answer, Said
+from espnet2_legonn.page.model import ModuleText, PageAnswer
 
 MARKS = {Verdict.FITS: ("+", "fits"), Verdict.DIFFERS: ("~", "differs"), Verdict.MISFIT: ("×", "misfit")}
 # Screen pixels for an inch of a picture, so that its labels are as large as the text around it.
@@ -92,7 +92,7 @@ def final(text: str) -> str:
     return f'<div class="lego"><div class="final">{shown}</div></div>'
 
 
-def modules(answer: Answer) -> str:
+def modules(answer: PageAnswer) -> str:
     """Each module's own text and time, what the other steps took, and what each scorer says of the final text."""
     rows = "".join(
         f'<tr><td>{escape(said.module)}</td><td class="text">{escape(said.text) or "–"}</td>'
@@ -108,7 +108,7 @@ def modules(answer: Answer) -> str:
     return f'<div class="lego"><div class="scroll"><table>{head}{rows}</table></div>{notes}</div>'
 
 
-def heat_maps(said: Sequence[Said]) -> str:
+def heat_maps(said: Sequence[ModuleText]) -> str:
     """A picture of each interface; long ones scroll sideways."""
     figures = []
     for module, reader in zip(said, said[1:]):

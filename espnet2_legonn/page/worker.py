@@ -33,7 +33,7 @@ class Worker:
 
     def run(
         self, choices: Sequence[Choice], given: str | Path | None, ctc_weight: float | None = None
-    ) -> model.Answer:
+    ) -> model.PageAnswer:
         """As ``model.run``.
 
         Raises:
@@ -52,7 +52,7 @@ class Worker:
             except BaseException:
                 self._stop()
                 raise
-        if isinstance(found, model.Answer):
+        if isinstance(found, model.PageAnswer):
             return found
         raise LegoNNError(found)
 

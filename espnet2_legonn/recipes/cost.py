@@ -15,7 +15,7 @@ from typing import Any
 from espnet2_legonn.model.description import ChainConfig, ModuleConfig, parse_ratio
 from espnet2_legonn.model.parts import BeamConvConfig, SpeechConfig, StatesConfig, TokensConfig, WEmbConfig
 from espnet2_legonn.model.transformer import BodyConfig
-from espnet2_legonn.recipes.lengths import Lengths
+from espnet2_legonn.recipes.lengths import MeanLengths
 
 Sizes = Mapping[str, int]
 
@@ -210,7 +210,7 @@ class ChainCost:
         return ALLOCATOR * (kept + max(layer.passing for layer in last))
 
 
-def chain_cost(config: ChainConfig, sizes: Sizes, lengths: Lengths, amp: bool) -> ChainCost:
+def chain_cost(config: ChainConfig, sizes: Sizes, lengths: MeanLengths, amp: bool) -> ChainCost:
     """Layers of a described chain.
 
     Args:
@@ -243,7 +243,7 @@ def _one_name_each(config: ChainConfig) -> list[ModuleConfig]:
 
 
 def _encoder_layers(
-    module: ModuleConfig, sizes: Sizes, steps: float, lengths: Lengths, precision: Precision
+    module: ModuleConfig, sizes: Sizes, steps: float, lengths: MeanLengths, precision: Precision
 ) -> tuple[list[Layer], float]:
     body, control, target = module.body, module.length_control, module.target
     layers = [_body(f"{module.name}.body", body, steps, precision)]
@@ -272,7 +272,7 @@ def _body(name: str, body: Any, steps: float, precision: Precision) -> Layer:
 
 
 def _decoder_layers(
-    module: ModuleConfig, sizes: Sizes, steps: float, lengths: Lengths, precision: Precision
+    module: ModuleConfig, sizes: Sizes, steps: float, lengths: MeanLengths, precision: Precision
 ) -> list[Layer]:
     body, out = module.body, module.output
     vocab, tokens = sizes[out.vocab], lengths.of(out.vocab) + 1
@@ -307,7 +307,7 @@ def training_cost(
     config: ChainConfig,
     options: Mapping[str, Any],
     sizes: Sizes,
-    lengths: Lengths,
+    lengths: MeanLengths,
     gpus: int,
     tflops: float,
 ) -> Cost:

@@ -19,7 +19,7 @@ PHONEMES = 42  # ARPAbet without stress, <blank>, <unk>, <sos/eos>
 
 
 @dataclass(frozen=True)
-class Lengths:
+class MeanLengths:
     """Means over the items of a training set.
 
     Args:
@@ -71,7 +71,7 @@ def cut(inputs: Iterable[int], outputs: Iterable[int], batch_bins: int) -> list[
     return [*sizes, held] if held else sizes
 
 
-def measured(stats: Path, config: ChainConfig, options: Mapping[str, Any]) -> Lengths:
+def measured(stats: Path, config: ChainConfig, options: Mapping[str, Any]) -> MeanLengths:
     """From the folder of stage 10 (``exp/legonn_stats_...``), with the batches that training will cut.
 
     Raises:
@@ -87,10 +87,10 @@ def measured(stats: Path, config: ChainConfig, options: Mapping[str, Any]) -> Le
     means = {vocab: sum(shapes[name]) / items for vocab, name in targets.items()}
     bins = int(options.get("batch_bins", 1000000))
     batches = cut(shapes[first], shapes[list(targets.values())[-1]], bins)
-    return Lengths(items, sum(shapes[first]) / items, means, bins * len(batches) / items, True)
+    return MeanLengths(items, sum(shapes[first]) / items, means, bins * len(batches) / items, True)
 
 
-def assumed(conf: Path, file: Path | None = None) -> Lengths:
+def assumed(conf: Path, file: Path | None = None) -> MeanLengths:
     """What the recipe of a configuration says of its corpus: the longest entry whose name is in that of ``conf``.
 
     Raises:
@@ -106,7 +106,7 @@ def assumed(conf: Path, file: Path | None = None) -> Lengths:
     keys = {"items", "input", "tokens", "bins"}
     if not isinstance(entry, dict) or set(entry) != keys or not isinstance(entry["tokens"], dict):
         raise ConfigError(f"{found}: an entry has {', '.join(sorted(keys))}; see egs2/swbd/legonn1/conf/{ASSUMED}")
-    return Lengths(int(entry["items"]), float(entry["input"]), entry["tokens"], float(entry["bins"]))
+    return MeanLengths(int(entry["items"]), float(entry["input"]), entry["tokens"], float(entry["bins"]))
 
 
 def vocab_size(name: str, vocab: VocabConfig, base: Path) -> int:

@@ -18,10 +18,10 @@ from espnet2_legonn.files.schema import Reader, read_yaml
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.model.freeze import source_of
 from espnet2_legonn.packs import store
-from espnet2_legonn.packs.card import CARD, About, Metric, Parent, Provenance, read_card
+from espnet2_legonn.packs.card import CARD, About, CardScore, Parent, Provenance, read_card
 from espnet2_legonn.packs.files import zip_pack
 from espnet2_legonn.recipes.origin import of_weights, weights_digest
-from espnet2_legonn.scoring.results import Row, environment, summary
+from espnet2_legonn.scoring.results import ScoreRow, environment, summary
 from espnet2_legonn.version import __version__
 
 TRAIN_CONFIG = "train_config.yaml"
@@ -63,8 +63,8 @@ def pack_experiment(
     return folders
 
 
-def _of(metric: Metric, composition: str) -> Metric:
-    return Metric(**{**vars(metric), "composition": composition})
+def _of(metric: CardScore, composition: str) -> CardScore:
+    return CardScore(**{**vars(metric), "composition": composition})
 
 
 def read_about(path: Path | None) -> dict[str, Any]:
@@ -82,10 +82,10 @@ def read_about(path: Path | None) -> dict[str, Any]:
     return {f.name: getattr(about, f.name) for f in fields(About) if getattr(about, f.name) is not None}
 
 
-def experiment_metrics(exp: Path, weights: Path) -> list[Metric]:
+def experiment_metrics(exp: Path, weights: Path) -> list[CardScore]:
     """Scores of stage 13 with these weights; none if it has not run. Scores of others are left out with a warning."""
     try:
-        rows: Sequence[Row] = summary([exp])
+        rows: Sequence[ScoreRow] = summary([exp])
     except DataError:
         return []
     digest = weights_digest(weights)
@@ -101,10 +101,10 @@ def experiment_metrics(exp: Path, weights: Path) -> list[Metric]:
     return [_metric(row) for row in rows if exp / row.inference_tag / row.dataset in own]
 
 
-def _metric(row: Row) -> Metric:
+def _metric(row: ScoreRow) -> CardScore:
     low, high = row.data.get("ci_low"), row.data.get("ci_high")
     sentences = row.data.get("sentences")
-    return Metric(
+    return CardScore(
         metric=row.metric,
         value=round(row.value, 2),
         dataset=row.label,

@@ -34,7 +34,7 @@ _NEEDED = {
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoreRow:
     """One score.
 
     Args:
@@ -78,7 +78,7 @@ def _natural(text: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text) if part]
 
 
-def _sort_key(row: Row) -> tuple[object, ...]:
+def _sort_key(row: ScoreRow) -> tuple[object, ...]:
     rank = _ORDER.index(row.metric) if row.metric in _ORDER else len(_ORDER)
     return (rank, row.metric, *map(_natural, (row.inference_tag, row.dataset, row.variant, row.module or "")))
 
@@ -103,7 +103,7 @@ def _read_result(path: Path, faults: list[str]) -> Mapping[str, object] | None:
     return data
 
 
-def summary(exp_dirs: Iterable[str | Path]) -> list[Row]:
+def summary(exp_dirs: Iterable[str | Path]) -> list[ScoreRow]:
     """All scores under some experiment directories.
 
     Returns:
@@ -113,7 +113,7 @@ def summary(exp_dirs: Iterable[str | Path]) -> list[Row]:
     Raises:
         DataError: a directory is absent or holds no score, or a result.json is damaged; all faults at once.
     """
-    rows: list[Row] = []
+    rows: list[ScoreRow] = []
     faults: list[str] = []
     for exp in map(Path, exp_dirs):
         if not exp.is_dir():
@@ -137,12 +137,12 @@ def _name(exp: Path) -> str:
     return exp.absolute().name or str(exp)
 
 
-def _row(exp: Path, path: Path, data: Mapping[str, object]) -> Row:
+def _row(exp: Path, path: Path, data: Mapping[str, object]) -> ScoreRow:
     parts = path.relative_to(exp).parts
     metric = str(data["metric"])
     variant = parts[-2].removeprefix("score_").removeprefix(metric).lstrip("_")
     module = parts[3] if parts[2] == "interfaces" else None
-    return Row(_name(exp), parts[0], parts[1], module, metric, variant, data)
+    return ScoreRow(_name(exp), parts[0], parts[1], module, metric, variant, data)
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -158,14 +158,14 @@ def _percent(part: object, whole: object) -> str:
     return f"{100 * float(str(part)) / float(str(whole)):.1f}" if float(str(whole)) else "-"
 
 
-def _rate_cells(row: Row) -> list[object]:
+def _rate_cells(row: ScoreRow) -> list[object]:
     d = row.data
     rates = [_percent(d[key], d["ref_words"]) for key in ("corr", "sub", "del", "ins", "errors")]
     sentences = _percent(d["sentence_errors"], d["sentences"])
     return [row.label, d["sentences"], d["ref_words"], *rates, sentences, row.interval]
 
 
-def _bleu_cells(row: Row) -> list[object]:
+def _bleu_cells(row: ScoreRow) -> list[object]:
     return [
         row.label,
         f"{row.value:.1f}",
@@ -175,11 +175,11 @@ def _bleu_cells(row: Row) -> list[object]:
     ]
 
 
-def _other_cells(row: Row) -> list[object]:
+def _other_cells(row: ScoreRow) -> list[object]:
     return [row.label, f"{row.value:.2f}", row.interval]
 
 
-def _interface_cells(row: Row) -> list[object]:
+def _interface_cells(row: ScoreRow) -> list[object]:
     sentences = row.data.get("sentences", "-")
     return [row.label, row.module, row.metric.upper(), f"{row.value:.1f}", row.interval, sentences]
 
@@ -189,13 +189,13 @@ _BLEU_HEADER = ("dataset", "bleu_score", "verbose_score", "95% CI", "signature")
 _OTHER_HEADER = ("dataset", "value", "95% CI")
 
 
-def _layout(metric: str) -> tuple[Sequence[str], Callable[[Row], list[object]]]:
+def _layout(metric: str) -> tuple[Sequence[str], Callable[[ScoreRow], list[object]]]:
     if metric in RATES:
         return _RATE_HEADER, _rate_cells
     return (_BLEU_HEADER, _bleu_cells) if metric == "bleu" else (_OTHER_HEADER, _other_cells)
 
 
-def render_tables(rows: Sequence[Row]) -> str:
+def render_tables(rows: Sequence[ScoreRow]) -> str:
     """Score tables of one experiment: one per metric for the final output, then one for all interfaces."""
     parts = []
     for metric in dict.fromkeys(row.metric for row in rows if row.module is None):

@@ -36,7 +36,7 @@ from espnet2_legonn.model.parts.frames import ConvSubsampling
 from espnet2_legonn.model.parts.ingestor import Ingestor
 from espnet2_legonn.model.parts.wemb import WeightedEmbedding
 from espnet2_legonn.model.position import SinusoidalPositions
-from espnet2_legonn.model.stepping import Projection, Source
+from espnet2_legonn.model.stepping import CrossMemory, Projection
 from espnet2_legonn.model.transformer import BodyConfig, CrossTransformer, TransformerEncoder
 from espnet2_legonn.training.compat import load
 
@@ -275,16 +275,16 @@ class _Hypothesis(NamedTuple):
     """What one hypothesis has written, (positions, width), or None; what all of an utterance read, and joint layers."""
 
     past: torch.Tensor | None
-    sources: list[Source]
+    sources: list[CrossMemory]
     projections: list[Projection]
 
 
-def _one_batch(sources: list[list[Source]]) -> list[Source]:
+def _one_batch(sources: list[list[CrossMemory]]) -> list[CrossMemory]:
     """Those of an utterance that all rows share as they are, else one utterance a row."""
     if all(source is sources[0] for source in sources):
         return sources[0]
     blocks = zip(*sources)
-    return [Source(torch.cat([s.keys for s in b]), torch.cat([s.values for s in b])) for b in blocks]
+    return [CrossMemory(torch.cat([s.keys for s in b]), torch.cat([s.values for s in b])) for b in blocks]
 
 
 class LegoNNDecoder(AbsDecoder, BatchScorerInterface):  # type: ignore[misc, valid-type]

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from espnet2_legonn.export import graphs
-from espnet2_legonn.export.runner import Answer, Runner
-from espnet2_legonn.export.search import Options, RunnerError, Steps
+from espnet2_legonn.export.runner import Result, Runner
+from espnet2_legonn.export.search import RunnerError, SearchOptions, Steps
 from espnet2_legonn.export.write import write
 from espnet2_legonn.model.interface import Interface, Marginals, SearchChoice
 from espnet2_legonn.model.module import DecoderModule
@@ -76,7 +76,7 @@ def steps_agree(runner: Runner, about: dict[str, Any], module: Any, x: torch.Ten
         np.testing.assert_allclose(steps.log_probs.reshape(wanted.shape), wanted.numpy(), atol=1e-4, rtol=1e-4)
 
 
-def same(found: Answer, wanted: answers.Answer) -> None:
+def same(found: Result, wanted: answers.Answer) -> None:
     """The same texts, scores and opinions."""
     assert found.texts == wanted.texts and [h.ids for h in found.nbest] == [h.ids for h in wanted.nbest]
     for mine, theirs in zip(found.nbest, wanted.nbest):
@@ -93,10 +93,10 @@ def test_answers_are_the_packages(exported: Exported, kind: str) -> None:
     """All inputs in one batch and each alone."""
     given, runner = inputs(kind), Runner(exported(kind), 1)
     wanted = chain(kind).answer(given, BeamOptions(nbest=3))
-    for found, other in zip(runner.answers(given, Options(nbest=3)), wanted):
+    for found, other in zip(runner.answers(given, SearchOptions(nbest=3)), wanted):
         same(found, other)
     for item, other in zip(given, wanted):
-        same(runner.answers([item], Options(nbest=3))[0], other)
+        same(runner.answers([item], SearchOptions(nbest=3))[0], other)
     assert len({answer.text for answer in wanted}) > 1, "a test that any answer would pass"
 
 
@@ -113,7 +113,7 @@ def test_answers_are_the_packages(exported: Exported, kind: str) -> None:
 def test_options_of_the_search(exported: Exported, kind: str, options: dict[str, Any]) -> None:
     given, runner = inputs(kind), Runner(exported(kind), 1)
     wanted = chain(kind).answer(given, BeamOptions(**options))
-    for found, other in zip(runner.answers(given, Options(**options)), wanted):
+    for found, other in zip(runner.answers(given, SearchOptions(**options)), wanted):
         same(found, other)
 
 
@@ -122,7 +122,7 @@ def test_an_interface_over_other_tokens_judges_whole_texts(exported: Exported, w
     given, options = inputs("rescored"), {"ctc_weight": weight, "nbest": 5}
     wanted = chain("rescored").answer(given, BeamOptions(**options))
     assert any(np.isfinite(h.parts["ctc"]) for answer in wanted for h in answer.nbest)
-    for found, other in zip(Runner(exported("rescored"), 1).answers(given, Options(**options)), wanted):
+    for found, other in zip(Runner(exported("rescored"), 1).answers(given, SearchOptions(**options)), wanted):
         same(found, other)
 
 
@@ -130,7 +130,7 @@ def test_a_decoder_alone_reads_distributions(exported: Exported) -> None:
     model, given = chain("marginals"), inputs("marginals")
     interface = Interface(model.first.ports[0].vocab)
     runner = Runner(exported("marginals"), 1)
-    found = runner.answers([x.numpy() for x in given], Options(nbest=2))
+    found = runner.answers([x.numpy() for x in given], SearchOptions(nbest=2))
     for mine, x in zip(found, given):
         marginals = Marginals(x[None], torch.tensor([len(x)]), interface)
         theirs = model.answer(marginals, BeamOptions(nbest=2))[0]
@@ -175,13 +175,13 @@ def test_bad_inputs_and_options(exported: Exported) -> None:
     for item in ("", [], "  "):
         with pytest.raises(RunnerError, match="nothing to read"):
             runner.answers([item])
-    for options in (Options(beam_size=0), Options(nbest=6), Options(temperature=0.0)):
+    for options in (SearchOptions(beam_size=0), SearchOptions(nbest=6), SearchOptions(temperature=0.0)):
         with pytest.raises(RunnerError, match="beam_size and nbest begin at 1"):
             runner.answers(["s0"], options)
     with pytest.raises(RunnerError, match="ctc_weight: 1.5 is not between 0 and 1"):
-        runner.answers(["s0"], Options(ctc_weight=1.5))
+        runner.answers(["s0"], SearchOptions(ctc_weight=1.5))
     with pytest.raises(RunnerError, match="this chain has no interface; give 0"):
-        Runner(exported("states"), 1).answers(["s0"], Options(ctc_weight=0.3))
+        Runner(exported("states"), 1).answers(["s0"], SearchOptions(ctc_weight=0.3))
     assert runner("s0 s1") == chain("wemb")("s0 s1") == runner([2, 3])
 
 

@@ -105,7 +105,7 @@ def test_the_beam_is_the_packages(options: dict) -> None:
 
 
 def test_nan_is_an_error() -> None:
-    beam = search.Beam(3, search.Options(), 1.0, 7, {"decoder": 1.0}, None)
+    beam = search.Beam(3, search.SearchOptions(), 1.0, 7, {"decoder": 1.0}, None)
     with pytest.raises(search.RunnerError, match="probabilities are NaN"):
         beam.extend(np.full((5, 8), np.nan, np.float32))
 
@@ -175,7 +175,7 @@ def test_all_characters_are_normalised_alike() -> None:
 @settings(max_examples=60, deadline=None)
 def test_ids_and_texts_are_the_packages(unit: str, words: str, text: str, chosen: list[int]) -> None:
     tokens = ("<blank>", "<unk>", *dict.fromkeys(words.split()), "<sos/eos>")
-    ours = runner.Vocabulary.__new__(runner.Vocabulary)
+    ours = runner.TokenTable.__new__(runner.TokenTable)
     theirs = Vocabulary(tokens, unit, normalization="lc")
     about = {"unit": unit, "normalization": "lc", "sha256": "", "bpemodel": None}
     ours.__init__(_Tokens(tokens), {**about, "tokens": "t"})  # type: ignore[misc]

@@ -17,7 +17,7 @@ from espnet2_legonn.model.chain import Labels
 from espnet2_legonn.model.description import parse
 from espnet2_legonn.recipes.cost import ALLOCATOR, chain_cost
 from espnet2_legonn.recipes.cost_report import read
-from espnet2_legonn.recipes.lengths import Lengths, assumed, cut, measured, vocab_sizes
+from espnet2_legonn.recipes.lengths import MeanLengths, assumed, cut, measured, vocab_sizes
 from tests.corpora.test_configs import EGS2, TRAIN, name, on_no_device
 from tests.says import Says
 
@@ -83,7 +83,7 @@ def test_parameters_are_those_of_the_built_chain(path: Path, monkeypatch: pytest
         entry = config.vocabs[vocab]
         entry.tokens, entry.bpemodel, entry.unit = list(built.tokens), None, built.unit
     sizes = {n: len(v.tokens) for n, v in config.vocabs.items()}
-    cost = chain_cost(config, sizes, Lengths(1, 16000, dict.fromkeys(config.vocabs, 10.0), 1), amp=True)
+    cost = chain_cost(config, sizes, MeanLengths(1, 16000, dict.fromkeys(config.vocabs, 10.0), 1), amp=True)
     assert cost.parameters == sum(p.numel() for p in chain.parameters())
 
 
@@ -137,7 +137,7 @@ def test_memory_is_what_pytorch_keeps(kind: str, amp: bool) -> None:
     make = torch.randn if kind == "speech" else lambda *shape: torch.randint(2, 299, shape)
     found = [kept_by_torch(chain, make(n, size), torch.full((n,), size), tokens, amp) for n in (2, 6)]
     config = parse(data)
-    cost = chain_cost(config, {"v": 300}, Lengths(1, size, {"v": tokens}, 1), amp)
+    cost = chain_cost(config, {"v": 300}, MeanLengths(1, size, {"v": tokens}, 1), amp)
     passing = max(layer.passing for layer in list(cost.modules.values())[-1])
     assert cost.bytes_per_item / ALLOCATOR - passing == pytest.approx((found[1] - found[0]) / 4, rel=0.1)
 
@@ -199,5 +199,5 @@ def test_mistakes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(ConfigError, match="an entry has bins, input, items, tokens"):
         assumed(tmp_path / "train_x.yaml", tmp_path / "lengths.yaml")
     with pytest.raises(ConfigError, match="is not counted; numel and batch sizes are"):
-        Lengths(1, 1.0, {}, 1.0).items_per_batch({"batch_type": "length"})
-    assert Lengths(1, 1.0, {}, 1.0).items_per_batch({"batch_size": 7}) == 7
+        MeanLengths(1, 1.0, {}, 1.0).items_per_batch({"batch_type": "length"})
+    assert MeanLengths(1, 1.0, {}, 1.0).items_per_batch({"batch_size": 7}) == 7

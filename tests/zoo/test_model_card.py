@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from espnet2_legonn.errors import ConfigError
-from espnet2_legonn.packs.card import Card, Metric, ModuleCard, Parent, PortCard, read_card
+from espnet2_legonn.packs.card import Card, CardScore, ModuleCard, Parent, PortCard, read_card
 from espnet2_legonn.packs.model_card import escape, model_card
 from tests.zoo.places import make_pack
 
@@ -19,9 +19,9 @@ from tests.zoo.places import make_pack
 def card(tmp_path: Path) -> Card:
     card = read_card(make_pack(tmp_path / "asr", size=10))
     card.metrics = [
-        Metric("WER", 12.5, "dev", sentences=100, interval=[11.0, 14.25], signature="sclite"),
-        Metric("WER", 20.0, "dev", module="encoder"),
-        Metric("BLEU", 30.0, "dev", composition="asr#encoder + mt#decoder"),
+        CardScore("WER", 12.5, "dev", sentences=100, interval=[11.0, 14.25], signature="sclite"),
+        CardScore("WER", 20.0, "dev", module="encoder"),
+        CardScore("BLEU", 30.0, "dev", composition="asr#encoder + mt#decoder"),
     ]
     card.provenance.parents = [Parent("donor", "ab" * 32, ["encoder"])]
     card.provenance.seed = 7

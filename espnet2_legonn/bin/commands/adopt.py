@@ -30,10 +30,10 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Adopt, measure, write; say what differs from the source."""
     from espnet2_legonn.adopt.adopt import adopt
-    from espnet2_legonn.adopt.source import Options
+    from espnet2_legonn.adopt.source import AdoptOptions
     from espnet2_legonn.model.module import produced
 
-    options = Options(args.model, args.bpemodel, args.language, args.normalization)
+    options = AdoptOptions(args.model, args.bpemodel, args.language, args.normalization)
     done = adopt(args.source, args.out, options, args.data, args.license)
     for note in done.notes:
         print(f"note: {note}")

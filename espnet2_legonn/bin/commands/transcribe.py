@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from espnet2_legonn.search import answers, options
 
     Model = Speech2Text | Text2Text | Exported
-    Answer = answers.Answer | runner.Answer
-    Hypothesis = options.Hypothesis | search.Hypothesis
+    Answer = answers.Answer | runner.Result
+    Hypothesis = options.Hypothesis | search.Candidate
 
 # What libsndfile decodes; a file that is named is tried whatever it is called.
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".au", ".sph")
