@@ -32,11 +32,10 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from benchmarks import peers, systems, training  # noqa: E402
+from benchmarks import accuracy, peers, systems, training  # noqa: E402
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PAGE = RESULTS.parents[1] / "docs" / "speed.md"
-BEGIN, END = "<!-- tables:begin -->", "<!-- tables:end -->"
 ORACLE = "ours without caches (oracle)"
 # At least this many times the oracle at batch 16, and at most this much more with CTC at the largest batch.
 FASTER, DEARER = 3.0, 1.35
@@ -232,10 +231,26 @@ def newest() -> dict[str, Any]:
     return dict(max(found, key=lambda results: results["about"]["date"]))
 
 
+def accuracies() -> str:
+    """Markdown of what `benchmarks.accuracy` found."""
+    lines = []
+    for path in sorted(accuracy.RESULTS.glob("*.json")):
+        found = json.loads(path.read_text())
+        lines += [f"**{found['name']}**, {found['inputs']:,} inputs.", ""]
+        lines += [f"|dtype|tokens of a slot|{found['metric'].upper()}|same|", "|---|---|---|---|"]
+        for way in found["ways"]:
+            lines.append(f"|{way['dtype']}|{way['top_k'] or 'all'}|{way['score']:.1f}|{100 * way['same']:.1f} %|")
+        lines.append("")
+    return "\n".join(lines)
+
+
 def page(text: str) -> str:
-    """The text of docs/speed.md with the tables of the newest results."""
-    head, rest = text.split(BEGIN)
-    return f"{head}{BEGIN}\n{tables(newest())}{END}{rest.split(END)[1]}"
+    """The text of docs/speed.md with the newest results between its markers."""
+    for name, found in (("tables", tables(newest())), ("accuracy", accuracies())):
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        head, rest = text.split(begin)
+        text = f"{head}{begin}\n{found}{end}{rest.split(end)[1]}"
+    return text
 
 
 def main() -> int:
