@@ -132,7 +132,7 @@ def test_all_missing_files_are_named(tmp_path: Path) -> None:
 
 
 def test_a_chain_that_begins_with_an_ingestor(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="decoder: a recipe begins with features or speech or tokens, not with wemb"):
+    with pytest.raises(ConfigError, match="decoder: a recipe begins with .* or speech or tokens, not with wemb"):
         stages.data_triples(parsed([DECODER]), tmp_path)
 
 

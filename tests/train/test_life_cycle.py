@@ -382,9 +382,9 @@ def test_modules_conf_on_the_command_line(lab: Lab, tmp_path: Path) -> None:
 def test_data_that_no_chain_reads(lab: Lab, tmp_path: Path) -> None:
     texts = [w.replace("src_text,text", "sorce,text") for w in lab.corpus.data("tokens")]
     shapes = lab.corpus.shapes("tokens", lab.stats["tokens"])
-    with pytest.raises(ConfigError, match="neither feats nor speech nor src_text among text, sorce") as caught:
+    with pytest.raises(ConfigError, match="neither speech nor feats nor src_text among text, sorce") as caught:
         call(tmp_path / "exp", config(MODULES["tokens"]), *texts, *shapes)
-    assert "'sorce' is not feats, speech, src_text, text or text_..." in str(caught.value)
+    assert "'sorce' is not speech, feats, src_text, text or text_..." in str(caught.value)
 
 
 def test_ratio_before_statistics(lab: Lab, tmp_path: Path) -> None:
