@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
+import yaml
+
 from espnet2_legonn.errors import CheckpointError
 from espnet2_legonn.files.schema import read_yaml
 
 META = "meta.yaml"
+
+
+def about(config: str, weights: str, task: str) -> str:
+    """meta.yaml of a pack: ESPnet's own ``unpack`` gives what ``Speech2Text`` and ``Text2Text`` are called with.
+
+    The config is a plain file there: ESPnet would write places of this machine into what it calls YAML files, and the
+    pack would not be what its card says.
+    """
+    files = {f"{task}_train_config": config, f"{task}_model_file": weights}
+    return yaml.safe_dump({"files": files, "yaml_files": {}}, sort_keys=False)
 
 
 def locate(folder: Path) -> tuple[Path, Path] | None:
@@ -23,6 +35,8 @@ def locate(folder: Path) -> tuple[Path, Path] | None:
     tables = [meta.get(key) if isinstance(meta, dict) else None for key in ("yaml_files", "files")]
     if not all(isinstance(table, dict) for table in tables):
         raise CheckpointError(f"{path}: no archive of espnet2.bin.pack (needs files and yaml_files)")
+    if not tables[0]:
+        return None  # of a pack of ours, see ``about``
     found = []
     for table, suffix in zip(tables, ("_train_config", "_model_file")):
         assert isinstance(table, dict)

@@ -17,7 +17,7 @@ from espnet2_legonn.model.chain import Chain
 from espnet2_legonn.model.description import ModuleConfig
 from espnet2_legonn.model.interface import SearchChoice
 from espnet2_legonn.model.module import Module, consumed, produced
-from espnet2_legonn.packs import store
+from espnet2_legonn.packs import espnet_archive, store
 from espnet2_legonn.packs.card import (
     CARD,
     About,
@@ -31,6 +31,7 @@ from espnet2_legonn.packs.card import (
     dump,
     read_card,
 )
+from espnet2_legonn.packs.espnet_archive import META
 from espnet2_legonn.packs.files import list_files, replacing
 from espnet2_legonn.packs.transfer import DISK_FULL
 from espnet2_legonn.scoring.tables import write_atomic
@@ -54,6 +55,8 @@ def write(chain: Chain, folder: str | Path, about: Mapping[str, Any] | None = No
     try:
         with replacing(folder) as temporary:
             store.write(chain, temporary)
+            task = "mt" if chain.first.ports[0].kind == "tokens" else "asr"
+            (temporary / META).write_text(espnet_archive.about(store.CONFIG, store.WEIGHTS, task), encoding="utf-8")
             for name, source in extra.items():
                 shutil.copyfile(source, temporary / name)
             card = describe(chain, {"name": folder.name, **about}, list_files(temporary))

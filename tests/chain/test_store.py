@@ -56,6 +56,7 @@ def test_folder(chain: LegoNN, saved: Path) -> None:
     names = {p.name for p in saved.iterdir()}
     assert names == {
         "card.yaml",
+        "meta.yaml",
         "config.yaml",
         "weights.safetensors",
         "src.tokens.txt",
@@ -332,7 +333,7 @@ def test_zip_of_too_many_or_too_large_files(
 ) -> None:
     archive = zipped(saved, tmp_path / "pack.zip")
     monkeypatch.setattr(archive_rules, "MAX_FILES", 3)
-    with pytest.raises(CheckpointError, match="pack.zip: 6 entries, at most 3 are read"):
+    with pytest.raises(CheckpointError, match="pack.zip: 7 entries, at most 3 are read"):
         LegoNN.from_pretrained(archive)
     monkeypatch.undo()
     monkeypatch.setattr(archive_rules, "MAX_BYTES", 1000)
