@@ -45,7 +45,7 @@ def load(name: str) -> ModuleType:
             return importlib.import_module(name)
         except ModuleNotFoundError as error:
             if name.startswith("espnet.") and error.name and error.name.startswith("espnet"):
-                return importlib.import_module("espnet2.legacy." + name.removeprefix("espnet."))
+                return load("espnet2.legacy." + name.removeprefix("espnet."))
             if error.name in ("espnet2", "espnet"):
                 raise ImportError(
                     "training needs ESPnet: run `make setup`, or pip install 'espnet2_legonn[train]'"
