@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from espnet2_legonn.errors import LegoNNError
+from espnet2_legonn.errors import DataError, LegoNNError
 from espnet2_legonn.model.parts.tokens import MAX_CHARACTERS
 from espnet2_legonn.packs.check import Verdict
 from espnet2_legonn.page import model, render
@@ -58,10 +58,10 @@ def build(shelf: Shelf, seconds: float = SECONDS) -> gr.Blocks:
                     label="Examples", components=["textbox"], samples=first.examples, type="index",
                     visible=bool(first.examples), elem_id="examples",
                 )  # fmt: skip
-                weight = gr.Number(
-                    label="Weight of CTC", placeholder=f"{DEFAULT_CTC_WEIGHT:g}, or what was tuned", value=None,
+                # Not gr.Number: an empty one becomes 0 in the browser, and empty means the default here.
+                weight = gr.Textbox(
+                    label="Weight of CTC", placeholder=f"{DEFAULT_CTC_WEIGHT:g}, or what was tuned", elem_id="weight",
                     info="how much the encoder's own opinion counts: 0 the decoder alone, 1 the encoder alone",
-                    minimum=0, maximum=1, step=0.1, elem_id="weight",
                 )  # fmt: skip
                 button = gr.Button("Run", variant="primary", interactive=first.runs, elem_id="run")
             with gr.Column():
@@ -107,6 +107,20 @@ def _judged(shelf: Shelf, *specs: str) -> _Judged:
         return _Judged(render.faults(public(error.faults), "These parts cannot be read"), False, first)
 
 
+def weight_of(typed: str | None) -> float | None:
+    """What stands in the box for the weight of CTC; None if it is empty.
+
+    Raises:
+        DataError: it is no number.
+    """
+    if not (typed or "").strip():
+        return None
+    try:
+        return float(str(typed).replace(",", "."))
+    except ValueError:
+        raise DataError(f"weight of CTC: {typed!r} is no number from 0 to 1") from None
+
+
 def _connect(
     shelf: Shelf, worker: Worker, parts: list[Any], shown: list[Any], weight: Any, answer: list[Any]
 ) -> None:
@@ -135,12 +149,12 @@ def _connect(
 
     def run(
         encoder: str, middle: str, decoder: str, typed: str, recorded: str | None, sent: str | None,
-        ctc_weight: float | None,
+        ctc_weight: str | None,
     ) -> list[str]:  # fmt: skip
         try:
             choices = shelf.find([encoder, middle, decoder])
             given = {"tokens": typed, "speech": recorded, "file": sent}[asks(choices[0])]
-            found = worker.run(choices, given, ctc_weight)
+            found = worker.run(choices, given, weight_of(ctc_weight))
         except LegoNNError as error:
             return ["", render.faults(public(error.faults)), "", ""]
         said = [render.final(found.text), render.notes(found.notes)]

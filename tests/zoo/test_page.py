@@ -139,9 +139,12 @@ def test_the_weight_of_ctc_is_a_number_on_the_page(visit: Visit) -> None:
     visit.page.locator("#text textarea").fill("k l m")
     visit.page.locator("#run").click()
     visit.wait("modules", "(weight of CTC 0.4)")
-    visit.page.locator("#weight input").fill("0")
+    visit.page.locator("#weight textarea, #weight input").fill("0")
     visit.page.locator("#run").click()
     visit.wait("modules", "(weight of CTC 0)")
+    visit.page.locator("#weight textarea, #weight input").fill("much")
+    visit.page.locator("#run").click()
+    visit.wait("notes", "weight of CTC: 'much' is no number from 0 to 1")
 
 
 def test_a_misfit_says_why(visit: Visit) -> None:

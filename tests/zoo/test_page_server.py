@@ -63,7 +63,7 @@ def test_runs_and_what_is_refused(address: str, place: Path) -> None:
     client = client_room.Client(address, verbose=False)
 
     def run(encoder: str, text: str) -> str:
-        found = client.predict(encoder, "", "right#decoder", text, None, api_name="/run")
+        found = client.predict(encoder, "", "right#decoder", text, None, None, None, api_name="/run")
         return json.dumps(found)
 
     assert "says by itself" in run("left#encoder", "k l m") and "data:image/png" in run("left#encoder", "k l m")
