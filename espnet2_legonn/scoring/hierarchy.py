@@ -1,9 +1,9 @@
 """Intervals of means over trainings: trainings (seeds) and utterances are drawn, both with replacement.
 
-A score depends on which sentences were tested and on which training was tested on them. The bootstrap of ``bootstrap.py``
-draws sentences alone. Here each resample draws trainings, too, and judges all of them by the same draw of sentences, since
-they were tested on the same ones (Efron and Tibshirani, 1993, ch. 8). With n trainings, the spread among them is too small
-by a factor of sqrt((n - 1) / n) on average, as in every bootstrap of n values.
+A score depends on which sentences were tested and on which training was tested on them. The bootstrap of
+``bootstrap.py`` draws sentences alone. Here each resample draws trainings, too, and judges all of them by the same draw
+of sentences, since they were tested on the same ones (Efron and Tibshirani, 1993, ch. 8). With n trainings, the spread
+among them is too small by a factor of sqrt((n - 1) / n) on average, as in every bootstrap of n values.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ ROOMS = (
     "__init__",
     "training",
     "recipes",
-    "lab",
+    "studies",
     "bin",
 )
 ESPNET_ROOMS = {"training", "bin"}

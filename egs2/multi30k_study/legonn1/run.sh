@@ -54,7 +54,7 @@ if active 11; then # swaps of seeds: the paper's search and the default
 fi
 if active 12; then
     # shellcheck disable=SC2086
-    python3 -m espnet2_legonn.lab.tables "${plan}" --claims conf/claims.yaml --expdir "${expdir}" --seeds ${seeds} \
+    python3 -m espnet2_legonn.studies.tables "${plan}" --claims conf/claims.yaml --expdir "${expdir}" --seeds ${seeds} \
         --out "${results}/multi30k_study"
 fi
 echo "$0: done in $((SECONDS / 60)) min $((SECONDS % 60)) s"

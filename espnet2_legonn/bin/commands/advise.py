@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-EPILOG = """A is an encoder (a decoder at its end is left out), B a chain whose decoder could finish it. On a hundred examples
-of A's task: the encoder alone, the plug by the decoder alone, the plug with joint search. Weights of the search are
-chosen on one half and judged on the other. Then: plug, leave the encoder alone, or undecided, and what else could help:
-another number of slots a token, a decoder that collapses them, a warm start from B's encoder.
+EPILOG = """A is an encoder (a decoder at its end is left out), B a chain whose decoder could finish it. On a hundred
+examples of A's task: the encoder alone, the plug by the decoder alone, the plug with joint search. The search's weights
+are chosen on one half and judged on the other. Then: plug, leave the encoder alone, or undecided, and what else could
+help: another number of slots a token, a decoder that collapses them, a warm start from B's encoder.
 
 example: legonn advise exp/legonn_fr exp/legonn_de_en --data dump/raw/valid_fr --metric bleu"""
 
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     import warnings
 
     from espnet2_legonn.inference.legonn import LegoNN
-    from espnet2_legonn.lab.advise import advise
+    from espnet2_legonn.studies.advise import advise
 
     encoder, donor = (LegoNN.from_pretrained(path, device=args.device) for path in (args.encoder, args.donor))
     with warnings.catch_warnings():

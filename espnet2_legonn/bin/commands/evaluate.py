@@ -6,9 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
-EPILOG = """For each module: the score of its own text. For each interface besides: CTC loss for a target token, slots a token
-(and in training), the share of slots whose best token is blank, entropy in nats, and calibration: how sure the tokens
-of the best path are on average, how many of them are right, and the expected calibration error.
+EPILOG = """For each module: the score of its own text. For each interface besides: CTC loss for a target token, slots a
+token (and in training), the share of slots whose best token is blank, entropy in nats, and calibration: how sure the
+tokens of the best path are on average, how many of them are right, and the expected calibration error.
 
 example: legonn evaluate exp/legonn_de_en --data dump/raw/test_de --metric bleu -o exp/legonn_de_en/evaluate.json"""
 
@@ -32,9 +32,9 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print a table, and keep it."""
     from espnet2_legonn.inference.legonn import LegoNN
-    from espnet2_legonn.lab.evaluate import as_json, evaluate, render
     from espnet2_legonn.scoring.tables import write_atomic
     from espnet2_legonn.search.options import BeamOptions
+    from espnet2_legonn.studies.evaluate import as_json, evaluate, render
 
     chain = LegoNN.from_pretrained(args.chain, device=args.device)
     options = BeamOptions(args.beam_size, ctc_weight=args.ctc_weight)

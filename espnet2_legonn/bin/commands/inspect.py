@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from espnet2_legonn.inference.legonn import LegoNN
 
-EPILOG = """INPUT is a text or a file, whatever the first module reads. With --data it is the id of an utterance there, and
-the page has its reference. The page is one file without links: the input, each interface as a heat map, the attention
-of each length controller, what each module says by itself, and the best answers with what each scorer says of them.
+EPILOG = """INPUT is a text or a file, whatever the first module reads. With --data it is the id of an utterance there,
+and the page has its reference. The page is one file without links: the input, each interface as a heat map, the
+attention of each length controller, what each module says by itself, and the best answers with what each scorer says
+of them.
 
 example: legonn inspect exp/legonn_fr_plugged "deux hommes jouent au foot" -o page.html
          legonn inspect exp/legonn_fr_plugged test2016-00007 --data dump/raw/test_fr -o page.html"""
@@ -35,12 +36,14 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the page."""
     from espnet2_legonn.inference.legonn import LegoNN
-    from espnet2_legonn.lab.inspect import inspect, render
     from espnet2_legonn.scoring.tables import write_atomic
     from espnet2_legonn.search.options import BeamOptions
+    from espnet2_legonn.studies.inspect import inspect, render
 
     chain = LegoNN.from_pretrained(args.chain, device=args.device)
-    given, words, reference = (args.input, args.input, None) if args.data is None else utterance(chain, args.data, args.input)
+    given, words, reference = args.input, args.input, None
+    if args.data is not None:
+        given, words, reference = utterance(chain, args.data, args.input)
     options = BeamOptions(args.beam_size, args.length_penalty, nbest=args.beam_size, ctc_weight=args.ctc_weight)
     found = inspect(chain, given, options, reference, words)
     write_atomic(args.out, render(found, " -> ".join(chain.names)))

@@ -36,9 +36,9 @@ def run(args: argparse.Namespace) -> int:
     """Decode all pairs, print the matrix and keep it."""
     from espnet2_legonn.errors import ConfigError
     from espnet2_legonn.inference.legonn import LegoNN
-    from espnet2_legonn.lab.swap import labels, swap
     from espnet2_legonn.scoring.tables import write_atomic
     from espnet2_legonn.search.options import BeamOptions
+    from espnet2_legonn.studies.swap import labels, swap
 
     if not args.margin > 0:
         raise ConfigError(f"--margin must be above 0 points, got {args.margin:g}")

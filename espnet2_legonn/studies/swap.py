@@ -1,4 +1,4 @@
-"""Swaps: every encoder side with every decoder side of chains that were trained alike, no update (the paper's Figure 4)."""
+"""Swaps: every encoder side with every decoder side of chains that were trained alike (the paper's Figure 4)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Matrix:
 
     @property
     def shares(self) -> np.ndarray:
-        """Each pair in per cent of the mean of own pairs; of error rates the other way round, so that more is better."""
+        """Each pair in per cent of the mean of own pairs; of error rates the other way round: more is better."""
         own = self.values.diagonal().mean()
         whole, part = (own, self.values) if known(self.metric).higher else (self.values, own)
         return np.asarray(100 * np.divide(part, whole, out=np.zeros_like(self.values), where=np.asarray(whole) != 0))
@@ -53,7 +53,7 @@ class Matrix:
 
     @property
     def interaction(self) -> float:
-        """Standard deviation of what neither the encoder nor the decoder alone explains (two-way layout, one value a cell)."""
+        """Standard deviation of what neither side alone explains (two-way layout with one value a cell)."""
         n = len(self.names)
         rows, columns = self.values.mean(1, keepdims=True), self.values.mean(0, keepdims=True)
         rest = self.values - rows - columns + self.values.mean()
@@ -103,7 +103,7 @@ class Matrix:
             [
                 markdown_table([f"{label}: encoder \\ decoder", *self.names], rows),
                 "",
-                f"own pairs {self.own:.2f}, swapped pairs {self.swapped:.2f}; in brackets the share of the mean of own pairs",
+                f"own pairs {self.own:.2f}, swapped pairs {self.swapped:.2f}; in brackets the share of own pairs' mean",
                 f"swapped - own: {found.value:+.2f}, 95 % interval [{found.ci[0]:+.2f}, {found.ci[1]:+.2f}] "
                 f"(bootstrap over {len(self.names)} chains and the utterances)",
                 f"{verdict} within +-{margin:g}: 90 % interval [{low:+.2f}, {high:+.2f}] (two one-sided tests at 5 %)",
@@ -172,7 +172,7 @@ def swap(
 
 
 def labels(paths: Sequence[str]) -> tuple[str, ...]:
-    """Short names of chains: what differs between their paths, ``seed1`` and ``seed2`` of ``exp/seed1/legonn_mt`` and the like.
+    """Short names of chains: what differs between their paths, such as ``seed1`` of ``exp/seed1/legonn_mt``.
 
     Raises:
         ConfigError: one chain is given twice.

@@ -12,11 +12,11 @@ import torch
 from espnet2_legonn.bin.legonn import main
 from espnet2_legonn.errors import ConfigError, DataError, InterfaceMismatch
 from espnet2_legonn.inference.legonn import LegoNN
-from espnet2_legonn.lab import advise as lab
-from espnet2_legonn.lab.advise import advise, hints, judged, warm_parts
-from espnet2_legonn.lab.evaluate import Figures
 from espnet2_legonn.recipes.tune import Candidates
-from tests.lab.test_swap import write
+from espnet2_legonn.studies import advise as module
+from espnet2_legonn.studies.advise import advise, hints, judged, warm_parts
+from espnet2_legonn.studies.evaluate import Figures
+from tests.studies.test_swap import write
 from tests.zoo.toys import build, pair
 
 
@@ -48,15 +48,13 @@ def test_weights_are_chosen_on_the_other_half() -> None:
     ("alone", "plugged", "verdict"),
     [("decoder", "ctc", "plug, with joint"), ("ctc", "nobody", "leave the encoder alone"), ("ctc", "ctc", "undecided")],
 )
-def test_verdicts(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, alone: str, plugged: str, verdict: str
-) -> None:
+def test_verdicts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, alone: str, plugged: str, verdict: str) -> None:
     chains = [build(pair(), seed) for seed in range(2)]
 
     def found(chain: LegoNN, *args: Any, **options: Any) -> Candidates:
         return candidates(plugged) if len(chain) > 1 else candidates(alone, decoder=False)
 
-    monkeypatch.setattr(lab, "find_candidates", found)
+    monkeypatch.setattr(module, "find_candidates", found)
     said = advise(*chains, write(tmp_path / "data", 30), "wer")
     assert said.verdict.startswith(verdict) and said.verdict in said.as_text()
     assert [trial.name.split(",")[0] for trial in said.trials] == ["the encoder alone", "plugged", "plugged"]

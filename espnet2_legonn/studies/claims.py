@@ -15,10 +15,10 @@ import numpy as np
 from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.files.configs import read_config
 from espnet2_legonn.files.schema import Reader, nearest
-from espnet2_legonn.lab.scores import Scores, paired
 from espnet2_legonn.recipes.plan import Cell, Column, Plan
 from espnet2_legonn.scoring.hierarchy import Spread, spread
 from espnet2_legonn.scoring.metrics import known
+from espnet2_legonn.studies.scores import Scores, paired
 
 
 @dataclass

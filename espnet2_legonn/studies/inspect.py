@@ -23,11 +23,15 @@ from espnet2_legonn.search.options import BeamOptions
 
 PIXELS = 96  # for an inch of a picture: its labels are as large as the text around it
 CSS = """
-:root { color-scheme: light dark; } body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 1rem auto; padding: 0 1rem; }
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 1rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; } .scroll { overflow-x: auto; }
-table { border-collapse: collapse; } th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #8885; vertical-align: top; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; } img { background: #fff; border-radius: 6px; }
-.quiet { opacity: .7; } .wrong { border-left: 4px solid #b7791f; padding-left: .8rem; } p, td { overflow-wrap: anywhere; }
+table { border-collapse: collapse; }
+th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #8885; vertical-align: top; }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+img { background: #fff; border-radius: 6px; }
+.quiet { opacity: .7; } .wrong { border-left: 4px solid #b7791f; padding-left: .8rem; }
+p, td { overflow-wrap: anywhere; }
 """
 
 
@@ -145,9 +149,8 @@ def render(found: Inspection, title: str) -> str:
         slots = int(path.marginals.lengths[0])
         known = f", {interface.slots_per_token:.2f} slots a token in training" if interface.slots_per_token else ""
         lines.append(f'<p class="quiet">{slots} slots, {len(path.ids)} tokens said{known}</p>')
-        if name in found.attention:
-            lines += [f"<h2>Length controller of {escape(name)}</h2>", _image(found.attention[name])]
-    lines += [f"<h2>Length controller of {escape(n)}</h2>{_image(p)}" for n, p in found.attention.items() if n not in found.pictures]
+    for name, drawn in found.attention.items():
+        lines += [f"<h2>Length controller of {escape(name)}</h2>", _image(drawn)]
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{CSS}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(lines) + "\n</body></html>\n"
 

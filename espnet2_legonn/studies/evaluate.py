@@ -16,7 +16,6 @@ from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.inference.decode import column_of, each_batch, naming, read_inputs
 from espnet2_legonn.inference.legonn import LegoNN
-from espnet2_legonn.lab.calibration import calibration_error, right_or_wrong, said_tokens
 from espnet2_legonn.model.interface import Marginals
 from espnet2_legonn.model.losses import Labels, ctc_loss
 from espnet2_legonn.model.module import DecoderModule, produced
@@ -24,6 +23,7 @@ from espnet2_legonn.scoring.bootstrap import Segments, confidence_interval
 from espnet2_legonn.scoring.metrics import known, reference_files, statistics
 from espnet2_legonn.scoring.results import markdown_table
 from espnet2_legonn.search.options import BeamOptions
+from espnet2_legonn.studies.calibration import calibration_error, right_or_wrong, said_tokens
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Figures:
 
     Args:
         module, metric: e.g. ``encoder``, ``bleu``.
-        score, low, high: of its own text (interfaces: the best path; decoder: the search), 95 % interval over utterances.
+        score, low, high: of its own text (interfaces: the best path; decoder: the search), and its 95 % interval.
         loss: nats for a target token: CTC of an interface, cross-entropy of a decoder (as trained, with its smoothing).
         infeasible: share of utterances with more labels than CTC can place in the slots.
         slots_per_token: mean over the set; seen: in training.
@@ -218,6 +218,4 @@ def render(figures: Sequence[Figures]) -> str:
 
 def as_json(figures: Sequence[Figures]) -> list[dict[str, Any]]:
     """Content of evaluate.json; what is not known is null."""
-    return [
-        {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(f).items()} for f in figures
-    ]
+    return [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(f).items()} for f in figures]

@@ -1,4 +1,4 @@
-"""The page of one utterance: what it shows is what the chain says, it needs no other file, and it escapes what it is given."""
+"""The page of one utterance: it shows what the chain says, needs no other file, and escapes what it is given."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 
 from espnet2_legonn.bin.legonn import main
 from espnet2_legonn.inference.legonn import LegoNN
-from espnet2_legonn.lab.inspect import controllers, inspect, render, watched
 from espnet2_legonn.search.options import BeamOptions
-from tests.lab.test_swap import write
+from espnet2_legonn.studies.inspect import controllers, inspect, render, watched
+from tests.studies.test_swap import write
 from tests.zoo.toys import build, pair
 
 
@@ -47,11 +47,15 @@ def test_attention_weights_are_those_of_the_kernel(chain: LegoNN) -> None:
     module.register_forward_hook(lambda _, args, out: kept.extend([*args[:2], out]))
     module.heads = 1  # of one head the mean is the weights themselves
     with watched(module) as seen:
-        chain.encode(*chain.batch(["k l m n k", "k l"]))
+        batch = chain.batch(["k l m n k", "k l"])
+        chain.encode(*batch)
     _, source, out = kept
-    values = module.linear_v(source)
-    torch.testing.assert_close(module.linear_out(seen[0] @ values), out, atol=1e-5, rtol=1e-5)
-    assert (seen[0][1, :, 2:] == 0).all() and torch.allclose(seen[0].sum(-1), torch.ones(seen[0].shape[:2]))
+    with torch.inference_mode():
+        again = module.linear_out(seen[0] @ module.linear_v(source))
+    torch.testing.assert_close(again, out, atol=1e-5, rtol=1e-5)
+    read = int(chain.first.input.steps(batch[1])[1])
+    assert read < seen[0].shape[-1] and (seen[0][1, :, read:] == 0).all()
+    torch.testing.assert_close(seen[0].sum(-1), torch.ones(seen[0].shape[:2]))
     chain.encode(*chain.batch(["k"]))
     assert len(seen) == 1, "no longer watched"
 
@@ -83,9 +87,7 @@ def test_the_command(chain: LegoNN, tmp_path: Path) -> None:
     source = dict(line.split(" ", 1) for line in (data / "src_text").read_text().splitlines())["u2"]
     assert text in Seen(page).text and source in Seen(page).text and not re.search(r"https?://", page)
     assert main(["inspect", str(pack), "k l", "-o", str(out)]) == 0
-    with pytest.raises(SystemExit) as ended:
-        main(["inspect", str(pack), "u99", "--data", str(data), "-o", str(out)])
-    assert ended.value.code == 2
+    assert main(["inspect", str(pack), "u99", "--data", str(data), "-o", str(out)]) == 2
 
 
 def test_a_chain_without_interfaces(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Should these modules be plugged? A hundred examples, three searches, and what the modules were trained with.
 
-The weights of the search are chosen on one half of the examples and judged on the other, and the other way round: a score
-with weights that were chosen by it would be too good.
+The weights of the search are chosen on one half of the examples and judged on the other, and the other way round: a
+score with weights that were chosen by it would be too good.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy as np
 
 from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.inference.legonn import LegoNN
-from espnet2_legonn.lab.evaluate import Figures, evaluate
 from espnet2_legonn.model.interface import RATIO_TOLERANCE
 from espnet2_legonn.model.module import DecoderModule, EncoderModule, consumed, produced
 from espnet2_legonn.recipes.tune import PENALTIES, Candidates, find_candidates
 from espnet2_legonn.scoring.bootstrap import Segments, confidence_interval
 from espnet2_legonn.scoring.metrics import known, statistics
 from espnet2_legonn.scoring.significance import Comparison, compare
+from espnet2_legonn.studies.evaluate import Figures, evaluate
 
 LEAST = 20  # utterances: fewer say nothing
 UNSURE = 0.8  # share of an interface's tokens that are right, below which a warm start is worth a thought
@@ -61,7 +61,8 @@ class Advice:
         """A few lines."""
         better = 1 if known(self.gain.metric).higher else -1
         low, high = sorted(better * x for x in self.gain.ci)
-        gain = f"gain of the plug over the encoder alone: {better * self.gain.difference:+.1f} ({low:+.1f} to {high:+.1f})"
+        between = f"{better * self.gain.difference:+.1f} ({low:+.1f} to {high:+.1f})"
+        gain = f"gain of the plug over the encoder alone: {between}"
         lines = [self.verdict, *(trial.as_text() for trial in self.trials), gain, *(f"- {hint}" for hint in self.hints)]
         lines.append(f"on {self.gain.units} examples, 95 % intervals by bootstrap over them")
         return "\n".join(lines)
@@ -72,9 +73,8 @@ def judged(name: str, candidates: Candidates, metric: str, language: str | None,
     references = [[texts[i] for i in candidates.owner] for texts in candidates.references]
     stats, score = statistics(metric, references, candidates.texts, language)
     better, n = 1 if known(metric).higher else -1, candidates.utterances
-    chosen = [
-        stats[candidates.best((w, 0.0, penalty))] for w, penalty in itertools.product(candidates.weights(weight), PENALTIES)
-    ]
+    places = itertools.product(candidates.weights(weight), PENALTIES)
+    chosen = [stats[candidates.best((w, 0.0, penalty))] for w, penalty in places]
     halves = np.arange(n) % 2 == 0
     out = np.zeros_like(chosen[0])
     for half in (halves, ~halves):
@@ -131,14 +131,14 @@ def hints(alone: LegoNN, donor: LegoNN, interface: Figures) -> list[str]:
         found.append("the decoder reads collapsed slots: slots a token do not matter to it")
     elif expected and made and not 1 / RATIO_TOLERANCE <= made / expected <= RATIO_TOLERANCE:
         found.append(
-            f"re-time: the encoder makes {made:.2f} slots a token, the decoder was trained on {expected:.2f}; train the "
-            f"encoder with slots_per_token: {expected:.1f}, or take a decoder with collapse: true"
+            f"re-time: the encoder makes {made:.2f} slots a token, the decoder was trained on {expected:.2f}; train "
+            f"the encoder with slots_per_token: {expected:.1f}, or take a decoder with collapse: true"
         )
     taken = warm_parts(alone, donor)
     if taken and interface.right is not None and interface.right < UNSURE:
         found.append(
-            f"warm start: {100 * interface.right:.0f} % of the encoder's tokens are right, and the donor's encoder has its "
-            f"sizes; train it from there (init: {{from: DONOR#{taken}, except: [input]}}), with the decoder as it is"
+            f"warm start: {100 * interface.right:.0f} % of the encoder's tokens are right, and the donor's encoder has "
+            f"its sizes; train it from there (init: {{from: DONOR#{taken}, except: [input]}}), the decoder as it is"
         )
     return found
 

@@ -67,7 +67,7 @@ class Scores:
         return Run(value, np.load(kept))
 
     def spent(self, cell: Cell) -> tuple[int | None, float] | None:
-        """Updates and hours of the last training of a cell's system, mean over seeds; (0, 0) for a plug; None: not run."""
+        """Updates and hours of a system's last training, mean over seeds; (0, 0) for a plug; None: not run."""
         updates, hours = [], []
         for seed in self.seeds:
             exp = folder(seed_folder(self.exp_dir, seed), cell.exp)
@@ -88,7 +88,7 @@ def mean_of(runs: Mapping[int, Run]) -> Spread:
 
 
 def paired(over: Mapping[int, Run], under: Mapping[int, Run]) -> tuple[float, np.ndarray, int] | None:
-    """Mean difference of two systems over the seeds that both have: its value, its draws (resamples,), and how many seeds.
+    """Mean difference of two systems over the seeds that both have: its value, draws (resamples,), number of seeds.
 
     Each resample has the same trainings and the same sentences on both sides.
     """
