@@ -42,6 +42,7 @@ class Spread:
         return f"{self.value:{sign}.1f} ({low:{sign}.1f} to {high:{sign}.1f})"
 
     def as_json(self) -> dict[str, object]:
+        """Content of a results file."""
         return {"value": self.value, "ci": list(self.ci), "tost": list(self.tost), "trainings": self.trainings}
 
 

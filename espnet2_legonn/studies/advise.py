@@ -35,6 +35,7 @@ class Trial:
     segments: Segments
 
     def as_text(self) -> str:
+        """One phrase: name, score, 95 % interval over the examples."""
         interval = confidence_interval(self.segments)
         between = "" if interval.low is None else f" ({interval.low:.1f} to {interval.high:.1f})"
         return f"{self.name}: {known(self.segments.metric).label} {self.segments.value:.1f}{between}"
