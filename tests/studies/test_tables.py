@@ -177,6 +177,9 @@ def test_the_study_of_multi30k() -> None:
     names = {claim.name for claim in load_claims(STUDY / "claims.yaml", plan)}
     assert names == {"H1", "H2", "H3", "H4", "H6", "H7", "H9a", "H9b"}
     assert {e.train for e in plan.experiments if e.train.startswith("train_de")} == {"train_de", "train_de_29000"}
+    speech = load_plan(STUDY / "plan_speech.yaml", tables="all")
+    assert speech.made(speech.by_name["de_en"]) == plan.made(plan.by_name["de_en"]), "the same donor"
+    assert len(load_plan(STUDY.parents[2] / "an4/legonn1/conf/plan.yaml", tables="study").experiments) == 4
     # Rows of one task differ in nothing but the system.
     for task in ("fr_4500", "fr_1000", "cs_4500", "cs_1000"):
         rows = [e for e in plan.experiments if e.name.endswith(task) and e.modules]
