@@ -265,9 +265,9 @@ def load_plan(path: Path, only: list[str] | None = None, tables: str = "first", 
 def _read_parts(reader: Reader, data: Any, path: str) -> None:
     """Faults of vocabularies and modules, by the schema of training configs: before hours of work, not within."""
     vocabs, modules = (data.get(key) if isinstance(data, dict) else None for key in ("vocabs", "modules"))
-    for name, vocab in (vocabs.items() if isinstance(vocabs, dict) else ()):
+    for name, vocab in vocabs.items() if isinstance(vocabs, dict) else ():
         reader.build(VocabConfig, vocab, f"{path}.vocabs.{name}")
-    for key, module in (modules.items() if isinstance(modules, dict) else ()):
+    for key, module in modules.items() if isinstance(modules, dict) else ():
         inner = Reader()
         read_module(inner, module, "")
         reader.faults += [f"{path}.modules.{key}: {fault.removeprefix(': ')}" for fault in inner.faults]

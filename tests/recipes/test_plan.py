@@ -155,8 +155,7 @@ def test_choosing_among_all_windows_is_another_training(tmp_path: Path) -> None:
     """One window is what older plans had: what they made is still what they ask for."""
     given = {"average_window": 3}
     plain, named, every = (
-        load(tmp_path, {**PLAN, **given, **more})
-        for more in ({}, {"average_candidates": 1}, {"average_candidates": 0})
+        load(tmp_path, {**PLAN, **given, **more}) for more in ({}, {"average_candidates": 1}, {"average_candidates": 0})
     )
     donor = plain.by_name["donor"]
     assert plain.made(donor) == named.made(donor) != every.made(donor)
