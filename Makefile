@@ -1,4 +1,4 @@
-# make setup | test | test-all | test-cpus | test-pythons | test-slurm | bench | docs | demo | study | packs | check | types
+# make setup | test | test-all | test-cpus | test-pythons | test-slurm | bench | docs | demo | study | study-real | packs | check | types
 # make clean
 # PYTHON=python3.11 chooses the interpreter
 PYTHON ?= python3
@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # BENCH_ARGS=--full measures all
 BENCH_ARGS ?=
 
-.PHONY: setup test test-all test-cpus test-pythons test-slurm bench docs demo study packs check types clean
+.PHONY: setup test test-all test-cpus test-pythons test-slurm bench docs demo study study-real packs check types clean
 
 setup:
 	@$(PYTHON) tools/setup.py
@@ -65,6 +65,11 @@ demo: setup
 # The demo's first table over ten seeds: hours; what is done is not done again.
 study: setup
 	cd egs2/mini_legonn/legonn1 && PATH="$(BIN):$$PATH" ./run.sh --stop_stage 13 --tables study --seeds "1 2 3 4 5 6 7 8 9 10"
+
+# The study of docs/study.md on real text, MULTI30K=DIR: many hours; what is done is not done again. STUDY_ARGS="--seeds 1"
+STUDY_ARGS ?=
+study-real: setup
+	cd egs2/multi30k_study/legonn1 && PATH="$(BIN):$$PATH" ./run.sh $(STUDY_ARGS)
 
 # The packs that ship with the repository, from the demo's experiments (run `make demo` first).
 packs: setup

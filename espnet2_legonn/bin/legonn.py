@@ -15,6 +15,7 @@ from espnet2_legonn.errors import command
 # Subcommand: the module of this room that has it (add(parser) and run(args)), and what it is for.
 COMMANDS = {
     "check": ("check", "will these modules fit? reasons, from the cards alone"),
+    "advise": ("advise", "try a plug on a hundred examples: plug, leave the encoder alone, re-time, start warm"),
     "compose": ("compose", "put modules together, without an update"),
     "export": ("export", "write a chain as ONNX graphs with a runner that needs no PyTorch"),
     "pack": ("pack", "make a pack of a trained experiment, for the chain and for each module"),
@@ -26,6 +27,9 @@ COMMANDS = {
     "vocab": ("vocab", "design a vocabulary: make or adopt one, and see how it fits corpora"),
     "ngram": ("ngram", "estimate an n-gram language model over the tokens of a vocabulary"),
     "cost": ("cost", "what a training configuration costs: parameters, updates, memory a card, hours"),
+    "evaluate": ("evaluate", "judge each module: score, loss, slots a token, blanks, entropy, calibration"),
+    "inspect": ("inspect", "one utterance as a page: interfaces, length control, answers and their scorers"),
+    "swap": ("swap", "every encoder with every decoder of chains that were trained alike: matrix, test of equivalence"),
     "transcribe": ("transcribe", "speech files to text"),
     "translate": ("transcribe", "texts to texts"),
     "demo": ("demo", "a web page: choose two packs, speak or type, see every interface"),

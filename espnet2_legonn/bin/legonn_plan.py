@@ -51,11 +51,17 @@ def _study(args: argparse.Namespace) -> None:
     from espnet2_legonn.recipes.study import seed_folder, write_study
 
     report, said = args.report or args.expdir / "STUDY.md", ""
-    for seed in args.seeds:
-        plan = load_plan(args.plan, args.only, args.tables, seed)
-        print(f"seed {seed} of {' '.join(map(str, args.seeds))}", flush=True)
-        run_plan(plan, args.raw, seed_folder(args.expdir, seed), args.workers)
-        said = write_study(plan, args.expdir, args.seeds, report)  # after each, so that a broken study has a table
+    chosen = load_plan(args.plan, args.only, args.tables)
+    # Table by table, each with all seeds: the first ones are worth most.
+    work = [(" ".join(args.only), args.only, args.seeds)] if args.only else [
+        (table.title, sorted(table.needs), args.seeds[: table.seeds or None]) for table in chosen.tables
+    ]  # fmt: skip
+    for title, only, seeds in work:
+        for seed in seeds:
+            print(f"{title}: seed {seed} of {' '.join(map(str, seeds))}", flush=True)
+            plan = load_plan(args.plan, only, args.tables, seed)
+            run_plan(plan, args.raw, seed_folder(args.expdir, seed), args.workers)
+            said = write_study(plan, args.expdir, args.seeds, report)  # after each, so that a broken study has tables
     print(f"{said}\ntables: {report}")
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.model.interface import Marginals
@@ -52,7 +55,35 @@ def plot_marginals(marginals: Marginals, path: str | Path, title: str = "", rows
 
 def picture(marginals: Marginals, words: str) -> Picture:
     """As ``plot_marginals``, in memory and without a title."""
-    figure = _draw(marginals, "", FEW_ROWS)
+    return _in_memory(_draw(marginals, "", FEW_ROWS), words)
+
+
+def heat_map(
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], names: tuple[str, str], words: str
+) -> Picture:
+    """Weights between 0 and 1 in memory, for instance of attention.
+
+    Args:
+        values: (R, C), row 0 on top; rows, columns: a label each, empty where there is none.
+        names: of the rows and of the columns; words: the picture's text for those who cannot see it.
+    """
+    from matplotlib.figure import Figure
+
+    values = values[:MAX_SLOTS, :MAX_SLOTS]
+    size = (max(6.0, 1.8 + 0.2 * values.shape[1]), 1.6 + 0.2 * values.shape[0])
+    figure = Figure(figsize=size, layout="constrained")
+    axis = figure.subplots()
+    image = axis.imshow(values, aspect="auto", cmap="magma_r", vmin=0, vmax=1, interpolation="nearest")
+    plain: dict[str, Any] = {"parse_math": False, "usetex": False, "fontsize": 8}
+    axis.set_yticks(range(len(values)), [*map(_label, rows[: len(values)])], **plain)
+    axis.set_xticks(range(values.shape[1]), [*map(_label, columns[: values.shape[1]])], rotation=90, **plain)
+    axis.set_ylabel(names[0])
+    axis.set_xlabel(names[1], loc="left")
+    figure.colorbar(image, ax=axis, label="weight", shrink=0.8)
+    return _in_memory(figure, words)
+
+
+def _in_memory(figure: Figure, words: str) -> Picture:
     stream = io.BytesIO()
     figure.savefig(stream, dpi=_dpi(figure), format="png")
     width, height = figure.get_size_inches()

@@ -134,6 +134,7 @@ class Table:
         unlearned: show the table although a baseline did not learn; it is marked.
         more: not among the first ones: made when all tables are asked for.
         study: of the rows that are repeated over seeds.
+        seeds: only the first so many of the study's seeds (0: all).
     """
 
     title: str
@@ -142,6 +143,7 @@ class Table:
     unlearned: bool = False
     more: bool = False
     study: bool = False
+    seeds: int = 0
 
     @property
     def needs(self) -> set[str]:
@@ -158,7 +160,12 @@ class Table:
 
 @dataclass
 class Plan:
-    """A whole plan; ``fingerprint`` of an experiment changes with anything it depends on."""
+    """A whole plan; ``fingerprint`` of an experiment changes with anything it depends on.
+
+    Args:
+        average_window: checkpoints averaged (0: no averaging).
+        average_candidates: windows decoded to choose one, the newest first (0: all of the epochs that were kept).
+    """
 
     vocabs: dict[str, Any]
     modules: dict[str, Any]
@@ -167,11 +174,17 @@ class Plan:
     searches: dict[str, SearchPlan] = field(default_factory=lambda: {PAPER: SearchPlan(ctc_weight=0.0)})
     ngrams: dict[str, NgramPlan] = field(default_factory=dict)
     average_window: int = 0
+    average_candidates: int = 1
     tables: list[Table] = field(default_factory=list)
 
     @property
     def by_name(self) -> dict[str, Experiment]:
         return {experiment.name: experiment for experiment in self.experiments}
+
+    @property
+    def average(self) -> tuple[int, int]:
+        """Checkpoints averaged, and windows that are decoded to choose one."""
+        return self.average_window, self.average_candidates
 
     def chain(self, experiment: Experiment, exp_dir: Path) -> dict[str, Any]:
         """The training config of an experiment."""
@@ -195,7 +208,7 @@ class Plan:
         own = {
             "experiment": {k: v for k, v in asdict(experiment).items() if k not in ("tests", "metrics", "searches")},
             "chain": self.chain(experiment, Path()) if experiment.modules else {},
-            "window": self.average_window,
+            "window": self.average_window if self.average_candidates == 1 else self.average,
             "before": sorted(self.made(self.by_name[n]) for n in experiment.needs),
         }
         return _digest(own)
@@ -252,9 +265,9 @@ def load_plan(path: Path, only: list[str] | None = None, tables: str = "first", 
 def _read_parts(reader: Reader, data: Any, path: str) -> None:
     """Faults of vocabularies and modules, by the schema of training configs: before hours of work, not within."""
     vocabs, modules = (data.get(key) if isinstance(data, dict) else None for key in ("vocabs", "modules"))
-    for name, vocab in (vocabs.items() if isinstance(vocabs, dict) else ()):
+    for name, vocab in vocabs.items() if isinstance(vocabs, dict) else ():
         reader.build(VocabConfig, vocab, f"{path}.vocabs.{name}")
-    for key, module in (modules.items() if isinstance(modules, dict) else ()):
+    for key, module in modules.items() if isinstance(modules, dict) else ():
         inner = Reader()
         read_module(inner, module, "")
         reader.faults += [f"{path}.modules.{key}: {fault.removeprefix(': ')}" for fault in inner.faults]

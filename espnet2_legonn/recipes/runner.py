@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 # What tells that an experiment's weights are there, and that it is decoded and scored.
 MADE, DONE = "made.json", "done.json"
+CHOSEN_BY = 100  # validation utterances that choose between windows of checkpoints
 
 
 def run_plan(plan: Plan, raw: Path, exp_dir: Path, workers: int = 2) -> dict[str, float]:
@@ -174,7 +175,7 @@ def _train(plan: Plan, experiment: Experiment, raw: Path, exp: Path, exp_dir: Pa
     shapes = shape_options(config, stats)
     LegoNNTask.main(cmd=["--config", str(config_file), *data, *shapes, "--resume", "true", "--output_dir", str(exp)])
     if plan.average_window:
-        choose_window(exp, raw / experiment.valid, experiment.metrics[0], plan.average_window, 1, 1, 100, 1)
+        choose_window(exp, raw / experiment.valid, experiment.metrics[0], *plan.average, 1, CHOSEN_BY, 1)
         for path in exp.glob("*epoch.pth"):
             path.unlink()
 

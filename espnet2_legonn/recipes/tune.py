@@ -53,6 +53,26 @@ class Candidates:
     texts: Sequence[str]
     references: Sequence[Sequence[str]]
 
+    @property
+    def utterances(self) -> int:
+        return len(self.references[0])
+
+    def weights(self, given: float | None = None) -> Sequence[float]:
+        """Weights of CTC to try: all, the given one, or the only one where there is one scorer."""
+        if "decoder" not in self.parts or "ctc" not in self.parts:
+            return (1.0,) if "ctc" in self.parts else (0.0,)
+        return WEIGHTS if given is None else (given,)
+
+    def best(self, place: tuple[float, float, float]) -> np.ndarray:
+        """(u,) rows of the best candidates by these weights of CTC and n-gram, and this length penalty."""
+        w, n, penalty = place
+        zero = np.zeros(len(self.owner))
+        decoder, ctc, ngram = (self.parts.get(name, zero) for name in ("decoder", "ctc", "ngram"))
+        total = (1 - w) * decoder + w * ctc + n * ngram
+        ranked = np.lexsort((total / self.lengths**penalty, self.owner))
+        last = np.searchsorted(self.owner[ranked], np.arange(self.utterances), side="right") - 1
+        return np.asarray(ranked[last])
+
 
 def find_candidates(
     chain: LegoNN,
@@ -149,20 +169,13 @@ def search_grid(
     """
     references = [[texts[i] for i in candidates.owner] for texts in candidates.references]
     stats, score = metrics.statistics(metric, references, candidates.texts, language)
-    better, utterances = 1 if metrics.known(metric).higher else -1, len(candidates.references[0])
-    decoder, ctc, ngram = (candidates.parts.get(name) for name in ("decoder", "ctc", "ngram"))
-    weights = WEIGHTS if ctc_weight is None else (ctc_weight,)
-    if decoder is None or ctc is None:
-        weights = (0.0,) if ctc is None else (1.0,)
-    zero = np.zeros(len(candidates.owner))
+    better, utterances = 1 if metrics.known(metric).higher else -1, candidates.utterances
+    weights, ngram = candidates.weights(ctc_weight), candidates.parts.get("ngram")
     scores = {}
     for w, n in itertools.product(weights, (0.0,) if ngram is None else NGRAM_WEIGHTS):
-        total = (1 - w) * (zero if decoder is None else decoder) + w * (zero if ctc is None else ctc)
-        total = total + n * (zero if ngram is None else ngram)
         for penalty in PENALTIES:
-            ranked = np.lexsort((total / candidates.lengths**penalty, candidates.owner))
-            last = np.searchsorted(candidates.owner[ranked], np.arange(utterances), side="right") - 1
-            scores[w, n, penalty] = float(score(stats[ranked[last]].sum(0, keepdims=True))[0])
+            chosen = stats[candidates.best((w, n, penalty))]
+            scores[w, n, penalty] = float(score(chosen.sum(0, keepdims=True))[0])
     return Tuned(metric, better, scores, utterances, len(candidates.owner))
 
 

@@ -14,7 +14,8 @@ PAGES = (
     "examples/README.md", "local/README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md"))),
 )  # fmt: skip
 RECIPES = (
-    "mini_legonn", "an4", "multi30k", "swbd", "tedlium2", "europarl_st", "wmt14_en_de", "wmt19_de_en", "wmt16_ro_en",
+    "mini_legonn", "an4", "multi30k", "multi30k_study", "swbd", "tedlium2", "europarl_st", "wmt14_en_de", "wmt19_de_en",
+    "wmt16_ro_en",
 )  # fmt: skip
 ANCHOR = re.compile(r"`([\w./-]+\.py)::([\w.]+)`")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)

@@ -43,6 +43,7 @@ ROOMS = (
     "__init__",
     "training",
     "recipes",
+    "studies",
     "bin",
 )
 ESPNET_ROOMS = {"training", "bin"}

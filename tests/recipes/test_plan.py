@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
+from espnet2_legonn.bin.legonn_plan import main
 from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.model.description import parse
+from espnet2_legonn.recipes import runner, study
 from espnet2_legonn.recipes.plan import Plan, load_plan
 from espnet2_legonn.recipes.report import learned, render_table, write_report
 from espnet2_legonn.recipes.study import half_width, render_pairs, render_study, write_study
@@ -149,6 +151,16 @@ def test_what_was_made_outlives_another_search(tmp_path: Path) -> None:
     assert {n for n, m in made["another donor"].items() if m != made["as it is"][n]} == {"donor", "plug"}
 
 
+def test_choosing_among_all_windows_is_another_training(tmp_path: Path) -> None:
+    """One window is what older plans had: what they made is still what they ask for."""
+    given = {"average_window": 3}
+    plain, named, every = (
+        load(tmp_path, {**PLAN, **given, **more}) for more in ({}, {"average_candidates": 1}, {"average_candidates": 0})
+    )
+    donor = plain.by_name["donor"]
+    assert plain.made(donor) == named.made(donor) != every.made(donor)
+
+
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
@@ -218,6 +230,24 @@ def test_a_study(tmp_path: Path) -> None:
     assert "|2 joint|+11.0 (+3.6 to +18.4)|" in render_pairs(plan.tables[0], tmp_path, [1, 2, 3, 4])
     with pytest.raises(DataError, match="no seed is done"):
         write_study(plan, tmp_path, [9], tmp_path / "STUDY.md")
+
+
+def test_a_study_goes_table_by_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All seeds of the first table come before the second, which has one seed; or all of what was asked for by name."""
+    data = copy.deepcopy(PLAN)
+    for number, table in enumerate(data["tables"]):
+        table |= {"study": True, "seeds": number}
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+    done: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(runner, "run_plan", lambda plan, raw, out, n: done.append((out.name, sorted(plan.by_name))))
+    monkeypatch.setattr(study, "write_study", lambda *_: "")
+    words = [str(tmp_path / "plan.yaml"), "--tables", "study", "--seeds", "4", "5"]
+    main(words)
+    first = ["donor", "plug", "poor"]
+    assert done == [("seed4", first), ("seed5", first), ("seed4", ["donor"])]
+    done.clear()
+    main([*words, "--only", "poor"])
+    assert done == [("seed4", ["poor"]), ("seed5", ["poor"])]
 
 
 def test_intervals_of_seeds() -> None:

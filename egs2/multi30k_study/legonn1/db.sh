@@ -1,0 +1,1 @@
+../../TEMPLATE/legonn1/db.sh

@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# The study of docs/study.md on Multi30K. MULTI30K=DIR ./run.sh, or `MULTI30K=DIR make study-real`.
+# What is done is not done again, so a run that was stopped goes on by the same command.
+set -euo pipefail
+{ # bash reads a script as it runs it. The braces make it read all of it first, so an edit cannot hurt a running job
+. ./path.sh
+
+stage=1              # 1 data, 3-5 filter and vocabularies, 10 experiments of the plan, 11 swaps of seeds, 12 the tables
+stop_stage=10000
+nj=1                 # experiments at a time
+plan=conf/plan.yaml
+expdir=exp/study
+seeds="1 2 3"
+only=                # experiments to run, with what they need (default: those of the tables, in their order)
+speech=false         # conf/plan_speech.yaml instead, after the text rows: captions read aloud by espeak-ng
+results=../../../docs/results   # where stage 12 writes
+help_message="Usage: MULTI30K=DIR $0 [--stage N] [--stop_stage N] [--nj N] [--seeds \"NUMBERS\"] [--only \"NAMES\"]"
+
+SECONDS=0
+# shellcheck source=../../TEMPLATE/legonn1/parse_options.sh
+. parse_options.sh
+
+if "${speech}"; then plan=conf/plan_speech.yaml; fi
+active() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
+if active 1; then local/data.sh; fi
+for step in 3 4 5; do
+    if ! active "${step}"; then continue; fi
+    for task in de fr_4500 cs_4500; do # German first: all write in the units of its English side
+        src=${task%_*}
+        legonn.sh --input text --src_lang "${src}" --train_set "train_${task}" --valid_set "valid_${src}" \
+            --test_sets "test_${src}" --nbpe 1000 --src_nbpe 1000 --bpe_train_text dump/raw/train_de/text \
+            --stage "${step}" --stop_stage "${step}"
+    done
+    if [ "${step}" = 4 ]; then
+        for task in de_29000 fr_1000 cs_1000; do
+            python3 -m espnet2_legonn.data.cli filter "data/train_${task}" "dump/raw/train_${task}" \
+                --min_tokens 1 --max_tokens 250
+        done
+    fi
+done
+if active 5 && "${speech}"; then
+    python3 local/speech.py dump/raw/train_fr_4500 data/train_speech_4500 --voices train_asr
+    python3 local/speech.py dump/raw/valid_fr data/valid_speech --voices valid_asr --first 200
+    python3 local/speech.py data/local/all/test2016_fr_en data/test_speech --voices test_asr --first 500
+    legonn.sh --input speech --audio_format wav --train_set train_speech_4500 --valid_set valid_speech \
+        --test_sets test_speech --use_phonemes true --phoneme_opts "--backend g2p_en --strip_stress" --nbpe 1000 \
+        --bpe_train_text dump/raw/train_de/text --stage 3 --stop_stage 5
+    python3 -m espnet2_legonn.data.cli vocab data/en_token_list/char dump/raw/train_speech_4500/text --unit char
+    # Ids begin with the speaker: by sentence number, so that all speakers stay
+    grep -o '^[^ ]*-00[0-9][0-9][0-9] ' dump/raw/train_speech_4500/text > data/train_speech_1000.list
+    python3 -m espnet2_legonn.data.cli subset dump/raw/train_speech_4500 dump/raw/train_speech_1000 \
+        --utt_list data/train_speech_1000.list
+fi
+if active 10; then
+    # shellcheck disable=SC2086
+    python3 -m espnet2_legonn.bin.legonn_plan "${plan}" --workers "${nj}" --expdir "${expdir}" --tables study \
+        --seeds ${seeds} ${only:+--only ${only}}
+fi
+if active 11 && ! "${speech}"; then # swaps of seeds: the paper's search and the default
+    for weight in 0 0.4; do
+        found=() # trained ones alone
+        for seed in ${seeds}; do
+            [ ! -f "${expdir}/seed${seed}/legonn_de_en/done.json" ] || found+=("${expdir}/seed${seed}/legonn_de_en")
+        done
+        if [ "${#found[@]}" -gt 1 ]; then
+            python3 -m espnet2_legonn.bin.legonn swap "${found[@]}" --data dump/raw/test_de --margin 1.5 \
+                --beam_size 4 --ctc_weight "${weight}" -o "${expdir}/swap_ctc_${weight}"
+        fi
+    done
+fi
+if active 12; then
+    name=multi30k_study claims=(--claims conf/claims.yaml)
+    if "${speech}"; then name=multi30k_study_speech claims=(); fi
+    # shellcheck disable=SC2086
+    python3 -m espnet2_legonn.studies.tables "${plan}" "${claims[@]}" --expdir "${expdir}" --seeds ${seeds} \
+        --out "${results}/${name}"
+fi
+echo "$0: done in $((SECONDS / 60)) min $((SECONDS % 60)) s"
+exit
+}

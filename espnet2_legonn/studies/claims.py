@@ -1,0 +1,145 @@
+"""What a study expected before it was run, as data, and what its scores say of it.
+
+``conf/claims.yaml`` names pairs of systems and the difference that is expected between them. It is written before the
+first training. The verdict is a command's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from espnet2_legonn.errors import ConfigError
+from espnet2_legonn.files.configs import read_config
+from espnet2_legonn.files.schema import Reader, nearest
+from espnet2_legonn.recipes.plan import Cell, Column, Plan
+from espnet2_legonn.scoring.hierarchy import Spread, spread
+from espnet2_legonn.scoring.metrics import known
+from espnet2_legonn.studies.scores import Scores, paired
+
+
+@dataclass
+class Pair:
+    """Two systems on one set: ``of`` less ``over``, turned so that more is better for ``of``."""
+
+    of: Cell
+    over: Cell
+    set: str
+    metric: str = "bleu"
+
+
+@dataclass
+class Claim:
+    """One expectation.
+
+    Args:
+        name: such as H1; text: in words.
+        pairs: where it is tested.
+        at_least: the mean gain that is expected, over all pairs; no pair's interval may lie below 0.
+        each: the gain that every pair must reach, with an interval above 0.
+        within: no pair may differ by more: its 90 % interval lies inside (two one-sided tests).
+        at_most: score that ``of`` of every pair may reach; ``over`` is what it is compared with.
+    """
+
+    name: str
+    text: str
+    pairs: list[Pair]
+    at_least: float | None = None
+    each: float | None = None
+    within: float | None = None
+    at_most: float | None = None
+
+
+@dataclass
+class Claims:
+    """A file of claims."""
+
+    claims: list[Claim]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``holds``: None as long as scores are missing. ``gains``: of each pair that is scored."""
+
+    claim: Claim
+    holds: bool | None
+    gains: list[Spread | None]
+    mean: Spread | None
+
+    @property
+    def words(self) -> str:
+        return {True: "holds", False: "refuted", None: "not yet known"}[self.holds]
+
+    def as_json(self) -> dict[str, Any]:
+        """What a results file has of it."""
+        gains = [None if gain is None else gain.as_json() for gain in self.gains]
+        where = [{"of": p.of.exp, "over": p.over.exp, "set": p.set, "gain": g} for p, g in zip(self.claim.pairs, gains)]
+        mean = None if self.mean is None else self.mean.as_json()
+        return {"name": self.claim.name, "text": self.claim.text, "verdict": self.words, "mean": mean, "pairs": where}
+
+
+def load_claims(path: Path, plan: Plan) -> list[Claim]:
+    """Read and check a file of claims.
+
+    Raises:
+        ConfigError: everything that is wrong with it, also systems that the plan does not decode or test so.
+    """
+    reader = Reader()
+    found = reader.build(Claims, read_config(path), str(path))
+    if reader.faults:
+        raise ConfigError(reader.faults)
+    faults = [f"{path}: {fault}" for claim in found.claims for fault in _faults(claim, plan)]
+    if faults:
+        raise ConfigError(faults)
+    return found.claims
+
+
+def _faults(claim: Claim, plan: Plan) -> list[str]:
+    faults, names = [], plan.by_name
+    kinds = [k for k in ("at_least", "each", "within", "at_most") if getattr(claim, k) is not None]
+    if len(kinds) != 1:
+        faults.append(f"{claim.name}: give one of at_least, each, within, at_most")
+    for pair in claim.pairs:
+        for cell in (pair.of, pair.over):
+            if cell.exp not in names:
+                faults.append(f"{claim.name}: no experiment {cell.exp!r}{nearest(cell.exp, names)}")
+            elif cell.search not in names[cell.exp].searches:
+                faults.append(f"{claim.name}: experiment {cell.exp} is not decoded by search {cell.search!r}")
+            elif pair.set not in names[cell.exp].tests:
+                faults.append(f"{claim.name}: experiment {cell.exp} is not tested on {pair.set}")
+    return faults
+
+
+def judge(claim: Claim, scores: Scores) -> Verdict:
+    """What the scores say of a claim."""
+    found, values = [], []
+    for pair in claim.pairs:
+        column = Column("", pair.metric, pair.set)
+        of, over = scores.of(column, pair.of), scores.of(column, pair.over)
+        sign = 1 if known(pair.metric).higher else -1
+        gain = paired(of, over)
+        found.append(None if gain is None else (sign * gain[0], sign * gain[1], gain[2]))
+        values += [run.value for run in of.values()]
+    gains = [None if gain is None else spread(*gain) for gain in found]
+    known_gains = [gain for gain in found if gain is not None]
+    mean = None
+    if known_gains:
+        draws = np.mean([draws for _, draws, _ in known_gains], axis=0)
+        mean = spread(float(np.mean([v for v, _, _ in known_gains])), draws, min(n for _, _, n in known_gains))
+    complete = [gain for gain in gains if gain is not None]
+    holds = None if len(complete) < len(gains) or mean is None else _holds(claim, complete, mean, values)
+    return Verdict(claim, holds, gains, mean)
+
+
+def _holds(claim: Claim, gains: list[Spread], mean: Spread, values: list[float]) -> bool:
+    if claim.at_least is not None:
+        return mean.value >= claim.at_least and all(gain.ci[1] >= 0 for gain in gains)
+    if claim.each is not None:
+        return all(gain.value >= claim.each and gain.ci[0] > 0 for gain in gains)
+    if claim.within is not None:
+        return all(gain.within(claim.within) for gain in gains)
+    assert claim.at_most is not None
+    return max(values) <= claim.at_most

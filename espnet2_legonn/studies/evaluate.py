@@ -1,0 +1,221 @@
+"""Each module of a chain judged by itself: its score, and for interfaces what a reader of them should know."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from espnet2_legonn.data.tables import read_table
+from espnet2_legonn.data.vocabulary import Vocabulary
+from espnet2_legonn.errors import DataError
+from espnet2_legonn.inference.decode import column_of, each_batch, naming, read_inputs
+from espnet2_legonn.inference.legonn import LegoNN
+from espnet2_legonn.model.interface import Marginals
+from espnet2_legonn.model.losses import Labels, ctc_loss
+from espnet2_legonn.model.module import DecoderModule, produced
+from espnet2_legonn.scoring.bootstrap import Segments, confidence_interval
+from espnet2_legonn.scoring.metrics import known, reference_files, statistics
+from espnet2_legonn.scoring.results import markdown_table
+from espnet2_legonn.search.options import BeamOptions
+from espnet2_legonn.studies.calibration import calibration_error, right_or_wrong, said_tokens
+
+
+@dataclass
+class Figures:
+    """What one module says, beside the references.
+
+    Args:
+        module, metric: e.g. ``encoder``, ``bleu``.
+        score, low, high: of its own text (interfaces: the best path; decoder: the search), and its 95 % interval.
+        loss: nats for a target token: CTC of an interface, cross-entropy of a decoder (as trained, with its smoothing).
+        infeasible: share of utterances with more labels than CTC can place in the slots.
+        slots_per_token: mean over the set; seen: in training.
+        blank: share of slots whose best token is blank.
+        entropy: mean of a slot's distribution in nats; entropy_said: of the slots that say a token.
+        calibration: expected calibration error of the tokens said; sure, right: their mean probability, share right.
+    """
+
+    module: str
+    metric: str
+    utterances: int
+    score: float = math.nan
+    low: float | None = None
+    high: float | None = None
+    loss: float = math.nan
+    infeasible: float | None = None
+    slots_per_token: float | None = None
+    seen: float | None = None
+    blank: float | None = None
+    entropy: float | None = None
+    entropy_said: float | None = None
+    calibration: float | None = None
+    sure: float | None = None
+    right: float | None = None
+
+
+@dataclass
+class _Sums:
+    """Running totals of one module."""
+
+    texts: dict[str, str] = field(default_factory=dict)
+    loss: float = 0.0
+    tokens: int = 0
+    feasible: int = 0
+    slots: int = 0
+    blank: int = 0
+    entropy: float = 0.0
+    entropy_said: float = 0.0
+    infeasible: int = 0
+    judged: list[tuple[float, bool]] = field(default_factory=list)
+
+    def add_interface(self, uids: Sequence[str], marginals: Marginals, labels: Labels) -> None:
+        """One batch of an interface."""
+        losses, impossible = ctc_loss(marginals.log_probs, marginals.lengths, labels.ids, labels.lengths)
+        self.loss += float(losses.double().sum())
+        self.feasible += int(labels.lengths[~impossible].sum())
+        self.infeasible += int(impossible.sum())
+        self.tokens += int(labels.lengths.sum())
+        vocab = marginals.interface.vocab
+        for i, uid in enumerate(uids):
+            log_probs = marginals[i].log_probs[0].double().cpu().numpy()
+            probs = np.exp(log_probs)
+            entropy = -(probs * np.where(probs > 0, log_probs, 0)).sum(1)
+            said = probs.argmax(1) != vocab.blank_id
+            self.slots += len(probs)
+            self.blank += int((~said).sum())
+            self.entropy += float(entropy.sum())
+            self.entropy_said += float(entropy[said].sum())
+            tokens = said_tokens(probs, vocab.blank_id)
+            self.texts[uid] = vocab.decode([token for token, _ in tokens])
+            self.judged += right_or_wrong(tokens, labels.ids[i, : labels.lengths[i]].tolist())
+
+
+def references_of(data: Path, vocab: Vocabulary, metric: str) -> tuple[str, list[dict[str, str]]] | None:
+    """Metric of a module's text and its references; None where the data have none (a donor's phonemes)."""
+    phonemes = vocab.unit == "phn"
+    files = reference_files(metric, data, phonemes)
+    if not all(file.is_file() for file in files):
+        return None
+    return "per" if phonemes else metric, [read_table(file) for file in files]
+
+
+def labels_of(texts: Sequence[str], vocab: Vocabulary, device: torch.device) -> Labels:
+    """Target ids of texts, padded with -1."""
+    ids = [torch.tensor(vocab.encode(text), dtype=torch.long) for text in texts]
+    lengths = torch.tensor([len(row) for row in ids])
+    padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=-1)
+    return Labels(padded.to(device), lengths.to(device))
+
+
+def score_texts(
+    metric: str, references: Sequence[Mapping[str, str]], texts: Mapping[str, str], language: str | None
+) -> Segments:
+    """Statistics of texts by utterance, for a score and its intervals."""
+    ids = sorted(texts)
+    refs = [[table[uid] for uid in ids] for table in references]
+    stats, score = statistics(metric, refs, [texts[uid] for uid in ids], language)
+    return Segments(metric, "", tuple(ids), stats, score)
+
+
+def evaluate(
+    chain: LegoNN, data: Path, metric: str, options: BeamOptions | None = None, limit: int = 0, batch_size: int = 32
+) -> list[Figures]:
+    """Judge every module of a chain on a data directory.
+
+    Args:
+        metric: of words; phonemes are scored by PER.
+        options: of the decoder's search; limit: the first utterances only (0: all).
+
+    Raises:
+        DataError: bad inputs, no such metric, or no module has references.
+    """
+    known(metric)
+    inputs = read_inputs(data / column_of(chain).table)
+    inputs = dict(list(inputs.items())[: limit or None])
+    wanted = {}
+    for name, module in zip(chain.names, chain):
+        vocab = module.ports[1].vocab
+        found = None if vocab is None else references_of(data, vocab, metric)
+        if vocab is not None and found is not None and (isinstance(module, DecoderModule) or produced(module)):
+            if lost := [uid for uid in inputs if any(uid not in table for table in found[1])]:
+                raise DataError(f"{data}: no reference for {', '.join(lost[:5])}")
+            wanted[name] = (module, vocab, *found)
+    if not wanted:
+        raise DataError(f"{data}: has no references for any module of this chain")
+    sums = {name: _Sums() for name in wanted}
+    for items in each_batch(chain, inputs, batch_size, "evaluate"):
+        uids = list(items)
+        with naming(uids):
+            batch = chain.batch(list(items.values()))
+        _add(chain, uids, batch, wanted, sums, options or BeamOptions())
+    return [_figures(name, *wanted[name], sums[name]) for name in wanted]
+
+
+@torch.inference_mode()
+def _add(
+    chain: LegoNN, uids: list[str], batch: Any, wanted: dict[str, Any], sums: dict[str, _Sums], options: BeamOptions
+) -> None:
+    found, x, lengths = chain.encode(*batch)
+    for name, (module, vocab, _, references) in wanted.items():
+        labels = labels_of([references[0][uid] for uid in uids], vocab, chain.device)
+        if name in found:
+            sums[name].add_interface(uids, found[name], labels)
+        elif isinstance(module, DecoderModule):
+            loss = module.loss(x, lengths, labels)
+            sums[name].loss += float(loss.total)
+            sums[name].feasible += int(loss.tokens)
+            nbest = chain.decode_encoded(found, x, lengths, options)
+            sums[name].texts.update({uid: vocab.decode(best[0].ids) for uid, best in zip(uids, nbest)})
+
+
+def _figures(
+    name: str, module: Any, vocab: Vocabulary, metric: str, references: Sequence[Mapping[str, str]], sums: _Sums
+) -> Figures:
+    if not sums.texts:
+        raise DataError("none of the inputs has words")
+    segments = score_texts(metric, references, sums.texts, vocab.language)
+    interval = confidence_interval(segments)
+    about = Figures(name, metric, len(sums.texts), segments.value, interval.low, interval.high)
+    about.loss = sums.loss / sums.feasible if sums.feasible else math.nan
+    interface = produced(module)
+    if interface is not None and sums.slots:
+        said = sums.slots - sums.blank
+        about.infeasible = sums.infeasible / len(sums.texts)
+        about.slots_per_token = sums.slots / sums.tokens if sums.tokens else None
+        about.seen, about.blank = interface.slots_per_token, sums.blank / sums.slots
+        about.entropy, about.entropy_said = sums.entropy / sums.slots, sums.entropy_said / said if said else math.nan
+        about.calibration = calibration_error(sums.judged)
+        about.sure = float(np.mean([s for s, _ in sums.judged])) if sums.judged else math.nan
+        about.right = float(np.mean([r for _, r in sums.judged])) if sums.judged else math.nan
+    return about
+
+
+def _cell(value: float | None, digits: int = 2) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def render(figures: Sequence[Figures]) -> str:
+    """A table, a row for each module."""
+    header = ["module", "score", "95 % CI", "loss a token", "slots a token (in training)", "blank slots", "entropy",
+              "entropy of tokens", "calibration error", "sure", "right", "no CTC path"]  # fmt: skip
+    rows = []
+    for f in figures:
+        interval = "" if f.low is None or f.high is None else f"{f.low:.1f} to {f.high:.1f}"
+        slots = f"{_cell(f.slots_per_token)} ({_cell(f.seen) or 'unknown'})" if f.slots_per_token else ""
+        share = [_cell(x, 3) for x in (f.calibration, f.sure, f.right, f.infeasible)]
+        rows.append([
+            f.module, f"{known(f.metric).label} {f.score:.1f}", interval, _cell(f.loss, 3), slots, _cell(f.blank),
+            _cell(f.entropy), _cell(f.entropy_said), *share,
+        ])  # fmt: skip
+    return markdown_table(header, rows)
+
+
+def as_json(figures: Sequence[Figures]) -> list[dict[str, Any]]:
+    """Content of evaluate.json; what is not known is null."""
+    return [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(f).items()} for f in figures]

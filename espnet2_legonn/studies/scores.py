@@ -1,0 +1,105 @@
+"""Scores of a study's experiments, by seed, with the scores of resampled test sets."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from espnet2_legonn.errors import DataError
+from espnet2_legonn.recipes.plan import Cell, Column, folder
+from espnet2_legonn.recipes.report import read_score
+from espnet2_legonn.recipes.runner import DONE
+from espnet2_legonn.recipes.study import seed_folder
+from espnet2_legonn.scoring.hierarchy import Spread, mean_draws, mean_spread, resampled, spread
+from espnet2_legonn.scoring.metrics import score
+
+DRAWS = "resamples.npy"  # beside result.json: scores of the resampled set
+_UPDATES = re.compile(r"\[train\].*?total_count=(\d+)")
+
+
+class Run(NamedTuple):
+    """A score of one training: on the whole set, and on resamples of it (resamples,)."""
+
+    value: float
+    draws: np.ndarray
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Where scores are found.
+
+    Args:
+        exp_dir: of a plan with seeds; raw: data directories; seeds: those that are asked for.
+    """
+
+    exp_dir: Path
+    raw: Path
+    seeds: Sequence[int]
+
+    def of(self, column: Column, cell: Cell) -> dict[int, Run]:
+        """A cell's scores by seed, of the seeds that are done."""
+        found = {}
+        for seed in self.seeds:
+            exp = folder(seed_folder(self.exp_dir, seed), cell.exp)
+            if (exp / DONE).is_file():
+                found[seed] = self._run(exp, column, cell)
+        return found
+
+    def _run(self, exp: Path, column: Column, cell: Cell) -> Run:
+        value = float(read_score(exp, column, cell)["value"])
+        answers = exp / cell.search / column.set
+        answers = answers / "interfaces" / cell.interface if cell.interface else answers
+        kept = answers / f"score_{column.metric}" / DRAWS
+        if not kept.is_file() or kept.stat().st_mtime_ns < kept.with_name("result.json").stat().st_mtime_ns:
+            data = self.raw / column.set
+            speakers = data / "utt2spk" if (data / "utt2spk").is_file() else None
+            phonemes = column.metric == "per"
+            report = score(column.metric, data, answers / "text", utt2spk=speakers, phonemes=phonemes)
+            if abs(report.value - value) > 1e-6:
+                raise DataError(f"{answers}/text: scores {report.value}, result.json says {value}; run the plan again")
+            np.save(kept, resampled(report.segments))
+        return Run(value, np.load(kept))
+
+    def spent(self, cell: Cell) -> tuple[int | None, float] | None:
+        """Updates and hours of a system's last training, mean over seeds; (0, 0) for a plug; None: not run."""
+        updates, hours = [], []
+        for seed in self.seeds:
+            exp = folder(seed_folder(self.exp_dir, seed), cell.exp)
+            if not (exp / DONE).is_file():
+                continue
+            trained = (exp / "train.yaml").is_file()
+            log = (exp / "train.log").read_text(encoding="utf-8") if trained else ""
+            counts = _UPDATES.findall(log)
+            updates.append(int(counts[-1]) if counts else 0)
+            told = json.loads((exp / DONE).read_text(encoding="utf-8"))
+            hours.append(told["seconds"] / 3600 if trained else 0.0)
+        return (round(float(np.mean(updates))), float(np.mean(hours))) if updates else None
+
+
+def mean_of(runs: Mapping[int, Run]) -> Spread:
+    """The mean over seeds."""
+    return mean_spread([run.value for run in runs.values()], np.stack([run.draws for run in runs.values()]))
+
+
+def paired(over: Mapping[int, Run], under: Mapping[int, Run]) -> tuple[float, np.ndarray, int] | None:
+    """Mean difference of two systems over the seeds that both have: its value, draws (resamples,), number of seeds.
+
+    Each resample has the same trainings and the same sentences on both sides.
+    """
+    both = sorted(over.keys() & under.keys())
+    if not both:
+        return None
+    draws = np.stack([over[s].draws - under[s].draws for s in both])
+    return float(np.mean([over[s].value - under[s].value for s in both])), mean_draws(draws), len(both)
+
+
+def difference_of(over: Mapping[int, Run], under: Mapping[int, Run]) -> Spread | None:
+    """Interval of ``paired``; None where no seed has both."""
+    found = paired(over, under)
+    return None if found is None else spread(*found)

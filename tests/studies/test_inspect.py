@@ -1,0 +1,99 @@
+"""The page of one utterance: it shows what the chain says, needs no other file, and escapes what it is given."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+
+from espnet2_legonn.bin.legonn import main
+from espnet2_legonn.inference.legonn import LegoNN
+from espnet2_legonn.search.options import BeamOptions
+from espnet2_legonn.studies.inspect import controllers, inspect, render, watched
+from tests.studies.test_swap import write
+from tests.zoo.toys import build, pair
+
+
+class Seen(HTMLParser):
+    """Tags, links and text of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for key, value in attrs if key in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture
+def chain() -> LegoNN:
+    return build(pair())
+
+
+def test_attention_weights_are_those_of_the_kernel(chain: LegoNN) -> None:
+    """Weights times values through the output layer is what the fused kernel gave, padding and all."""
+    (module,) = controllers(chain).values()
+    kept: list[torch.Tensor] = []
+    module.register_forward_hook(lambda _, args, out: kept.extend([*args[:2], out]))
+    module.heads = 1  # of one head the mean is the weights themselves
+    with watched(module) as seen:
+        batch = chain.batch(["k l m n k", "k l"])
+        chain.encode(*batch)
+    _, source, out = kept
+    with torch.inference_mode():
+        again = module.linear_out(seen[0] @ module.linear_v(source))
+    torch.testing.assert_close(again, out, atol=1e-5, rtol=1e-5)
+    read = int(chain.first.input.steps(batch[1])[1])
+    assert read < seen[0].shape[-1] and (seen[0][1, :, read:] == 0).all()
+    torch.testing.assert_close(seen[0].sum(-1), torch.ones(seen[0].shape[:2]))
+    chain.encode(*chain.batch(["k"]))
+    assert len(seen) == 1, "no longer watched"
+
+
+def test_the_page_shows_what_the_chain_says(chain: LegoNN) -> None:
+    options = BeamOptions(3, 1.0, nbest=3, ctc_weight=0.4)
+    found = inspect(chain, "k l m", options, reference="a b c")
+    answer = chain.answer(["k l m"], options, judge_all=True)[0]
+    page = Seen(render(found, "encoder -> decoder"))
+    for text in (*answer.texts, answer.interfaces["encoder"].text, "a b c", "k l m"):
+        assert text in page.text
+    for hypothesis in answer.nbest:
+        assert f"{hypothesis.score:.3f}" in page.text and f"{hypothesis.parts['ctc']:.2f}" in page.text
+    assert page.tags.count("img") == 2, "the interface, and its length controller"
+    assert all(link.startswith("data:image/png;base64,") for link in page.links) and "script" not in page.tags
+
+
+def test_what_is_given_is_escaped(chain: LegoNN) -> None:
+    found = inspect(chain, "<script>alert(1)</script> k", reference="<b>")
+    page = render(found, "<i>")
+    assert not {"script", "b", "i"} & set(Seen(page).tags)
+
+
+def test_the_command(chain: LegoNN, tmp_path: Path) -> None:
+    data, pack, out = write(tmp_path / "data"), chain.save(tmp_path / "mt"), tmp_path / "page.html"
+    assert main(["inspect", str(pack), "u2", "--data", str(data), "-o", str(out)]) == 0
+    page = out.read_text(encoding="utf-8")
+    text = dict(line.split(" ", 1) for line in (data / "text").read_text().splitlines())["u2"]
+    source = dict(line.split(" ", 1) for line in (data / "src_text").read_text().splitlines())["u2"]
+    assert text in Seen(page).text and source in Seen(page).text and not re.search(r"https?://", page)
+    assert main(["inspect", str(pack), "k l", "-o", str(out)]) == 0
+    assert main(["inspect", str(pack), "u99", "--data", str(data), "-o", str(out)]) == 2
+
+
+def test_a_chain_without_interfaces(tmp_path: Path) -> None:
+    data = pair(type="states")
+    data["modules"][0].update(output={"type": "states"})
+    del data["modules"][1]["input"]["vocab"], data["modules"][1]["input"]["num_blocks"]
+    found = inspect(build(data), "k l")
+    page = Seen(render(found, "attention"))
+    assert found.pictures == {} and set(found.attention) == {"encoder"} and page.tags.count("img") == 1

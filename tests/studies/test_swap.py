@@ -1,0 +1,126 @@
+"""Swaps: the matrix, what follows from it, and chains that cannot be swapped."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from espnet2_legonn.bin.legonn import main
+from espnet2_legonn.errors import ConfigError
+from espnet2_legonn.inference.legonn import LegoNN
+from espnet2_legonn.scoring.hierarchy import draw_trainings
+from espnet2_legonn.search.options import BeamOptions
+from espnet2_legonn.studies.swap import Matrix, labels, sides, swap
+from tests.zoo.toys import build, pair
+
+
+def matrix(values: list[list[float]], metric: str = "bleu", spread: float = 0.5) -> Matrix:
+    found = np.array(values)
+    draws = found[:, :, None] + np.random.default_rng(0).normal(0, spread, (*found.shape, 400))
+    return Matrix(tuple("abcdef"[: len(found)]), metric, found, draws)
+
+
+def test_own_and_swapped_pairs() -> None:
+    found = matrix([[40.0, 39.0, 38.0], [36.0, 38.0, 37.0], [39.0, 40.0, 42.0]])
+    assert found.own == 40 and found.swapped == pytest.approx((39 + 38 + 36 + 37 + 39 + 40) / 6)
+    assert found.shares[0, 1] == pytest.approx(100 * 39 / 40)
+    assert matrix([[10.0, 20.0], [20.0, 10.0]], "wer").shares[0, 1] == 50, "of error rates, twice as many is half"
+    assert matrix([[0.0, 0.0], [0.0, 0.0]]).shares.tolist() == [[0, 0], [0, 0]]
+
+
+def test_interaction_is_what_rows_and_columns_leave() -> None:
+    rows, columns = np.array([30.0, 32.0, 35.0]), np.array([0.0, 1.0, 3.0])
+    additive = (rows[:, None] + columns).tolist()
+    assert matrix(additive).interaction == pytest.approx(0)
+    code = (rows[:, None] + columns + 6 * np.eye(3)).tolist()  # own pairs share a private code
+    # By hand: residuals are 4 on the diagonal and -2 elsewhere: (3 * 16 + 6 * 4) / 4 = 18.
+    assert matrix(code).interaction == pytest.approx(18**0.5)
+
+
+def test_difference_against_loops() -> None:
+    found = matrix([[40.0, 39.0, 38.0], [36.0, 38.0, 37.0], [39.0, 40.0, 42.0]])
+    by_hand = []
+    for r, picks in enumerate(draw_trainings(3, 400).tolist()):
+        own = np.mean([found.draws[i, i, r] for i in picks])
+        others = [found.draws[i, j, r] for i, j in itertools.product(picks, picks) if i != j]
+        if others:
+            by_hand.append(np.mean(others) - own)
+    assert len(by_hand) < 400, "a draw of one chain three times has no swapped pair"
+    difference = found.difference()
+    np.testing.assert_allclose(difference.ci, np.percentile(by_hand, [2.5, 97.5]))
+    assert difference.value == pytest.approx(found.swapped - found.own)
+
+
+@pytest.mark.parametrize(
+    ("lost", "share", "words"), [(0.3, 99, "\nequivalent within"), (3.2, 92, "NOT shown to be equivalent within")]
+)
+def test_equivalence(lost: float, share: int, words: str) -> None:
+    found = matrix([[40.0, 40 - lost], [40 - lost, 40.0]], spread=0.1)
+    assert words in found.as_text(1.5) and found.as_json(1.5)["equivalent"] is (lost < 1)
+    assert f"{40 - lost:.1f} ({share} %)" in found.as_text(1.5)
+
+
+def write(folder: Path, lines: int = 6) -> Path:
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("src_text", "text"):
+        words = [" ".join(rng.choice(list("klmn" if name == "src_text" else "abcd"), 4)) for _ in range(lines)]
+        (folder / name).write_text("".join(f"u{i} {text}\n" for i, text in enumerate(words)))
+    return folder
+
+
+@pytest.fixture
+def chains() -> list[LegoNN]:
+    return [build(pair(), seed) for seed in range(2)]
+
+
+def test_pairs_are_those_of_the_parts(chains: list[LegoNN], tmp_path: Path) -> None:
+    """Each cell is the chain of its two sides; the diagonal is the chain itself."""
+    data, options = write(tmp_path / "data"), BeamOptions(2, 1.0, ctc_weight=0.0)
+    found = swap(chains, ["one", "two"], data, "wer", tmp_path / "out", options)
+    source = dict(line.split(" ", 1) for line in (data / "src_text").read_text().splitlines())
+    for i, j in itertools.product(range(2), range(2)):
+        chain = chains[i] if i == j else chains[i][:-1] + chains[j][-1:]
+        texts = [answer.text for answer in chain.answer(list(source.values()), options)]
+        lines = (tmp_path / "out" / f"{('one', 'two')[i]}+{('one', 'two')[j]}" / "text").read_text().splitlines()
+        assert [line.partition(" ")[2] for line in lines] == texts
+    assert found.values.shape == (2, 2) and found.draws.shape[:2] == (2, 2)
+
+
+def test_a_search_tuned_for_a_chain_is_not_its_own_pairs_advantage(chains: list[LegoNN], tmp_path: Path) -> None:
+    from espnet2_legonn.model.interface import SearchChoice
+
+    data = write(tmp_path / "data")
+    plain = swap(chains, ["a", "b"], data, "wer", tmp_path / "plain")
+    chains[0].search = SearchChoice(1.0, 0.0, "valid", "wer", 1.0, 2)
+    assert (swap(chains, ["a", "b"], data, "wer", tmp_path / "tuned").values == plain.values).all()
+
+
+def test_the_command(chains: list[LegoNN], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write(tmp_path / "data")
+    packs = [str(chain.save(tmp_path / f"seed{i}" / "mt")) for i, chain in enumerate(chains)]
+    assert main(["swap", *packs, "--data", str(data), "--metric", "wer", "-o", str(tmp_path / "out")]) == 0
+    told = json.loads((tmp_path / "out" / "swap.json").read_text())
+    assert told["chains"] == ["seed0", "seed1"] and np.shape(told["values"]) == (2, 2) and told["margin"] == 1.5
+    assert "|seed0|" in capsys.readouterr().out and (tmp_path / "out" / "swap.md").is_file()
+
+
+def test_chains_that_cannot_be_swapped(chains: list[LegoNN]) -> None:
+    with pytest.raises(ConfigError, match="at least two chains"):
+        sides(chains[:1], None)
+    with pytest.raises(ConfigError) as caught:
+        sides([chains[0], chains[1][:1]], None)
+    assert "chain 2 (encoder): nothing is left" in str(caught.value)
+    with pytest.raises(ConfigError, match="no module 'middle'; it has encoder, decoder"):
+        sides(chains, "middle")
+
+
+def test_labels() -> None:
+    assert labels(["exp/seed1/legonn_mt", "exp/seed2/legonn_mt/"]) == ("seed1", "seed2")
+    assert labels(["a/wemb.zip", "exp/packs/beam"]) == ("a_wemb.zip", "packs_beam")
+    with pytest.raises(ConfigError, match="given twice"):
+        labels(["exp/a", "exp/a/"])

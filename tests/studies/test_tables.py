@@ -1,0 +1,189 @@
+"""Tables over seeds and claims, from made-up answers."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from espnet2_legonn.errors import ConfigError, DataError
+from espnet2_legonn.recipes.plan import Cell, Column, Plan, load_plan
+from espnet2_legonn.scoring.metrics import score
+from espnet2_legonn.studies.claims import judge, load_claims
+from espnet2_legonn.studies.scores import DRAWS, Scores, difference_of, mean_of
+from espnet2_legonn.studies.tables import main
+from tests.recipes.test_plan import PLAN
+
+STUDY = Path(__file__).resolve().parents[2] / "egs2/multi30k_study/legonn1/conf"
+COLUMN = Column("WER", "wer", "x")
+
+
+def corrupt(text: str, share: float, rng: np.random.Generator) -> str:
+    return " ".join(word if rng.random() > share else "wrong" for word in text.split())
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Scores:
+    """Three seeds of ``poor`` (40 % wrong) and of ``plug``, decoded as ``decode`` (30 %) and ``joint`` (10 %)."""
+    rng = np.random.default_rng(0)
+    data = tmp_path / "raw" / "x"
+    data.mkdir(parents=True)
+    refs = {f"u{i:03d}": " ".join(rng.choice(list("abcdefgh"), 8)) for i in range(80)}
+    (data / "text").write_text("".join(f"{u} {t}\n" for u, t in refs.items()))
+    for seed in (1, 2, 3):
+        for exp, search, share in (("poor", "decode", 0.4), ("plug", "decode", 0.3), ("plug", "joint", 0.1)):
+            place = tmp_path / "exp" / f"seed{seed}" / f"legonn_{exp}"
+            answers = place / search / "x"
+            answers.mkdir(parents=True)
+            texts = {u: corrupt(t, share + 0.01 * seed, rng) for u, t in refs.items()}
+            (answers / "text").write_text("".join(f"{u} {t}\n" for u, t in texts.items()))
+            score("wer", data, answers / "text").write(answers / "score_wer")
+            (place / "done.json").write_text(json.dumps({"seconds": 1800.0, "results": [], "notes": []}))
+        poor = tmp_path / "exp" / f"seed{seed}" / "legonn_poor"
+        (poor / "train.yaml").touch()
+        lines = [f"{e}epoch results: [train] loss=1, total_count={e * 50}, [valid] total_count=8" for e in (1, 2)]
+        (poor / "train.log").write_text("\n".join(lines))
+    return Scores(tmp_path / "exp", tmp_path / "raw", [1, 2, 3, 4])
+
+
+def plan_data() -> dict[str, Any]:
+    data = json.loads(json.dumps(PLAN))
+    for table in data["tables"]:
+        table["study"] = True
+        table.update({"columns": [{"title": "WER", "metric": "wer", "set": "x"}]})
+    data["tables"][1]["rows"] = [{"label": "d", "cells": [{"exp": "donor"}]}]
+    del data["tables"][1]["metric"], data["tables"][1]["set"]
+    return data
+
+
+def write_plan(folder: Path) -> Plan:
+    (folder / "plan.yaml").write_text(yaml.safe_dump(plan_data(), sort_keys=False))
+    return load_plan(folder / "plan.yaml", tables="all")
+
+
+def test_scores_are_those_of_the_result_files(study: Scores) -> None:
+    runs = study.of(COLUMN, Cell("plug", "joint"))
+    assert list(runs) == [1, 2, 3], "the fourth was not run"
+    found = mean_of(runs)
+    values = [
+        json.loads((study.exp_dir / f"seed{s}/legonn_plug/joint/x/score_wer/result.json").read_text())["value"]
+        for s in (1, 2, 3)
+    ]
+    assert found.value == pytest.approx(np.mean(values)) and found.ci[0] < found.value < found.ci[1]
+    gain = difference_of(runs, study.of(COLUMN, Cell("poor")))
+    assert gain is not None and gain.value < -20 and gain.ci[1] < -20 and gain.trainings == 3
+    assert study.spent(Cell("poor")) == (100, 0.5) and study.spent(Cell("plug")) == (0, 0.0)
+    assert study.spent(Cell("donor")) is None and difference_of(runs, {}) is None
+
+
+def test_resamples_are_kept_until_the_score_is_another(study: Scores) -> None:
+    first = study.of(COLUMN, Cell("poor"))[1]
+    place = study.exp_dir / "seed1/legonn_poor/decode/x"
+    kept = place / "score_wer" / DRAWS
+    np.save(kept, first.draws + 1)
+    np.testing.assert_array_equal(study.of(COLUMN, Cell("poor"))[1].draws, first.draws + 1)
+    os.utime(kept, (0, 0))
+    np.testing.assert_array_equal(study.of(COLUMN, Cell("poor"))[1].draws, first.draws)
+    os.utime(kept, (0, 0))
+    (place / "text").write_text((study.exp_dir / "seed1/legonn_plug/joint/x/text").read_text())
+    with pytest.raises(DataError, match="result.json says"):
+        study.of(COLUMN, Cell("poor"))
+
+
+def claim(**about: Any) -> dict[str, Any]:
+    pair = {"of": {"exp": "plug", "search": "joint"}, "over": {"exp": "poor"}, "set": "x", "metric": "wer"}
+    return {"name": "H", "text": "more is better", "pairs": [pair], **about}
+
+
+@pytest.mark.parametrize(
+    ("about", "words"),
+    [
+        ({"at_least": 20.0}, "holds"),
+        ({"at_least": 60.0}, "refuted"),
+        ({"each": 20.0}, "holds"),
+        ({"each": 60.0}, "refuted"),
+        ({"within": 60.0}, "holds"),
+        ({"within": 20.0}, "refuted"),
+        ({"at_most": 20.0}, "holds"),
+        ({"at_most": 5.0}, "refuted"),
+    ],
+)
+def test_verdicts(study: Scores, tmp_path: Path, about: dict[str, float], words: str) -> None:
+    """The plug has about 30 points less WER than the poor encoder, so its gain is +30."""
+    plan = write_plan(tmp_path)
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"claims": [claim(**about)]}))
+    verdict = judge(load_claims(tmp_path / "claims.yaml", plan)[0], study)
+    assert verdict.words == words
+    assert verdict.mean is not None and 25 < verdict.mean.value < 35
+    assert verdict.as_json()["pairs"][0]["gain"]["value"] == pytest.approx(verdict.mean.value)
+
+
+def test_a_gain_against_the_expectation_refutes(study: Scores, tmp_path: Path) -> None:
+    """The mean over pairs may be enough while one pair clearly loses: that is no gain."""
+    turned = {"of": {"exp": "plug"}, "over": {"exp": "plug", "search": "joint"}, "set": "x", "metric": "wer"}
+    about = claim(at_least=1.0)
+    about["pairs"].append(turned)
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"claims": [about]}))
+    verdict = judge(load_claims(tmp_path / "claims.yaml", write_plan(tmp_path))[0], study)
+    assert verdict.mean is not None and verdict.mean.value > 1 and verdict.words == "refuted"
+
+
+def test_what_is_missing_is_not_known(study: Scores, tmp_path: Path) -> None:
+    about = claim(at_least=1.0)
+    about["pairs"].append({"of": {"exp": "donor"}, "over": {"exp": "poor"}, "set": "x", "metric": "wer"})
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"claims": [about]}))
+    assert judge(load_claims(tmp_path / "claims.yaml", write_plan(tmp_path))[0], study).words == "not yet known"
+
+
+def test_all_faults_of_claims(tmp_path: Path) -> None:
+    plan = write_plan(tmp_path)
+    bad = claim(at_least=1.0, each=2.0)
+    bad["pairs"][0] |= {"of": {"exp": "plgu"}, "over": {"exp": "poor", "search": "joint"}}
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"claims": [bad]}))
+    with pytest.raises(ConfigError) as caught:
+        load_claims(tmp_path / "claims.yaml", plan)
+    told = str(caught.value)
+    assert "give one of at_least" in told and "did you mean 'plug'" in told and "not decoded by search 'joint'" in told
+
+
+def test_the_command(study: Scores, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_plan(tmp_path)
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"claims": [claim(at_least=20.0)]}))
+    words = [str(tmp_path / "plan.yaml"), "--claims", str(tmp_path / "claims.yaml"), "--expdir", str(study.exp_dir)]
+    main([*words, "--raw", str(study.raw), "--seeds", "1", "2", "3", "--out", str(tmp_path / "out" / "real")])
+    said = capsys.readouterr().out
+    assert said == (tmp_path / "out" / "real.md").read_text() + "\n"
+    assert "|H|more is better|holds|+" in said and "|d|not run|||" in said
+    told = json.loads((tmp_path / "out" / "real.json").read_text())
+    base, joint = (row["cells"][0] for row in told["tables"][0]["rows"])
+    assert base["less_first"] is None and joint["less_first"]["value"] < -20 and list(joint["seeds"]) == ["1", "2", "3"]
+    assert (base["updates"], joint["updates"]) == (100, 0)
+
+
+def test_nothing_is_done(tmp_path: Path) -> None:
+    write_plan(tmp_path)
+    assert main([str(tmp_path / "plan.yaml"), "--expdir", str(tmp_path / "none"), "--out", str(tmp_path / "o")]) == 2
+
+
+def test_the_study_of_multi30k() -> None:
+    """Its plan can be read, its claims are about rows that it has, and a poor task never sees a donor's data."""
+    plan = load_plan(STUDY / "plan.yaml", tables="all")
+    assert [t for t in plan.tables if not t.study] == []
+    names = {claim.name for claim in load_claims(STUDY / "claims.yaml", plan)}
+    assert names == {"H1", "H2", "H3", "H4", "H6", "H7", "H9a", "H9b"}
+    assert {e.train for e in plan.experiments if e.train.startswith("train_de")} == {"train_de", "train_de_29000"}
+    speech = load_plan(STUDY / "plan_speech.yaml", tables="all")
+    assert speech.made(speech.by_name["de_en"]) == plan.made(plan.by_name["de_en"]), "the same donor"
+    assert len(load_plan(STUDY.parents[2] / "an4/legonn1/conf/plan.yaml", tables="study").experiments) == 4
+    # Rows of one task differ in nothing but the system.
+    for task in ("fr_4500", "fr_1000", "cs_4500", "cs_1000"):
+        rows = [e for e in plan.experiments if e.name.endswith(task) and e.modules]
+        assert len(rows) >= 7
+        assert len({(e.train, e.valid, tuple(e.tests), json.dumps(e.options, sort_keys=True)) for e in rows}) == 1
+        sizes = {plan.modules[key]["body"]["dropout"] for e in rows for key in e.modules if "frozen" not in key}
+        assert sizes == {0.3}
