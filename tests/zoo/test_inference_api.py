@@ -21,7 +21,7 @@ from espnet2_legonn import ConfigError, DataError, LegoNN
 from espnet2_legonn.bin.legonn_inference import Speech2Text, Text2Text
 from espnet2_legonn.inference.espnet import IGNORED, REFUSED, TRANSLATED, Hypothesis
 from espnet2_legonn.model.inputs import encode_text
-from espnet2_legonn.packs.files import verify, zip_pack
+from espnet2_legonn.packs.files import zip_pack
 from tests.zoo.sounds import FS, speech_pair, tone, write
 from tests.zoo.toys import build, change, pair
 
@@ -185,21 +185,6 @@ def run(script: str, capsys: Any, monkeypatch: pytest.MonkeyPatch, **places: str
         )
     assert "espnet2." not in code
     exec(compile(code, "script", "exec"), {})
-
-
-def test_espnets_own_unpack_gives_what_the_classes_are_called_with(
-    asr: LegoNN, mt: LegoNN, asr_pack: Path, mt_pack: Path, tmp_path: Path
-) -> None:
-    """What ESPnet's downloader calls. The pack is still what its card says afterwards."""
-    espnets = pytest.importorskip("espnet2.main_funcs.pack_funcs", exc_type=ImportError)
-    wav = tone()
-    for chain, pack, made, item in ((asr, asr_pack, Speech2Text, wav), (mt, mt_pack, Text2Text, "k l m")):
-        zipped = zip_pack(pack, tmp_path / f"{pack.name}.zip")
-        found = espnets.unpack(zipped, tmp_path / pack.name)
-        task = "asr" if chain is asr else "mt"
-        assert set(found) == {f"{task}_train_config", f"{task}_model_file"}
-        assert made(**found, device="cpu")(item)[0][0] == chain(item, beam_size=20 if chain is asr else 10)
-        verify(tmp_path / pack.name)
 
 
 @pytest.mark.slow
