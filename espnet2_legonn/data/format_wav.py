@@ -24,7 +24,7 @@ from tqdm import tqdm
 from espnet2_legonn.data import audio
 from espnet2_legonn.data.checks import ROUNDING
 from espnet2_legonn.data.datadir import DataDir, restrict, write_datadir
-from espnet2_legonn.data.tables import atomic_path, atomic_text, split_fields, table_kind
+from espnet2_legonn.data.tables import Table, atomic_path, atomic_text, split_fields, table_kind
 from espnet2_legonn.errors import DataError
 
 FORMATS = {"flac": "FLAC", "wav": "WAV"}
@@ -126,8 +126,9 @@ def format_wav(
     if options.audio_format not in FORMATS:
         raise DataError(f"audio format '{options.audio_format}': choose one of {', '.join(FORMATS)}")
     data = DataDir(source)
-    tables = data.tables("wav.scp")
-    jobs = _plan(data, dest, tables, options)
+    found = data.tables("wav.scp")
+    tables = {name: dict(table.items()) for name, table in found.items()}
+    jobs = _plan(found, dest, tables, options)
     cuts = {cut.utt: cut for job in jobs for cut in job.cuts}
     done = _previous(dest, cuts)
     report = FormatReport(kept=len(done))
@@ -148,7 +149,7 @@ def format_wav(
     return report
 
 
-def _plan(data: DataDir, dest: Path, tables: dict[str, dict[str, str]], options: Options) -> list[Job]:
+def _plan(files: dict[str, Table], dest: Path, tables: dict[str, dict[str, str]], options: Options) -> list[Job]:
     """Jobs by recording."""
     wavs = tables["wav.scp"]
     name = "segments" if "segments" in tables else "wav.scp"
@@ -156,7 +157,7 @@ def _plan(data: DataDir, dest: Path, tables: dict[str, dict[str, str]], options:
     speeds = tables.get("utt2speed", {})
     groups: dict[str, list[Cut]] = {}
     stamps: dict[str, str] = {}
-    lines = {row.key: row.line for row in data.rows[name]}
+    lines = {row.key: row.line for row in files[name].rows()}
     for utt, value in segments.items():
         fields = split_fields(value)
         spec = wavs[fields[0]]
@@ -167,7 +168,7 @@ def _plan(data: DataDir, dest: Path, tables: dict[str, dict[str, str]], options:
         # 256 folders: one folder with a million files is slow on network file systems.
         folder = hashlib.sha256(utt.encode()).hexdigest()[:2]
         out = str(dest / "data" / folder / f"{utt}.{options.audio_format}")
-        groups.setdefault(spec, []).append(Cut(utt, f"{data.path / name}:{lines[utt]}", start, end, speed, out, digest))
+        groups.setdefault(spec, []).append(Cut(utt, f"{files[name].path}:{lines[utt]}", start, end, speed, out, digest))
     return [Job(spec, tuple(cuts)) for spec, cuts in groups.items()]
 
 

@@ -7,19 +7,22 @@ it), and leaves finished results alone only where ESPnet does.
 from __future__ import annotations
 
 import contextlib
+import heapq
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
-from espnet2_legonn.data.tables import atomic_text, read_table, write_table
+from espnet2_legonn.data.tables import Made, Table, atomic_text, joined, ordered, write_table
 from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.files.configs import files_of, read_config, sources
 from espnet2_legonn.files.scratch import LAUNCHING, TRAINING, alone
 from espnet2_legonn.inference.decode import FILES
 from espnet2_legonn.model.description import ChainConfig, parse
 from espnet2_legonn.packs import store
-from espnet2_legonn.recipes.jobs import call, module, once, read_keys, run, split_keys, unchanged, working
+from espnet2_legonn.recipes.jobs import call, count_keys, module, once, run, split_keys, unchanged, working
 from espnet2_legonn.recipes.origin import keep_origin, origin, read_origin, set_aside
 from espnet2_legonn.recipes.ready import coverages, report, require_valid
 from espnet2_legonn.recipes.speed import gather_speed
@@ -108,7 +111,7 @@ def stats(
     command += ["--train_shape_file", f"{logs}/train/keys.JOB.scp", "--valid_shape_file", f"{logs}/valid/keys.JOB.scp"]
     command += ["--output_dir", f"{logs}/stats.JOB", "--ngpu", "0", *extra]
     tables = [data / config.column.table for data in (train, valid)]
-    jobs = min(max(1, nj), *(len(read_keys(table)) for table in tables))
+    jobs = min(max(1, nj), *map(count_keys, tables))
     read = [Path(triple.split(",")[0]) for data in (train, valid) for triple in data_triples(config, data)]
     with working(logs, [*command, str(jobs)], [*sources(config_file), *read]):
         for phase, table in zip(("train", "valid"), tables):
@@ -172,11 +175,10 @@ def decode(
     """
     config = chain_config(exp / store.CONFIG)
     file = data / config.column.table
-    keys = read_keys(file)
+    jobs = max(1, min(nj, count_keys(file)))
     triple = data_triples(config, data, targets=False)[0]
     require_valid(config, [data], targets=False)
     logs = out / "logdir"
-    jobs = max(1, min(nj, len(keys)))
     weights = ["--legonn_model_file", model] if model else []
     command = module("espnet2_legonn.bin.legonn_inference", "--legonn_train_config", exp / store.CONFIG, *weights)
     command += ["--data_path_and_name_and_type", triple]
@@ -189,30 +191,45 @@ def decode(
         split_keys(file, jobs, logs)
         run(cmd, logs / "legonn_inference.JOB.log", once(command, logs / "output.JOB"), jobs, ngpu)
         parts = [logs / f"output.{i + 1}" for i in range(jobs)]
-        _gather(out, parts, keys)
+        _gather(out, parts, Table(file))
         if said := gather_speed(parts, logs):
             print(said)
         keep_origin(out, record)
 
 
-def _gather(out: Path, parts: Sequence[Path], keys: Sequence[str]) -> None:
-    """The tables of all jobs as those of one."""
+def _gather(out: Path, parts: Sequence[Path], inputs: Table) -> None:
+    """The tables of all jobs as those of one.
+
+    Raises:
+        DataError: an input has no answer.
+    """
     for folder in sorted(
         p.relative_to(parts[0]) for p in [*parts[0].glob("*best_recog"), *parts[0].glob("interfaces/*")]
     ):
         target = out if folder.name == "1best_recog" else out / folder
         for name in FILES:
-            tables = [part / folder / name for part in parts]
-            merged: dict[str, str] = {}
-            for table in tables:
-                if name != "scores" or table.is_file():  # interfaces have no parts
-                    merged.update(read_table(table))
-            if name == "scores" and not merged:
-                continue
-            lost = [key for key in keys if key not in merged] if name != "scores" else []
-            if lost:
-                raise DataError(f"{target / name}: no answer for {len(lost)} inputs ({lost[0]}, ...); decode again")
-            write_table(target / name, merged)
+            tables = [Table(part / folder / name) for part in parts]
+            if name == "scores":  # not of every input, and none of interfaces
+                tables = [table for table in tables if table.path.is_file()]
+            if tables:
+                wanted = None if name == "scores" else inputs
+                rows = partial(_merged, tables, wanted, target / name)
+                ordered(lambda target=target / name, rows=rows: write_table(target, Made(rows)))
+
+
+def _merged(tables: Sequence[Table], inputs: Table | None, target: Path) -> Iterator[tuple[str, str]]:
+    rows = heapq.merge(*(table.rows() for table in tables), key=itemgetter(0))
+    if inputs is None:
+        yield from ((row.key, row.value) for row in rows)
+        return
+    lost, first = 0, ""
+    for wanted, row in joined([inputs.rows(), rows]):
+        if row is not None:
+            yield row.key, row.value
+        elif wanted is not None:
+            first, lost = first or wanted.key, lost + 1
+    if lost:
+        raise DataError(f"{target}: no answer for {lost} inputs ({first}, ...); decode again")
 
 
 def tune_search(exp: Path, model: str | None, data: Path, metric: str, beam_size: int, limit: int = 0) -> str:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from sacrebleu.metrics import BLEU
 
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.files.schema import nearest
@@ -129,4 +128,4 @@ def value(name: str, refs: Sequence[Sequence[str]], hyps: Sequence[str], languag
         return float(rate(sums)[0])
     refs, hyps, tokenize = _changed(name, refs, hyps, language)
     with usable(tokenize):
-        return float(BLEU(tokenize=tokenize, force=tokenize != "13a").corpus_score(hyps, refs).score)
+        return float(corpus_bleu(segment_stats(hyps, refs, tokenize=tokenize).sum(0, keepdims=True))[0])
