@@ -11,6 +11,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from espnet2_legonn.data.tables import (
+    PLAIN_ID,
     Faults,
     Made,
     Row,
@@ -60,7 +61,7 @@ def number(text: str) -> float:
 
 def row_fault(name: str, value: str) -> str | None:
     """What is wrong with a value of the table `name` seen alone, or None."""
-    if name not in _FIELDS and name not in _FILES:
+    if name not in _FIELDS and name not in _FILES or name == "utt2spk" and PLAIN_ID.fullmatch(value):
         return None
     fields = split_fields(value)
     expected = _FIELDS.get(name)
@@ -221,8 +222,8 @@ class Checker:
         wav = names.index("wav.scp") if "wav.scp" in names else None
         speaker = ""
         for rows in joined([self._rows(name) for name in names]):
-            if wav is not None and rows[wav] is not None:
-                self._seconds(rows[wav])
+            if wav is not None and (recording := rows[wav]) is not None:
+                self._seconds(recording)
             if place is None:
                 continue
             if (utt := rows[place]) is None:
@@ -276,10 +277,8 @@ class Checker:
         """Recordings of segments exist, all are used, and segments end within them when the duration is known."""
         if "segments" not in self.files:
             return
-        rows = self.files["segments"].rows(Faults())
-        cuts = ((f[0], row.line, row.key, *f[1:]) for row in rows if len(f := split_fields(row.value)) == 3)
-        groups = (Row(reco, 0, list(cuts)) for reco, cuts in itertools.groupby(in_order(cuts), key=itemgetter(0)))
-        for used, *rows in joined([groups, *map(self._rows, names)]):
+        cuts: dict[str, list[tuple[str, int, str, str, str]]] = {}
+        for used, *rows in joined([self._cuts(cuts), *map(self._rows, names)]):
             found = dict(zip(names, rows))
             total = float("inf")
             if (row := found.get("reco2dur")) is not None:
@@ -289,8 +288,16 @@ class Checker:
             for name, row in found.items():
                 if row is not None and used is None:
                     self._fault(name, row.line, f"recording {shown(row.key)} is used by no segment")
-            for reco, line, key, start, end in used.value if used is not None else ():
+            for reco, line, key, start, end in cuts.pop(used.key) if used is not None else ():
                 if "wav.scp" in found and found["wav.scp"] is None:
                     self._fault("segments", line, f"{shown(key)}: recording '{reco}' is not in wav.scp")
                 if number(end) > total + ROUNDING or number(start) >= total:
                     self._fault("segments", line, f"{shown(key)} ends at {end} s, '{reco}' lasts {total:.2f} s")
+
+    def _cuts(self, found: dict[str, list[tuple[str, int, str, str, str]]]) -> Iterator[Row]:
+        """A row for each recording that segments cut; its segments go to ``found``."""
+        rows = ((row, split_fields(row.value)) for row in self.files["segments"].rows(Faults()))
+        cuts = ((cut[0], row.line, row.key, cut[1], cut[2]) for row, cut in rows if len(cut) == 3)
+        for reco, group in itertools.groupby(in_order(cuts), key=itemgetter(0)):
+            found[reco] = list(group)
+            yield Row(reco, 0, "")

@@ -43,7 +43,8 @@ def combine(sources: Sequence[Path | str], dest: Path | str) -> list[str]:
 
 
 def _load(sources: Sequence[Path | str]) -> list[Tables]:
-    loaded, faults = [], []
+    loaded: list[Tables] = []
+    faults: list[str] = []
     for source in sources:
         try:
             loaded.append({**DataDir(source).tables()})
@@ -65,8 +66,12 @@ def _make_uniform(loaded: Sequence[Tables]) -> list[str]:
     for name, neutral in _NEUTRAL.items():
         if any(name in tables for tables in loaded):
             for tables in loaded:
-                tables.setdefault(name, mapped(tables["utt2spk"], lambda utt, _, value=neutral: (utt, value(utt))))
+                tables.setdefault(name, mapped(tables["utt2spk"], partial(_neutral_row, neutral)))
     return notes
+
+
+def _neutral_row(neutral: Callable[[str], str], utt: str, _: str) -> tuple[str, str]:
+    return utt, neutral(utt)
 
 
 def merge_tables(loaded: Sequence[Tables], labels: Sequence[str]) -> tuple[Tables, list[str]]:
@@ -76,7 +81,7 @@ def merge_tables(loaded: Sequence[Tables], labels: Sequence[str]) -> tuple[Table
     """
     common = set.intersection(*(set(tables) for tables in loaded)) - {"spk2utt"}
     left_out = sorted(set.union(*(set(tables) for tables in loaded)) - common - {"spk2utt"})
-    merged = {n: Made(partial(_union, n, [tables[n] for tables in loaded], labels)) for n in sorted(common)}
+    merged: Tables = {n: Made(partial(_union, n, [tables[n] for tables in loaded], labels)) for n in sorted(common)}
     return merged, left_out
 
 

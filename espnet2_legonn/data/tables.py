@@ -33,7 +33,7 @@ _COPY = re.compile(r"~$|\.(gz|bz2|xz|zip|bak|bck|backup|orig|old|saved?|tmp|temp
 _FIELDS = re.compile(r"[ \t]+")
 _BLANKS = " \t"
 MAX_ID_BYTES = 200  # of the 255 of a file name; the rest is for prefixes and endings
-_PLAIN_ID = re.compile(rf"(?!\.{{1,2}}$)[!-.0-\[\]-~]{{1,{MAX_ID_BYTES}}}")  # nearly all ids; found fast
+PLAIN_ID = re.compile(rf"(?!\.{{1,2}}$)[!-.0-\[\]-~]{{1,{MAX_ID_BYTES}}}")  # nearly all ids; found fast
 # Unicode's Default_Ignorable_Code_Point, and blanks that count as letters: ids that differ in them look alike.
 _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
@@ -92,7 +92,7 @@ def split_fields(value: str) -> list[str]:
 
 def id_fault(key: str) -> str | None:
     """Why `key` is no id of an utterance, speaker or recording; None when it is one."""
-    if _PLAIN_ID.fullmatch(key):
+    if PLAIN_ID.fullmatch(key):
         return None
     odd = sorted({c for c in key if c.isspace() or not c.isprintable() or _INVISIBLE.match(c)})
     if odd:
@@ -123,24 +123,23 @@ def scan_table(path: Path, faults: Faults) -> Iterator[Row]:
     Args:
         faults: those of the raw lines go there, as `file:line: ...`.
     """
-    with open(path, "rb") as stream:
-        for number, text, wrong in lines.scan(stream, path):
-            if wrong:
-                faults.add(*wrong)
-            if text is None:
+    for number, text, wrong in lines.scan_file(path):
+        if wrong:
+            faults.add(*wrong)
+        if text is None:
+            continue
+        key, _, value = text.partition(" ")
+        if not key or "\t" in key or value[:1] in _BLANKS:  # an empty value, too
+            if text[:1] in ("", *_BLANKS):
+                at_start = "no key at the start of the line (a blank line, or a blank before it)"
+                faults.add(f"{path}:{number}: {at_start}")
                 continue
-            key, _, value = text.partition(" ")
-            if not key or "\t" in key or value[:1] in _BLANKS:  # an empty value, too
-                if text[:1] in ("", *_BLANKS):
-                    at_start = "no key at the start of the line (a blank line, or a blank before it)"
-                    faults.add(f"{path}:{number}: {at_start}")
-                    continue
-                key, *rest = _FIELDS.split(text, maxsplit=1)
-                value = rest[0] if rest else ""
-            if value != (bare := value.strip()):
-                if (value := value.rstrip(_BLANKS)) != bare:
-                    faults.add(f"{path}:{number}: {shown(key)}: {_ends(value)}")
-            yield Row(key, number, bare)
+            key, *rest = _FIELDS.split(text, maxsplit=1)
+            value = rest[0] if rest else ""
+        if value != (bare := value.strip()):
+            if (value := value.rstrip(_BLANKS)) != bare:
+                faults.add(f"{path}:{number}: {shown(key)}: {_ends(value)}")
+        yield Row(key, number, bare)
 
 
 class Unordered(Exception):
@@ -194,7 +193,7 @@ class Table:
         last, self.count = Row("", 0, ""), 0
         for row in rows if self.sorted else in_order(rows):
             key = row[0]
-            if not _PLAIN_ID.fullmatch(key) and (fault := id_fault(key)):
+            if not PLAIN_ID.fullmatch(key) and (fault := id_fault(key)):
                 found.add(f"{self.path}:{row.line}: {shown(key)}: {fault}")
             if key <= last[0]:
                 if key < last[0]:
@@ -234,12 +233,15 @@ def sorted_items(table: Rows) -> Iterable[tuple[str, str]]:
 
 def joined(streams: Sequence[Iterator[Row]]) -> Iterator[list[Row | None]]:
     """Rows of one key together, in order of the keys; None for a stream that has none."""
-    heads = [next(stream, None) for stream in streams]
-    while keys := {head[0] for head in heads if head is not None}:
-        if len(keys) == 1 and None not in heads:
-            yield heads
-            heads = [next(stream, None) for stream in streams]
-            continue
+    heads: list[Row | None] = []
+    for together in itertools.zip_longest(*streams):  # nearly all rows; found fast
+        heads = list(together)
+        if None in heads or len({head[0] for head in together}) > 1:
+            break
+        yield heads
+    else:
+        return
+    while keys := [head[0] for head in heads if head is not None]:
         key = min(keys)
         found = [head if head is not None and head[0] == key else None for head in heads]
         yield found
@@ -257,14 +259,16 @@ def in_order(items: Iterable[T]) -> Iterator[T]:
         yield from run
         return
     with contextlib.ExitStack() as stack:
-        files = []
+        files, last, ascending = [], run[0], True
         while run:
+            last, ascending = run[-1], ascending and last <= run[0]  # type: ignore[operator]
             files.append(stack.enter_context(tempfile.TemporaryFile()))
             for begin in range(0, len(run), AT_ONCE):
                 marshal.dump([tuple(item) for item in run[begin : begin + AT_ONCE]], files[-1])  # type: ignore[arg-type]
             like, run = type(run[0]), sorted(itertools.islice(stream, IN_MEMORY))  # type: ignore[type-var]
         made = (lambda item: item) if like is tuple else like._make  # type: ignore[attr-defined]
-        yield from map(made, heapq.merge(*map(_run, files)))
+        runs = map(_run, files)
+        yield from map(made, itertools.chain(*runs) if ascending else heapq.merge(*runs))
 
 
 def _run(file: BinaryIO) -> Iterator[Any]:
@@ -292,7 +296,7 @@ def read_rows(path: Path | str) -> Iterator[tuple[str, str]]:
         raise DataError(f"{path}: no such file")
     last, plain = "", True
     for key, _, value in scan_table(path, faults):
-        plain = plain and key > last and _PLAIN_ID.fullmatch(key) is not None
+        plain = plain and key > last and PLAIN_ID.fullmatch(key) is not None
         last = key
         yield key, value
     if faults or not plain:
@@ -340,7 +344,7 @@ def write_table(path: Path | str, table: Rows) -> int:
     with atomic_text(path) as stream:
         for key, value in sorted_items(table):
             count += 1
-            if not (_PLAIN_ID.fullmatch(key) and value.isprintable() and value.strip() == value):  # nearly all rows are
+            if not (PLAIN_ID.fullmatch(key) and value.isprintable() and value.strip() == value):  # nearly all rows are
                 faults.add(*(f"{path}: {fault}" for fault in written_faults(key, value)))
             stream.write(f"{key} {value}".rstrip(_BLANKS) + "\n")
         if faults:

@@ -213,8 +213,8 @@ def _gather(out: Path, parts: Sequence[Path], inputs: Table) -> None:
                 tables = [table for table in tables if table.path.is_file()]
             if tables:
                 wanted = None if name == "scores" else inputs
-                rows = partial(_merged, tables, wanted, target / name)
-                ordered(lambda target=target / name, rows=rows: write_table(target, Made(rows)))
+                rows = Made(partial(_merged, tables, wanted, target / name))
+                ordered(partial(write_table, target / name, rows))
 
 
 def _merged(tables: Sequence[Table], inputs: Table | None, target: Path) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,7 @@ import numpy as np
 
 RESAMPLES = 1000
 SEED = 12345
-_CELLS = 20_000_000  # of a chunk of draws: bounds the memory at about 320 MB
+_CELLS = 1_000_000  # of a chunk of draws: bounds the memory at about 30 MB
 
 
 class Units:
