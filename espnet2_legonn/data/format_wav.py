@@ -12,14 +12,9 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context, parent_process
 from pathlib import Path
-
-import soundfile as sf
-from tqdm import tqdm
 
 from espnet2_legonn.data import audio
 from espnet2_legonn.data.checks import ROUNDING
@@ -122,6 +117,8 @@ def format_wav(
         DataError: every fault of the tables, or every faulty utterance by name; what could be written is kept for the
             next run.
     """
+    from tqdm import tqdm
+
     dest = Path(dest)
     if options.audio_format not in FORMATS:
         raise DataError(f"audio format '{options.audio_format}': choose one of {', '.join(FORMATS)}")
@@ -212,6 +209,9 @@ def _run_all(jobs: list[Job], options: Options, nj: int) -> Iterator[tuple[list[
     if nj <= 1 or len(jobs) <= 1:
         yield from (_run_job(job, options) for job in jobs)
         return
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
     # Forking this process could hang if it has threads (torch, BLAS); a clean server forks the workers.
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
@@ -222,6 +222,8 @@ def _run_all(jobs: list[Job], options: Options, nj: int) -> Iterator[tuple[list[
 
 def _end_with_parent() -> None:
     """In a worker: stop when the process that asked for the work is gone; it would wait for ever."""
+    from multiprocessing import parent_process
+
     parent = parent_process()
     if parent is None:
         return
@@ -234,6 +236,8 @@ def _end_with_parent() -> None:
 
 
 def _run_job(job: Job, options: Options) -> tuple[list[Done], list[str]]:
+    import soundfile as sf
+
     try:
         samples, rate = audio.read_audio(job.spec)
         mono = audio.to_mono(samples, options.mono)

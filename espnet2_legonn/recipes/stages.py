@@ -14,22 +14,22 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from espnet2_legonn.data.tables import Made, Table, atomic_text, joined, ordered, write_table
 from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.files.configs import files_of, read_config, sources
 from espnet2_legonn.files.scratch import LAUNCHING, TRAINING, alone
-from espnet2_legonn.inference.decode import FILES
-from espnet2_legonn.model.description import ChainConfig, parse
-from espnet2_legonn.packs import store
+from espnet2_legonn.packs import names
 from espnet2_legonn.recipes.jobs import call, count_keys, module, once, run, split_keys, unchanged, working
 from espnet2_legonn.recipes.origin import keep_origin, origin, read_origin, set_aside
-from espnet2_legonn.recipes.ready import coverages, report, require_valid
 from espnet2_legonn.recipes.speed import gather_speed
 from espnet2_legonn.recipes.train_options import in_parts
 from espnet2_legonn.scoring import metrics as metric_of
 from espnet2_legonn.scoring.tables import write_atomic
-from espnet2_legonn.scoring.trn import run_sclite, without_symbols, write_trn
+
+if TYPE_CHECKING:
+    from espnet2_legonn.model.description import ChainConfig
 
 TRAIN = "espnet2_legonn.bin.legonn_train"
 
@@ -40,7 +40,9 @@ def chain_config(path: Path) -> ChainConfig:
     Raises:
         ConfigError: it has none.
     """
-    data = read_config(path)
+    data = read_config(path)  # before what reads it is loaded, which takes seconds
+    from espnet2_legonn.model.description import parse
+
     if not isinstance(data, dict) or "modules" not in data:
         raise ConfigError(f"{path}: describes no chain (no 'modules')")
     return parse({"vocabs": data.get("vocabs"), "modules": data["modules"]})
@@ -103,6 +105,8 @@ def stats(
         DataError: every fault of the data directories, before any job begins.
     """
     config = chain_config(config_file)
+    from espnet2_legonn.recipes.ready import coverages, report, require_valid
+
     data_options(config, train, valid)  # names files that are missing, and the stage that makes them
     require_valid(config, (train, valid))
     said = report(coverages(config, config_file, (train, valid)))
@@ -148,6 +152,8 @@ def train(
         BusyError: a training runs in ``exp``.
     """
     config = chain_config(config_file)
+    from espnet2_legonn.recipes.ready import require_valid
+
     data_options(config, train_dir, valid)
     require_valid(config, (train_dir, valid))
     command = module("espnet2.bin.launch", "--cmd", f"{cmd} --name {exp}/train.log", "--log", f"{exp}/train.log")
@@ -173,18 +179,20 @@ def decode(
     Raises:
         DataError: every fault of the data directory.
     """
-    config = chain_config(exp / store.CONFIG)
+    config = chain_config(exp / names.CONFIG)
+    from espnet2_legonn.recipes.ready import require_valid
+
     file = data / config.column.table
     jobs = max(1, min(nj, count_keys(file)))
     triple = data_triples(config, data, targets=False)[0]
     require_valid(config, [data], targets=False)
     logs = out / "logdir"
     weights = ["--legonn_model_file", model] if model else []
-    command = module("espnet2_legonn.bin.legonn_inference", "--legonn_train_config", exp / store.CONFIG, *weights)
+    command = module("espnet2_legonn.bin.legonn_inference", "--legonn_train_config", exp / names.CONFIG, *weights)
     command += ["--data_path_and_name_and_type", triple]
     command += ["--key_file", f"{logs}/keys.JOB.scp", "--output_dir", f"{logs}/output.JOB", "--ngpu", str(ngpu), *extra]
     options = [file for word in extra for file in files_of(word)]  # the search's configuration among them
-    model_files = [exp / store.CONFIG, exp / store.WEIGHTS, *sorted(exp.glob("*.pth"))]
+    model_files = [exp / names.CONFIG, exp / names.WEIGHTS, *sorted(exp.glob("*.pth"))]
     record = origin(exp, model, file, extra)
     with working(logs, [*command, str(jobs)], [file, *model_files, *options]):
         set_aside(out, record)
@@ -203,6 +211,8 @@ def _gather(out: Path, parts: Sequence[Path], inputs: Table) -> None:
     Raises:
         DataError: an input has no answer.
     """
+    from espnet2_legonn.inference.decode import FILES
+
     for folder in sorted(
         p.relative_to(parts[0]) for p in [*parts[0].glob("*best_recog"), *parts[0].glob("interfaces/*")]
     ):
@@ -240,17 +250,19 @@ def tune_search(exp: Path, model: str | None, data: Path, metric: str, beam_size
     Returns:
         the curve as a table, and where the choice is kept.
     """
+    out = exp / "tune" / data.name
+    weights, done = names.find_weights(exp, model).resolve(), out / "of.json"
+    if done.is_file():
+        *about, seen = json.loads(done.read_text(encoding="utf-8"))
+        files = dict.fromkeys([weights, *(Path(file[0]) for file in seen)])
+        if about == [metric, beam_size, limit] and seen == unchanged(files):
+            return (out / "result.txt").read_text(encoding="utf-8")
     from espnet2_legonn.inference.legonn import LegoNN
     from espnet2_legonn.packs.pack import keep_search
     from espnet2_legonn.recipes.tune import tune
 
-    out = exp / "tune" / data.name
-    weights = store.find_weights(exp, model)
-    text = chain_config(exp / store.CONFIG).column.table
-    mark = json.dumps([metric, beam_size, limit, unchanged([weights.resolve(), data / text, data / "text"])])
-    done = out / "of.json"
-    if done.is_file() and done.read_text(encoding="utf-8") == mark:
-        return (out / "result.txt").read_text(encoding="utf-8")
+    text = chain_config(exp / names.CONFIG).column.table
+    mark = json.dumps([metric, beam_size, limit, unchanged([weights, data / text, data / "text"])])
     choice, _, curve = tune(LegoNN.from_pretrained(exp, model), data, metric, beam_size, limit=limit, out=out)
     kept = keep_search(exp, choice, model)
     write_atomic(done, mark)
@@ -272,9 +284,11 @@ def score(
     Raises:
         DataError: no such metric, all of them before anything is scored; or see ``scoring.metrics.score``.
     """
+    from espnet2_legonn.scoring.trn import run_sclite, write_trn
+
     for metric in metrics:
         metric_of.known(metric)
-    config = chain_config(exp / store.CONFIG)
+    config = chain_config(exp / names.CONFIG)
     vocabs = {m.name: config.vocabs[m.target.vocab] for m in config.modules if m.target is not None}
     speakers = data / "utt2spk" if (data / "utt2spk").is_file() else None
     made_by = read_origin(decoded)
@@ -305,6 +319,8 @@ def seen_by(metric: str, data: Path, hyp: Path, symbols: Sequence[str]) -> Itera
     if not symbols or metric_of.known(metric).higher:
         yield data, hyp
         return
+    from espnet2_legonn.scoring.trn import without_symbols
+
     with tempfile.TemporaryDirectory() as folder:
         for name in ("text", "text_phn"):
             if (data / name).is_file():
