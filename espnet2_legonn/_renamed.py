@@ -107,7 +107,8 @@ class _Finder:
             return None
         warnings.warn(f"{fullname} is {new} now; the old name goes with the next version", FutureWarning, stacklevel=2)
         package = fullname.removeprefix(_HERE) in ROOMS
-        return importlib.machinery.ModuleSpec(fullname, _Loader(found), origin=found.origin, is_package=package)
+        loader = _Loader(found)  # importlib.abc, which has the class that mypy wants, takes longer than all the rest
+        return importlib.machinery.ModuleSpec(fullname, loader, origin=found.origin, is_package=package)  # type: ignore[arg-type]
 
 
 def install() -> None:

@@ -248,32 +248,50 @@ def joined(streams: Sequence[Iterator[Row]]) -> Iterator[list[Row | None]]:
         heads = [head if row is None else next(stream, None) for head, row, stream in zip(heads, found, streams)]
 
 
-IN_MEMORY, AT_ONCE = 1 << 16, 1 << 8  # items of a run, and those read of it together
+# Items of a run, those read of it together, and runs that are merged together.
+IN_MEMORY, AT_ONCE, TOGETHER = 1 << 16, 1 << 8, 16
 
 
 def in_order(items: Iterable[T]) -> Iterator[T]:
-    """Tuples of strings and numbers, sorted, however many: runs of them wait in unnamed files."""
+    """Tuples of strings and numbers, sorted, however many: sorted runs of them wait in unnamed files."""
     stream = iter(items)
     run = sorted(itertools.islice(stream, IN_MEMORY))  # type: ignore[type-var]
     if len(run) < IN_MEMORY:
         yield from run
         return
-    with contextlib.ExitStack() as stack:
-        files, last, ascending = [], run[0], True
-        while run:
-            last, ascending = run[-1], ascending and last <= run[0]  # type: ignore[operator]
-            files.append(stack.enter_context(tempfile.TemporaryFile()))
-            for begin in range(0, len(run), AT_ONCE):
-                marshal.dump([tuple(item) for item in run[begin : begin + AT_ONCE]], files[-1])  # type: ignore[arg-type]
-            like, run = type(run[0]), sorted(itertools.islice(stream, IN_MEMORY))  # type: ignore[type-var]
-        made = (lambda item: item) if like is tuple else like._make  # type: ignore[attr-defined]
-        runs = map(_run, files)
-        yield from map(made, itertools.chain(*runs) if ascending else heapq.merge(*runs))
+    levels, like, last = [list[BinaryIO]()], type(run[0]), run[0]
+    while run:
+        if not levels[0] or run[0] < last:  # type: ignore[operator]
+            _merge_full(levels)
+            levels[0].append(tempfile.TemporaryFile())  # noqa: SIM115
+        last = run[-1]
+        _spill(run, levels[0][-1])
+        run = sorted(itertools.islice(stream, IN_MEMORY))  # type: ignore[type-var]
+    made = (lambda item: item) if like is tuple else like._make  # type: ignore[attr-defined]
+    yield from map(made, heapq.merge(*map(_run, itertools.chain(*levels))))
+
+
+def _merge_full(levels: list[list[BinaryIO]]) -> None:
+    """Runs of each level that are ``TOGETHER`` become one of the next: few are open, and each item is copied seldom."""
+    for level, files in enumerate(levels):
+        if len(files) < TOGETHER:
+            return
+        levels[level] = []
+        if level + 1 == len(levels):
+            levels.append([])
+        levels[level + 1].append(_spill(heapq.merge(*map(_run, files)), tempfile.TemporaryFile()))
+
+
+def _spill(run: Iterable[Any], file: BinaryIO) -> BinaryIO:
+    items = iter(run)
+    while some := [tuple(item) for item in itertools.islice(items, AT_ONCE)]:
+        marshal.dump(some, file)
+    return file
 
 
 def _run(file: BinaryIO) -> Iterator[Any]:
     file.seek(0)
-    with contextlib.suppress(EOFError):
+    with file, contextlib.suppress(EOFError):
         while True:
             yield from marshal.load(file)
 

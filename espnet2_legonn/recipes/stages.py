@@ -24,7 +24,6 @@ from espnet2_legonn.packs import names
 from espnet2_legonn.recipes.jobs import call, count_keys, module, once, run, split_keys, unchanged, working
 from espnet2_legonn.recipes.origin import keep_origin, origin, read_origin, set_aside
 from espnet2_legonn.recipes.speed import gather_speed
-from espnet2_legonn.recipes.train_options import in_parts
 from espnet2_legonn.scoring import metrics as metric_of
 from espnet2_legonn.scoring.tables import write_atomic
 
@@ -153,6 +152,7 @@ def train(
     """
     config = chain_config(config_file)
     from espnet2_legonn.recipes.ready import require_valid
+    from espnet2_legonn.recipes.train_options import in_parts
 
     data_options(config, train_dir, valid)
     require_valid(config, (train_dir, valid))

@@ -28,7 +28,7 @@ from espnet2_legonn.errors import DataError
 from espnet2_legonn.scoring.bootstrap import RESAMPLES, SEED, Interval, Segments, Units, confidence_interval
 from espnet2_legonn.scoring.tables import Joined, Missing, write_report
 
-BATCH = 1000  # utterances summed together
+BATCH, SPOOL = 1000, 1 << 20  # utterances summed together; bytes of their lines that stay in memory
 _SCALE = 1 << 20  # above any number of substitutions in an utterance
 
 
@@ -257,8 +257,7 @@ def summarize(
     """
     stream, units, total = iter(counts), Units(2), Counts()
     by_speaker: dict[str, Counts] = {}
-    # Small sets stay in memory.
-    lines = tempfile.SpooledTemporaryFile(1 << 20, "w+", encoding="utf-8", newline="\n")
+    lines = tempfile.SpooledTemporaryFile(SPOOL, "w+", encoding="utf-8", newline="\n")
     while batch := list(itertools.islice(stream, BATCH)):
         lines.writelines(f"  {key} {c.corr} {c.sub} {c.dele} {c.ins}\n" for key, c, _ in batch)
         units.add(np.array([(c.errors, c.ref) for _, c, _ in batch]), [speaker for _, _, speaker in batch])
