@@ -263,7 +263,7 @@ def in_order(items: Iterable[T]) -> Iterator[T]:
     while run:
         if not levels[0] or run[0] < last:  # type: ignore[operator]
             _merge_full(levels)
-            levels[0].append(tempfile.TemporaryFile())  # noqa: SIM115
+            levels[0].append(tempfile.TemporaryFile())
         last = run[-1]
         _spill(run, levels[0][-1])
         run = sorted(itertools.islice(stream, IN_MEMORY))  # type: ignore[type-var]
