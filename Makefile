@@ -1,4 +1,4 @@
-# make setup | test | test-all | test-cpus | test-pythons | test-slurm | bench | docs | demo | study | study-real | packs | check | types
+# make setup | test | test-all | test-cpus | test-pythons | test-slurm | bench | bench-scale | docs | demo | study | study-real | packs | check | types
 # make clean
 # PYTHON=python3.11 chooses the interpreter
 PYTHON ?= python3
@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # BENCH_ARGS=--full measures all
 BENCH_ARGS ?=
 
-.PHONY: setup test test-all test-cpus test-pythons test-slurm bench docs demo study study-real packs check types clean
+.PHONY: setup test test-all test-cpus test-pythons test-slurm bench bench-scale docs demo study study-real packs check types clean
 
 setup:
 	@$(PYTHON) tools/setup.py
@@ -52,6 +52,10 @@ test-slurm: setup
 # Speed beside ESPnet and, where it is installed, CTranslate2, and a search without caches.
 bench: setup
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+# Time and memory of data preparation and scoring over the number of lines; BENCH_ARGS="--lines 10000000" for others.
+bench-scale: setup
+	$(BIN)/python -m benchmarks.scale $(BENCH_ARGS)
 
 # The documentation as a site in site/, offline; a dead link or a key without a meaning fails. (--quiet would hide
 # warnings from --strict.)

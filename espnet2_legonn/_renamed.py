@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
@@ -75,7 +74,7 @@ def new_name(old: str) -> str | None:
     return new if new is None or new.startswith("legonn_corpora") else _HERE + new
 
 
-class _Loader(importlib.abc.InspectLoader):
+class _Loader:
     """Hands out the module of the new name; there is one of each."""
 
     def __init__(self, new: importlib.machinery.ModuleSpec) -> None:
@@ -91,14 +90,14 @@ class _Loader(importlib.abc.InspectLoader):
         module.__spec__ = self.own
 
     def get_code(self, fullname: str) -> CodeType | None:  # for python -m
-        loader = self.new.loader
-        return loader.get_code(self.new.name) if isinstance(loader, importlib.abc.InspectLoader) else None
+        get_code = getattr(self.new.loader, "get_code", None)
+        return None if get_code is None else get_code(self.new.name)
 
     def get_source(self, fullname: str) -> str | None:
         return None
 
 
-class _Finder(importlib.abc.MetaPathFinder):
+class _Finder:
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
@@ -108,7 +107,8 @@ class _Finder(importlib.abc.MetaPathFinder):
             return None
         warnings.warn(f"{fullname} is {new} now; the old name goes with the next version", FutureWarning, stacklevel=2)
         package = fullname.removeprefix(_HERE) in ROOMS
-        return importlib.machinery.ModuleSpec(fullname, _Loader(found), origin=found.origin, is_package=package)
+        loader = _Loader(found)  # importlib.abc, which has the class that mypy wants, takes longer than all the rest
+        return importlib.machinery.ModuleSpec(fullname, loader, origin=found.origin, is_package=package)  # type: ignore[arg-type]
 
 
 def install() -> None:

@@ -102,10 +102,14 @@ def parse_args(cmd: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def inference(args: argparse.Namespace) -> Path:
-    """Decode and write ``<n>best_recog/`` and ``interfaces/<module>/`` into the output folder."""
-    from espnet2_legonn.data.tables import read_table
-    from espnet2_legonn.inference.decode import column_of, decode_table, read_inputs
+    """Decode and write ``<n>best_recog/`` and ``interfaces/<module>/`` into the output folder.
+
+    An interrupted decoding of the same goes on where it stopped.
+    """
+    from espnet2_legonn.files.archive import sha256_of
+    from espnet2_legonn.inference.decode import chosen, column_of, decode_windows
     from espnet2_legonn.inference.legonn import LegoNN
+    from espnet2_legonn.inference.progress import Progress
     from espnet2_legonn.recipes.origin import keep_origin, origin
     from espnet2_legonn.recipes.speed import write_speed
     from espnet2_legonn.search.beam import BeamOptions
@@ -121,13 +125,18 @@ def inference(args: argparse.Namespace) -> Path:
     paths = {name: path for path, name, _ in triples}
     if wanted not in paths:
         raise ConfigError(f"{chain.names[0]} reads {wanted}, but the data are {', '.join(paths)}")
-    keys = None if args.key_file is None else list(read_table(args.key_file))
     path = Path(paths[wanted])
-    inputs = read_inputs(path, keys)
-    decoded = decode_table(chain, inputs, options, args.batch_size, channel=args.channel)
-    decoded.write(args.output_dir)
-    keep_origin(args.output_dir, origin(args.legonn_train_config.parent, args.legonn_model_file, path, [repr(options)]))
-    logging.info("%s", write_speed(args.output_dir, len(inputs), decoded.seconds, decoded.audio))
+    inputs = chosen(path, args.key_file)
+    total = sum(1 for _ in inputs.items())
+    record = origin(args.legonn_train_config.parent, args.legonn_model_file, path, [repr(options)])
+    keys = [] if args.key_file is None else [sha256_of(args.key_file)]
+    progress = Progress(args.output_dir, {**record, "more": [args.batch_size, args.channel, args.ngpu, *keys]})
+    rest = (progress.inputs, total)
+    for window in decode_windows(chain, inputs.items(), options, args.batch_size, (), args.channel, *rest):
+        progress.add(window)
+    progress.finish()
+    keep_origin(args.output_dir, record)
+    logging.info("%s", write_speed(args.output_dir, total, progress.seconds, progress.audio))
     return args.output_dir
 
 

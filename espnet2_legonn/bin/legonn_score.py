@@ -6,15 +6,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from espnet2_legonn.errors import command
-from espnet2_legonn.scoring.bleu import BleuReport, score_bleu
 from espnet2_legonn.scoring.metrics import METRICS
-from espnet2_legonn.scoring.results import render_results, write_results
-from espnet2_legonn.scoring.significance import compare
-from espnet2_legonn.scoring.tables import write_atomic, write_report
-from espnet2_legonn.scoring.translation import change_of
-from espnet2_legonn.scoring.wer import ErrorReport, score_error_rate
+
+if TYPE_CHECKING:
+    from espnet2_legonn.scoring.bleu import BleuReport
+    from espnet2_legonn.scoring.wer import ErrorReport
 
 EXAMPLES = """examples:
   legonn_score score --metric wer --ref data/test/text --hyp exp/x/dec/test/text --outdir exp/x/score_wer
@@ -65,6 +64,10 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
 
 
 def _score(args: argparse.Namespace, hyp: str) -> ErrorReport | BleuReport:
+    from espnet2_legonn.scoring.bleu import score_bleu
+    from espnet2_legonn.scoring.translation import change_of
+    from espnet2_legonn.scoring.wer import score_error_rate
+
     if METRICS[args.metric].higher:
         # A tokenizer that is asked for wins over that of the language.
         change = None if args.metric == "bleu" and args.tokenize else change_of(args.metric, args.language)
@@ -82,6 +85,9 @@ def main(cmd: Sequence[str] | None = None) -> int:
     """Runs the command; 0 on success, 2 with the faults on stderr."""
     parser = get_parser()
     args = parser.parse_args(cmd)
+    from espnet2_legonn.scoring.significance import compare
+    from espnet2_legonn.scoring.tables import write_report
+
     if args.command != "results" and not METRICS[args.metric].higher and len(args.ref) > 1:
         parser.error(f"--metric {args.metric} takes one --ref, got {len(args.ref)}")
     if args.command == "results":
@@ -98,6 +104,9 @@ def main(cmd: Sequence[str] | None = None) -> int:
 
 
 def _write_results(args: argparse.Namespace) -> None:
+    from espnet2_legonn.scoring.results import render_results, write_results
+    from espnet2_legonn.scoring.tables import write_atomic
+
     if args.out is not None:
         out = Path(args.out)
         write_atomic(out, render_results(args.exp_dirs, out.parent))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from espnet2_legonn.errors import LegoNNError, command
+from espnet2_legonn.errors import DataError, LegoNNError, command
 
 
 def _stats(args: argparse.Namespace, extra: list[str]) -> None:
@@ -106,7 +106,25 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd: Sequence[str] | None = None) -> None:
     """Run one stage; faults of the user are printed without a traceback."""
     args, extra = get_parser().parse_known_args(cmd)
+    _require(args)
     args.run(args, extra)
+
+
+def _require(args: argparse.Namespace) -> None:
+    """What is mistyped is said before seconds go into loading what would read it.
+
+    Raises:
+        DataError: files and folders that are not there.
+    """
+    from espnet2_legonn.packs.names import CONFIG
+
+    given = {name: path for name, path in vars(args).items() if isinstance(path, Path)}
+    files = [given[name] / CONFIG if name == "exp" else given[name] for name in ("config", "exp") if name in given]
+    faults = [f"{path}: no such file" for path in files if not path.is_file()]
+    folders = [given[name] for name in ("train", "valid", "data", "decoded") if name in given]
+    faults += [f"{path}: no such data directory" for path in folders if not path.is_dir()]
+    if faults:
+        raise DataError(faults)
 
 
 if __name__ == "__main__":

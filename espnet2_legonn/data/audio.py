@@ -8,14 +8,14 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
-
-import numpy as np
-import soundfile as sf
-import soxr
+from typing import TYPE_CHECKING, BinaryIO
 
 from espnet2_legonn.data.cut_short import missing
 from espnet2_legonn.errors import DataError
+
+if TYPE_CHECKING:  # commands that only look at names load none of them
+    import numpy as np
+    import soundfile as sf
 
 INT16 = 32768
 # Kaldi's extract-segments forgives segment ends this far beyond the recording (seconds).
@@ -51,6 +51,8 @@ def read_audio(spec: str) -> tuple[np.ndarray, int]:
         DataError: unreadable, cut short, a failing command, no samples, NaN or infinite samples. Does not name the
             utterance.
     """
+    import numpy as np
+
     with _opened(spec) as file:
         samples, rate, promised, format = file.read(dtype="float32", always_2d=True), *_facts(file)
     if not len(samples):
@@ -97,6 +99,8 @@ def _opened(spec: str) -> Iterator[sf.SoundFile]:
     Raises:
         DataError: it is not, or libsndfile cannot open or (inside the block) decode it.
     """
+    import soundfile as sf
+
     with contextlib.closing(io.BytesIO(_run(spec)) if is_pipe(spec) else _stored(spec) or _file(spec)) as stream:
         lost = missing(stream)
         stream.seek(0)
@@ -227,6 +231,8 @@ def change_rate(samples: np.ndarray, rate: int, fs: int, speed: float = 1.0) -> 
     """
     if rate == fs and speed == 1:
         return samples
+    import soxr
+
     changed = soxr.resample(samples, rate * speed, fs)
     if not len(changed):
         raise DataError(f"{len(samples)} samples at {rate} Hz are too short: none is left at {fs} Hz")
@@ -235,6 +241,8 @@ def change_rate(samples: np.ndarray, rate: int, fs: int, speed: float = 1.0) -> 
 
 def to_int16(samples: np.ndarray) -> tuple[np.ndarray, int]:
     """16-bit samples and how many were clipped; the exact inverse of reading 16-bit audio as float32."""
+    import numpy as np
+
     # libsndfile scales by 32767 on writing but 32768 on reading, which would alter loud samples.
     scaled = np.rint(samples * INT16)
     clipped = int(((scaled > INT16 - 1) | (scaled < -INT16)).sum())

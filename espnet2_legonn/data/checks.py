@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 from espnet2_legonn.data.tables import (
+    PLAIN_ID,
+    Faults,
+    Made,
     Row,
+    Rows,
+    Table,
     code_points,
     id_fault,
+    in_order,
     is_text,
+    joined,
+    ordered,
     scan_table,
     shown,
     split_fields,
@@ -51,7 +61,7 @@ def number(text: str) -> float:
 
 def row_fault(name: str, value: str) -> str | None:
     """What is wrong with a value of the table `name` seen alone, or None."""
-    if name not in _FIELDS and name not in _FILES:
+    if name not in _FIELDS and name not in _FILES or name == "utt2spk" and PLAIN_ID.fullmatch(value):
         return None
     fields = split_fields(value)
     expected = _FIELDS.get(name)
@@ -93,12 +103,11 @@ def text_fault(text: str, *, nfc: bool = True) -> str | None:
     return None
 
 
-def spk2utt(utt2spk: Mapping[str, str]) -> dict[str, str]:
-    """`spk -> utt1 utt2 ...` from `utt -> spk`."""
-    speakers: dict[str, list[str]] = {}
-    for utt in sorted(utt2spk):
-        speakers.setdefault(utt2spk[utt], []).append(utt)
-    return {speaker: " ".join(utts) for speaker, utts in speakers.items()}
+def spk2utt(utt2spk: Rows) -> Iterator[tuple[str, str]]:
+    """`spk, utt1 utt2 ...` from `utt, spk`, in order of the speakers."""
+    pairs = in_order((speaker, utt) for utt, speaker in utt2spk.items())
+    for speaker, members in itertools.groupby(pairs, key=itemgetter(0)):
+        yield speaker, " ".join(utt for _, utt in members)
 
 
 @dataclass(frozen=True)
@@ -111,7 +120,7 @@ class Wanted:
         files: tables by name.
         spk_sort: the order of speakers agrees with the order of utterances.
         allow_empty_text: an utterance may have no words, but in the tables ``filled``.
-        sorted: keys go up; if not, tables in another order are named in ``Checker.unsorted`` alone.
+        sorted: keys go up in the files; if not, tables in another order are named in ``Checker.unsorted`` alone.
         durations: value of wav.scp -> seconds (None: unknown); called per recording, errors it raises are
             collected.
     """
@@ -127,167 +136,168 @@ class Wanted:
 
 
 class Checker:
-    """Reads the tables `names` of a directory and collects their faults, as `file:line: ...`, in `faults`."""
+    """Reads the tables `names` of a directory together, once, and collects their faults, as `file:line: ...`."""
 
     def __init__(self, path: Path, names: Iterable[str], wanted: Wanted) -> None:
         self.path, self.wanted = path, wanted
-        self.rows: dict[str, list[Row]] = {}
-        self.faults: list[str] = []
-        self.unsorted: list[str] = []
-        for name in names:
-            self.rows[name], faults = scan_table(path / name)
-            self.faults += faults
-            self._lines(name)
-        self._presence()
-        if "utt2spk" in self.rows:
-            self._utterance_sets()
-            self._speakers()
-        self._segments()
+        self.files = {name: Table(path / name) for name in names}
+        ordered(self._read)
+        self.unsorted = [name for name, table in self.files.items() if not table.sorted]
 
-    def tables(self) -> dict[str, dict[str, str]]:
+    @property
+    def faults(self) -> list[str]:
+        """Of each table by itself, then of all together."""
+        return list(itertools.chain(*self._alone.values(), self._together))
+
+    def tables(self) -> dict[str, Table]:
         """All tables by name.
 
         Raises:
             DataError: every fault.
         """
-        if self.faults:
-            raise DataError(self.faults)
-        return {name: {row.key: row.value for row in rows} for name, rows in self.rows.items()}
+        if faults := self.faults:
+            raise DataError(faults)
+        return dict(self.files)
+
+    def _read(self) -> None:
+        self._alone, self._together = {name: Faults() for name in self.files}, Faults()
+        whole = "segments" not in self.files
+        utts = [n for n in self.files if table_kind(n) == "utt" or (whole and table_kind(n) == "reco")]
+        self._presence()
+        self._utterances(utts)
+        self._speakers([n for n in self.files if table_kind(n) == "spk"])
+        self._recordings([n for n in self.files if n not in utts and table_kind(n) == "reco"])
+        for name, table in self.files.items():
+            if not table.count:
+                self._together.add(f"{self.path / name}: empty file")
+            if self.wanted.sorted and not table.sorted:
+                self._order(name)
 
     def _fault(self, name: str, line: int, message: str) -> None:
-        self.faults.append(f"{self.path / name}:{line}: {message}")
-
-    def _keys(self, name: str) -> set[str]:
-        return {row.key for row in self.rows.get(name, ())}
+        self._together.add(f"{self.path / name}:{line}: {message}")
 
     def _presence(self) -> None:
-        texts = [n for n in self.rows if is_text(n) and n != "text_phn"]
-        if "utt2spk" not in self.rows:
-            self.faults.append(
-                f"{self.path}: utt2spk is missing; `fix` can make one with each utterance its own speaker"
-            )
+        texts = [n for n in self.files if is_text(n) and n != "text_phn"]
+        faults = []
+        if "utt2spk" not in self.files:
+            faults.append(f"{self.path}: utt2spk is missing; `fix` can make one with each utterance its own speaker")
         if self.wanted.text and not any(not n.startswith("src_") for n in texts):
-            self.faults.append(f"{self.path}: no text (or text.<case>.<lang>); add it or validate with --no_text")
-        if self.wanted.wav and "wav.scp" not in self.rows and len(texts) < 2:
-            self.faults.append(f"{self.path}: neither wav.scp nor src_text; add one or validate with --no_wav")
-        for name in self.wanted.files:
-            if name not in self.rows:
-                self.faults.append(f"{self.path / name}: no such file; it is needed here")
-        for name, rows in self.rows.items():
-            if not rows:
-                self.faults.append(f"{self.path / name}: empty file")
+            faults.append(f"{self.path}: no text (or text.<case>.<lang>); add it or validate with --no_text")
+        if self.wanted.wav and "wav.scp" not in self.files and len(texts) < 2:
+            faults.append(f"{self.path}: neither wav.scp nor src_text; add one or validate with --no_wav")
+        lost = [name for name in self.wanted.files if name not in self.files]
+        faults += [f"{self.path / name}: no such file; it is needed here" for name in lost]
+        self._together.add(*faults)
 
-    def _lines(self, name: str) -> None:
-        """Faults that one table shows by itself."""
-        seen: dict[str, int] = {}
-        last, texts = "", is_text(name)
-        for row in self.rows[name]:
-            if fault := id_fault(row.key):
-                self._fault(name, row.line, f"{shown(row.key)}: {fault}")
-            elif row.key in seen:
-                self._fault(
-                    name,
-                    row.line,
-                    f"{shown(row.key)} occurs twice: it repeats line {seen[row.key]}; ids must be unique",
-                )
-            elif row.key < last and not self.wanted.sorted:
-                if name not in self.unsorted:
-                    self.unsorted.append(name)
-            elif row.key < last:
-                self._fault(
-                    name,
-                    row.line,
-                    f"{shown(row.key)} is not sorted: it follows {shown(last)}; sort with LC_ALL=C or `fix`",
-                )
-            seen.setdefault(row.key, row.line)
-            last = row.key
-            if fault := row_fault(name, row.value):
-                self._fault(name, row.line, f"{shown(row.key)}: {fault}")
-            if texts:
-                self._text(name, row)
+    def _rows(self, name: str) -> Iterator[Row]:
+        """Rows of a table, with the faults that it shows by itself."""
+        faults, file = self._alone[name], self.path / name
+        texts, tells = is_text(name), name in _FIELDS or name in _FILES
+        empty = not texts or (self.wanted.allow_empty_text and name not in self.wanted.filled)
+        raw = _RAW.search(name) is not None  # what somebody published is kept as it is
+        for row in self.files[name].rows(faults):
+            key, line, value = row
+            if tells and (fault := row_fault(name, value)):
+                faults.add(f"{file}:{line}: {shown(key)}: {fault}")
+            if not value and not empty:
+                remedy = "`fix` drops it, --allow_empty_text accepts it"
+                faults.add(f"{file}:{line}: {shown(key)} has empty text; {remedy}")
+            if texts and not raw and (fault := text_fault(value)):
+                faults.add(f"{file}:{line}: {shown(key)} {fault}")
+            yield row
 
-    def _text(self, name: str, row: Row) -> None:
-        if not row.value and not (self.wanted.allow_empty_text and name not in self.wanted.filled):
-            self._fault(
-                name, row.line, f"{shown(row.key)} has empty text; `fix` drops it, --allow_empty_text accepts it"
-            )
-        # Raw references are what somebody published: they are kept as they are.
-        if not _RAW.search(name) and (fault := text_fault(row.value)):
-            self._fault(name, row.line, f"{shown(row.key)} {fault}")
+    def _order(self, name: str) -> None:
+        """Keys that do not go up in the file; those that occur twice are faults already."""
+        seen, last = {fault.split(" ")[0] for fault in self._alone[name] if " occurs twice: " in fault}, ""
+        for key, line, _ in scan_table(self.path / name, Faults()):
+            place = f"{self.path / name}:{line}:"
+            if key < last and place not in seen:
+                order = f"{shown(key)} is not sorted: it follows {shown(last)}; sort with LC_ALL=C or `fix`"
+                self._alone[name].add(f"{place} {order}")
+            last = key
 
-    def _utterance_sets(self) -> None:
+    def _utterances(self, names: Sequence[str]) -> None:
         """Every table with utterances must have those of utt2spk, no more and no fewer."""
-        reference = self._keys("utt2spk")
-        names = [n for n in self.rows if table_kind(n) == "utt" and n != "utt2spk"]
-        if "segments" not in self.rows and "wav.scp" in self.rows:
-            names += [n for n in self.rows if table_kind(n) == "reco"]
-        for name in names:
-            for row in self.rows[name]:
-                if row.key not in reference:
-                    self._fault(name, row.line, f"{shown(row.key)} is not in utt2spk")
-            keys = self._keys(name)
-            for row in self.rows["utt2spk"]:
-                if row.key not in keys:
-                    self._fault("utt2spk", row.line, f"{shown(row.key)} is not in {name}")
-
-    def _speakers(self) -> None:
-        last = ""
-        for row in sorted(self.rows["utt2spk"], key=lambda row: row.key):
-            if self.wanted.spk_sort and row.value < last:
+        place = names.index("utt2spk") if "utt2spk" in names else None
+        wav = names.index("wav.scp") if "wav.scp" in names else None
+        speaker = ""
+        for rows in joined([self._rows(name) for name in names]):
+            if wav is not None and (recording := rows[wav]) is not None:
+                self._seconds(recording)
+            if place is None:
+                continue
+            if (utt := rows[place]) is None:
+                for name, row in zip(names, rows):
+                    if row is not None:
+                        self._fault(name, row.line, f"{shown(row.key)} is not in utt2spk")
+                continue
+            if None in rows:
+                for name in (name for name, row in zip(names, rows) if row is None):
+                    self._fault("utt2spk", utt.line, f"{shown(utt.key)} is not in {name}")
+            if self.wanted.spk_sort and utt.value < speaker:
                 self._fault(
                     "utt2spk",
-                    row.line,
-                    f"{shown(row.key)}: speaker '{row.value}' sorts before the previous one, '{last}'; "
+                    utt.line,
+                    f"{shown(utt.key)}: speaker '{utt.value}' sorts before the previous one, '{speaker}'; "
                     "begin utterance ids with their speaker id, or validate with --no_spk_sort",
                 )
-            last = row.value
-        expected = spk2utt({row.key: row.value for row in self.rows["utt2spk"]})
-        for name in (n for n in self.rows if table_kind(n) == "spk" and n != "spk2utt"):
-            for row in self.rows[name]:
-                if row.key not in expected:
+            speaker = utt.value
+
+    def _speakers(self, names: Sequence[str]) -> None:
+        """Tables with speakers have those of utt2spk, and spk2utt says the same as that."""
+        known: Iterable[tuple[str, str]] = ()
+        if names and "utt2spk" in self.files:
+            utt2spk = self.files["utt2spk"]
+            known = spk2utt(Made(lambda: ((row.key, row.value) for row in utt2spk.rows(Faults()))))
+        expected = (Row(speaker, 0, utts) for speaker, utts in known)
+        for speaker, *rows in joined([expected, *map(self._rows, names)]):
+            for name, row in zip(names, rows) if "utt2spk" in self.files else ():
+                if name == "spk2utt" and row is None and speaker is not None:
+                    said = f"speaker '{speaker.key}' of utt2spk is missing; `fix` rebuilds it"
+                    self._together.add(f"{self.path / name}: {said}")
+                elif name == "spk2utt" and row is not None:
+                    utts = split_fields(speaker.value) if speaker is not None else []
+                    if row.value != (speaker.value if speaker else "") and sorted(split_fields(row.value)) != utts:
+                        said = f"{shown(row.key)} does not agree with utt2spk; `fix` rebuilds it"
+                        self._fault(name, row.line, said)
+                elif row is not None and speaker is None:
                     self._fault(name, row.line, f"{shown(row.key)} is no speaker of utt2spk")
-        if "spk2utt" not in self.rows:
-            return
-        for row in self.rows["spk2utt"]:
-            if sorted(split_fields(row.value)) != split_fields(expected.get(row.key, "")):
-                self._fault("spk2utt", row.line, f"{shown(row.key)} does not agree with utt2spk; `fix` rebuilds it")
-        for speaker in sorted(set(expected) - self._keys("spk2utt")):
-            self.faults.append(f"{self.path / 'spk2utt'}: speaker '{speaker}' of utt2spk is missing; `fix` rebuilds it")
 
-    def _known_durations(self) -> dict[str, float]:
-        known = {r.key: number(r.value) for r in self.rows.get("reco2dur", ())}
-        for row in self.rows.get("wav.scp", ()) if self.wanted.durations is not None else ():
-            try:
-                seconds = self.wanted.durations(row.value) if self.wanted.durations and row.value else None
-            except DataError as error:
-                self.faults += [
-                    f"{self.path / 'wav.scp'}:{row.line}: {shown(row.key)}: {fault}" for fault in error.faults
-                ]
-            else:
-                if seconds is not None:
-                    known[row.key] = seconds
-        return known
+    def _seconds(self, row: Row, otherwise: float = float("inf")) -> float:
+        """How long the recording of a row of wav.scp is, or what is known ``otherwise``."""
+        try:
+            seconds = self.wanted.durations(row.value) if self.wanted.durations and row.value else None
+        except DataError as error:
+            for fault in error.faults:
+                self._fault("wav.scp", row.line, f"{shown(row.key)}: {fault}")
+            return otherwise
+        return otherwise if seconds is None else seconds
 
-    def _segments(self) -> None:
-        """Recordings of segments exist, and segments end within them when the duration is known."""
-        known = self._known_durations()
-        if "segments" not in self.rows:
+    def _recordings(self, names: Sequence[str]) -> None:
+        """Recordings of segments exist, all are used, and segments end within them when the duration is known."""
+        if "segments" not in self.files:
             return
-        recos = self._keys("wav.scp")
-        used: set[str] = set()
-        for row in self.rows["segments"]:
-            fields = split_fields(row.value)
-            if len(fields) != 3:
-                continue
-            used.add(fields[0])
-            if "wav.scp" in self.rows and fields[0] not in recos:
-                self._fault("segments", row.line, f"{shown(row.key)}: recording '{fields[0]}' is not in wav.scp")
-            total = known.get(fields[0], float("inf"))
-            if number(fields[2]) > total + ROUNDING or number(fields[1]) >= total:
-                self._fault(
-                    "segments", row.line, f"{shown(row.key)} ends at {fields[2]} s, '{fields[0]}' lasts {total:.2f} s"
-                )
-        for name in (n for n in self.rows if table_kind(n) == "reco"):
-            for row in self.rows[name]:
-                if row.key not in used:
+        cuts: dict[str, list[tuple[str, int, str, str, str]]] = {}
+        for used, *rows in joined([self._cuts(cuts), *map(self._rows, names)]):
+            found = dict(zip(names, rows))
+            total = float("inf")
+            if (row := found.get("reco2dur")) is not None:
+                total = number(row.value)
+            if (row := found.get("wav.scp")) is not None:
+                total = self._seconds(row, total)
+            for name, row in found.items():
+                if row is not None and used is None:
                     self._fault(name, row.line, f"recording {shown(row.key)} is used by no segment")
+            for reco, line, key, start, end in cuts.pop(used.key) if used is not None else ():
+                if "wav.scp" in found and found["wav.scp"] is None:
+                    self._fault("segments", line, f"{shown(key)}: recording '{reco}' is not in wav.scp")
+                if number(end) > total + ROUNDING or number(start) >= total:
+                    self._fault("segments", line, f"{shown(key)} ends at {end} s, '{reco}' lasts {total:.2f} s")
+
+    def _cuts(self, found: dict[str, list[tuple[str, int, str, str, str]]]) -> Iterator[Row]:
+        """A row for each recording that segments cut; its segments go to ``found``."""
+        rows = ((row, split_fields(row.value)) for row in self.files["segments"].rows(Faults()))
+        cuts = ((cut[0], row.line, row.key, cut[1], cut[2]) for row, cut in rows if len(cut) == 3)
+        for reco, group in itertools.groupby(in_order(cuts), key=itemgetter(0)):
+            found[reco] = list(group)
+            yield Row(reco, 0, "")

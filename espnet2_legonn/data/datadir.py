@@ -6,29 +6,37 @@ applied after cutting.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import itertools
 import logging
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from espnet2_legonn.data.checks import Checker, Wanted, row_fault, spk2utt
 from espnet2_legonn.data.tables import (
+    Faults,
     Kind,
+    Made,
     Row,
+    Rows,
+    Table,
     id_fault,
+    in_order,
     is_text,
+    joined,
     read_table,
     scan_table,
     shown,
     split_fields,
     table_kind,
     write_table,
-    written_faults,
 )
 from espnet2_legonn.errors import DataError
+from espnet2_legonn.files.scratch import scratch
 
 SHOWN_IDS = 5
 
@@ -42,7 +50,6 @@ class DataDir:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.rows: dict[str, list[Row]] = {}  # of the tables that `tables` read, with the numbers of their lines
         if not self.path.is_dir():
             raise DataError(f"{self.path}: no such data directory")
 
@@ -67,11 +74,11 @@ class DataDir:
         """All tables (but those named in `without`) with their faults."""
         return Checker(self.path, [name for name in self.names() if name not in without], wanted)
 
-    def tables(self, *files: str, without: Collection[str] = ()) -> dict[str, dict[str, str]]:
-        """All tables by name, as a step needs them: checked as `validate` checks them.
+    def tables(self, *files: str, without: Collection[str] = ()) -> dict[str, Table]:
+        """All tables by name, as a step needs them: on the disk, checked as `validate` checks them.
 
         An utterance may have no words: `filter` drops and counts it. The order of speakers and of lines does not
-        matter; tables in another order are sorted, which is said once.
+        matter; tables in another order are sorted as they are read, which is said once.
 
         Args:
             files: tables that the step cannot do without.
@@ -82,38 +89,86 @@ class DataDir:
         """
         wanted = Wanted(text=False, wav=False, files=files, spk_sort=False, allow_empty_text=True, sorted=False)
         checker = self.check(wanted, without)
-        self.rows = checker.rows
         tables = checker.tables()
         if checker.unsorted:
             logging.warning("%s: %s not in byte order; what is written is", self.path, ", ".join(checker.unsorted))
-        return tables | {name: dict(sorted(tables[name].items())) for name in checker.unsorted}
+        return tables
 
 
-def write_datadir(path: Path | str, tables: Mapping[str, Mapping[str, str]]) -> DataDir:
-    """Write tables to `path`, each atomically; spk2utt comes from utt2spk, other tables there go.
+def write_datadir(path: Path | str, tables: Mapping[str, Rows]) -> int:
+    """Write tables to `path`, all or none; spk2utt comes from utt2spk, other tables there go.
+
+    Returns:
+        the utterances, by utt2spk.
 
     Raises:
         DataError: there is no utterance to write, or rows would not be read as they were written (an id that is none).
     """
-    path = Path(path)
-    if not any(tables.get(name) for name in tables if table_kind(name) == "utt"):
-        raise DataError(f"{path}: no utterance left to write; look at the counts above")
-    final = dict(tables)
-    if "utt2spk" in final:
-        final["spk2utt"] = spk2utt(final["utt2spk"])
-    faults = []
-    for name, table in final.items():
-        faults += [f"{path / name}: {fault}" for row in table.items() for fault in written_faults(*row)]
-    if faults:
-        raise DataError(faults)
-    path.mkdir(parents=True, exist_ok=True)
-    for name, table in final.items():
-        write_table(path / name, table)
-    written = DataDir(path)
-    for name in written.names():
-        if name not in final:
-            (path / name).unlink()
-    return written
+    with _replacing(Path(path)) as folder:
+        counts = {name: _write(folder, name, table, Path(path)) for name, table in tables.items() if name != "spk2utt"}
+    return counts.get("utt2spk", 0)
+
+
+def _write(folder: Path, name: str, table: Rows, path: Path) -> int:
+    try:
+        return write_table(folder / name, table)
+    except DataError as error:  # of files that never had this name
+        raise DataError(fault.replace(str(folder), str(path)) for fault in error.faults) from None
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A folder whose tables become those of `path` at the end; none of other names stays there.
+
+    Raises:
+        DataError: no utterance is in them.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with scratch(path.parent, path.name) as folder:
+        yield folder
+        if not any(file.stat().st_size for file in folder.iterdir() if table_kind(file.name) == "utt"):
+            raise DataError(f"{path}: no utterance left to write; look at the counts above")
+        if (folder / "utt2spk").is_file():
+            write_table(folder / "spk2utt", Made(lambda: spk2utt(Table(folder / "utt2spk"))))
+        path.mkdir(exist_ok=True)
+        for name in DataDir(path).names():
+            if not (folder / name).is_file():
+                (path / name).unlink()
+        for file in folder.iterdir():
+            os.replace(file, path / file.name)
+
+
+def select(tables: Mapping[str, Table], dest: Path | str, keep: Callable[[str, Mapping[str, str]], bool]) -> None:
+    """Write the utterances of a checked directory that `keep` wants, with their speakers and recordings.
+
+    Args:
+        keep: is given each utterance, in order, and its values by table.
+
+    Raises:
+        DataError: it wants none.
+    """
+    whole = "segments" not in tables
+    names = [n for n in tables if table_kind(n) == "utt" or (whole and table_kind(n) == "reco")]
+    with _replacing(Path(dest)) as folder:
+        with contextlib.ExitStack() as stack:
+            files = [stack.enter_context(open(folder / n, "w", encoding="utf-8", newline="\n")) for n in names]
+            for rows in joined([tables[name].rows() for name in names]):
+                values = {name: row.value for name, row in zip(names, rows) if row is not None}
+                utt = next(row.key for row in rows if row is not None)
+                if keep(utt, values):
+                    for name, file in zip(names, files):
+                        file.write(f"{utt} {values[name]}".rstrip() + "\n")
+        for name in tables.keys() - {*names, "spk2utt"}:
+            write_table(folder / name, Made(functools.partial(_used, tables[name], folder, table_kind(name))))
+
+
+def _used(table: Table, folder: Path, kind: Kind | None) -> Iterator[tuple[str, str]]:
+    """Rows of the speakers or recordings that the utterances of `folder` have."""
+    pairs = Table(folder / ("utt2spk" if kind == "spk" else "segments")).items()
+    ids = itertools.groupby(in_order((split_fields(value)[0],) for _, value in pairs))
+    for wanted, row in joined([(Row(key, 0, "") for (key,), _ in ids), table.rows()]):
+        if wanted is not None and row is not None:
+            yield row.key, row.value
 
 
 def restrict(tables: Mapping[str, Mapping[str, str]], keep: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -184,8 +239,9 @@ def fix(path: Path | str, *, allow_empty_text: bool = False) -> FixReport:
     if not keep:
         raise DataError([f"{data.path}: no utterance is in all of {', '.join(sorted(tables))}", str(report)])
     before = {name: (data.path / name).read_bytes() for name in data.names()}
-    with tempfile.TemporaryDirectory(dir=data.path, prefix=".fix.") as room:
-        fixed = write_datadir(room, restrict(tables, keep))
+    with scratch(data.path, "fix") as room:
+        write_datadir(room / "fixed", restrict(tables, keep))
+        fixed = DataDir(room / "fixed")
         after = {name: (fixed.path / name).read_bytes() for name in fixed.names()}
         if after != before:
             report.repairs.append(f"the files as they were are in {_backup(data)}")
@@ -197,10 +253,8 @@ def fix(path: Path | str, *, allow_empty_text: bool = False) -> FixReport:
 
 
 def _clean_rows(path: Path, report: FixReport, allow_empty_text: bool) -> dict[str, str]:
-    rows, faults = scan_table(path)
-    report.repairs += [f"found {fault}" for fault in faults]
-    table: dict[str, str] = {}
-    for row in rows:
+    faults, table = Faults(), dict[str, str]()
+    for row in scan_table(path, faults):
         fault = row_fault(path.name, row.value)
         if wrong := id_fault(row.key):
             report.drop(f"{wrong}, in {path.name}", row.key)
@@ -212,6 +266,7 @@ def _clean_rows(path: Path, report: FixReport, allow_empty_text: bool) -> dict[s
             report.drop(f"empty text in {path.name}", row.key)
         else:
             table[row.key] = row.value
+    report.repairs += [f"found {fault}" for fault in faults]
     return table
 
 
@@ -263,4 +318,4 @@ def validate(
         DataError: every fault found, as `file:line: ...`.
     """
     wanted = Wanted(text, wav, (), spk_sort, allow_empty_text, durations)
-    return len(DataDir(path).check(wanted).tables()["utt2spk"])
+    return DataDir(path).check(wanted).tables()["utt2spk"].count

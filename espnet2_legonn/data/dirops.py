@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import heapq
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from espnet2_legonn.data.datadir import DataDir, restrict, write_datadir
-from espnet2_legonn.data.tables import is_text, split_fields, table_kind
+from espnet2_legonn.data.datadir import DataDir, select, write_datadir
+from espnet2_legonn.data.tables import Faults, Made, Rows, is_text, sorted_items, split_fields, table_kind
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.files.lines import read
 
-Tables = dict[str, dict[str, str]]
+Tables = dict[str, Rows]
 
 # Tables that a directory may lack because every utterance has the neutral value.
 _NEUTRAL: dict[str, Callable[[str], str]] = {"utt2uniq": lambda utt: utt, "utt2speed": lambda utt: "1.0"}
@@ -36,15 +39,15 @@ def combine(sources: Sequence[Path | str], dest: Path | str) -> list[str]:
     notes = _make_uniform(loaded)
     merged, left_out = merge_tables(loaded, [str(source) for source in sources])
     notes += [f"left out {name}: not in every source" for name in left_out]
-    write_datadir(dest, merged)
-    return [*notes, f"{len(merged['utt2spk'])} utterances in {dest}"]
+    return [*notes, f"{write_datadir(dest, merged)} utterances in {dest}"]
 
 
 def _load(sources: Sequence[Path | str]) -> list[Tables]:
-    loaded, faults = [], []
+    loaded: list[Tables] = []
+    faults: list[str] = []
     for source in sources:
         try:
-            loaded.append(DataDir(source).tables())
+            loaded.append({**DataDir(source).tables()})
         except DataError as error:
             faults += error.faults
     if faults:
@@ -57,31 +60,46 @@ def _make_uniform(loaded: Sequence[Tables]) -> list[str]:
     if any("segments" in tables for tables in loaded):
         for tables in loaded:
             if "segments" not in tables and "wav.scp" in tables:
-                tables["segments"] = {utt: f"{utt} 0 -1" for utt in tables["wav.scp"]}
-                notes.append(f"made segments for {len(tables['segments'])} whole recordings")
+                wavs = tables["wav.scp"]
+                tables["segments"] = mapped(wavs, lambda utt, _: (utt, f"{utt} 0 -1"))
+                notes.append(f"made segments for {sum(1 for _ in wavs.items())} whole recordings")
     for name, neutral in _NEUTRAL.items():
         if any(name in tables for tables in loaded):
             for tables in loaded:
-                tables.setdefault(name, {utt: neutral(utt) for utt in tables.get("utt2spk", {})})
+                tables.setdefault(name, mapped(tables["utt2spk"], partial(_neutral_row, neutral)))
     return notes
 
 
+def _neutral_row(neutral: Callable[[str], str], utt: str, _: str) -> tuple[str, str]:
+    return utt, neutral(utt)
+
+
 def merge_tables(loaded: Sequence[Tables], labels: Sequence[str]) -> tuple[Tables, list[str]]:
-    """Union of the tables that all sources have, and the names of those that were left out."""
+    """Union of the tables that all sources have, and the names of those that were left out.
+
+    Reading a table of the union raises DataError where two sources contradict each other.
+    """
     common = set.intersection(*(set(tables) for tables in loaded)) - {"spk2utt"}
     left_out = sorted(set.union(*(set(tables) for tables in loaded)) - common - {"spk2utt"})
-    merged: Tables = {}
-    faults: list[str] = []
-    for name in sorted(common):
-        merged[name] = {}
-        for tables, label in zip(loaded, labels, strict=True):
-            for key, value in tables[name].items():
-                if key in merged[name] and (table_kind(name) == "utt" or merged[name][key] != value):
-                    faults.append(f"{label}/{name}: '{key}' is also in an earlier source; copy one with a prefix first")
-                merged[name][key] = value
+    merged: Tables = {n: Made(partial(_union, n, [tables[n] for tables in loaded], labels)) for n in sorted(common)}
+    return merged, left_out
+
+
+def _placed(table: Rows, place: int) -> Iterator[tuple[str, int, str]]:
+    return ((key, place, value) for key, value in table.items())
+
+
+def _union(name: str, tables: Sequence[Rows], labels: Sequence[str]) -> Iterator[tuple[str, str]]:
+    faults, last = Faults(), ("", "")
+    streams = [_placed(table, place) for place, table in enumerate(tables)]
+    for key, place, value in heapq.merge(*streams):
+        if key != last[0]:
+            yield key, value
+        elif table_kind(name) == "utt" or value != last[1]:
+            faults.add(f"{labels[place]}/{name}: '{key}' is also in an earlier source; copy one with a prefix first")
+        last = key, value
     if faults:
         raise DataError(faults)
-    return merged, left_out
 
 
 How = Literal["first", "last", "speakers", "utt_list", "spk_list"]
@@ -99,9 +117,9 @@ def subset(source: Path | str, dest: Path | str, how: How, value: int | Path) ->
         DataError: the directory has faults, more utterances are asked than there are, or a listed id does not exist.
     """
     tables = DataDir(source).tables()
-    utt2spk = tables["utt2spk"]
-    keep = _count(utt2spk, how, value, source) if isinstance(value, int) else _list(utt2spk, how, value, source)
-    write_datadir(dest, restrict(tables, keep))
+    utt2spk = dict(tables["utt2spk"].items())
+    keep = set(_count(utt2spk, how, value, source) if isinstance(value, int) else _list(utt2spk, how, value, source))
+    select(tables, dest, lambda utt, _: utt in keep)
     return len(keep)
 
 
@@ -158,18 +176,22 @@ def copy(
     Raises:
         DataError: the directory has faults or not both texts, or a prefix makes what is no id.
     """
-    found = DataDir(source).tables(*(pair or ()))
+    found: Tables = {**DataDir(source).tables(*(pair or ()))}
     if pair:
         both = found.pop(pair[0]), found.pop(pair[1])
         found["src_text"], found["text"] = both
     tables = rename(found, utt_prefix, spk_prefix)
     if utt_prefix and "utt2uniq" not in tables:
-        tables["utt2uniq"] = {utt: utt.removeprefix(utt_prefix) for utt in tables["utt2spk"]}
-    write_datadir(dest, tables)
-    return len(tables["utt2spk"])
+        tables["utt2uniq"] = mapped(found["utt2spk"], lambda utt, _: (utt_prefix + utt, utt))
+    return write_datadir(dest, tables)
 
 
-def rename(tables: Mapping[str, Mapping[str, str]], utt_prefix: str, spk_prefix: str) -> Tables:
+def mapped(table: Rows, change: Callable[[str, str], tuple[str, str]]) -> Made:
+    """A table with each row changed, in a way that keeps the order of keys."""
+    return Made(lambda: itertools.starmap(change, sorted_items(table)))
+
+
+def rename(tables: Mapping[str, Rows], utt_prefix: str, spk_prefix: str) -> Tables:
     """Tables with prefixed ids; recordings take the prefix of utterances, so that copies can be combined."""
     prefix = {"utt": utt_prefix, "reco": utt_prefix, "spk": spk_prefix}
     renamed: Tables = {}
@@ -177,9 +199,14 @@ def rename(tables: Mapping[str, Mapping[str, str]], utt_prefix: str, spk_prefix:
         kind = table_kind(name)
         if kind is None or name == "spk2utt":
             continue
-        value_prefix = spk_prefix if name == "utt2spk" else utt_prefix if name == "segments" else ""
-        renamed[name] = {prefix[kind] + key: value_prefix + value for key, value in table.items()}
+        value = spk_prefix if name == "utt2spk" else utt_prefix if name == "segments" else ""
+        both = prefix[kind], value
+        renamed[name] = mapped(table, partial(_prefixed, *both)) if any(both) else table
     return renamed
+
+
+def _prefixed(before_key: str, before_value: str, key: str, value: str) -> tuple[str, str]:
+    return before_key + key, before_value + value
 
 
 def text_names(data: DataDir, names: Sequence[str] | None) -> list[str]:

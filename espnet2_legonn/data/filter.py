@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from espnet2_legonn.data.audio import is_pipe, seconds
-from espnet2_legonn.data.datadir import DataDir, restrict, write_datadir
+from espnet2_legonn.data.datadir import DataDir, select
 from espnet2_legonn.data.dirops import text_names
+from espnet2_legonn.data.tables import Table
 from espnet2_legonn.errors import DataError
 
 Length = Callable[[str], int]
@@ -89,49 +90,48 @@ def filter_dir(
     """
     data = DataDir(source)
     tables = data.tables()
-    names = text_names(data, texts)
-    checks = _checks(source, tables, limits, names, length)
-    utts = sorted(tables["utt2spk"])
-    report = FilterReport(total=len(utts))
-    keep: list[str] = []
-    audio = {}
-    if limits.fs and "utt2num_samples" in tables:
-        audio = {utt: int(samples) / limits.fs for utt, samples in tables["utt2num_samples"].items()}
-        report.seconds = sum(audio[utt] for utt in utts)
-    for utt in utts:
-        reason = next((r for check in checks if (r := check(utt)) is not None), None)
+    checks = _checks(source, tables, limits, text_names(data, texts), length)
+    report = FilterReport()
+    fs = limits.fs if "utt2num_samples" in tables else None
+
+    def keep(_: str, values: Mapping[str, str]) -> bool:
+        reason = next((r for check in checks if (r := check(values)) is not None), None)
+        audio = int(values["utt2num_samples"]) / fs if fs else 0.0
+        report.total += 1
+        report.seconds += audio
         if reason is None:
-            keep.append(utt)
+            report.kept += 1
         else:
             report.reasons[reason] += 1
-            report.lost[reason] += audio.get(utt, 0.0)
-    report.kept = len(keep)
-    if not keep:
-        raise DataError([f"{source}: no utterance is within the limits", str(report)])
-    write_datadir(dest, restrict(tables, keep))
+            report.lost[reason] += audio
+        return reason is None
+
+    try:
+        select(tables, dest, keep)
+    except DataError:
+        if report.kept:
+            raise
+        raise DataError([f"{source}: no utterance is within the limits", str(report)]) from None
     for name in ("feats_type", "audio_format"):
         if data.has(name):
             (Path(dest) / name).write_bytes((data.path / name).read_bytes())
     return report
 
 
-Check = Callable[[str], "str | None"]
+Check = Callable[[Mapping[str, str]], "str | None"]
 
 
 def _checks(
-    source: Path | str,
-    tables: Mapping[str, Mapping[str, str]],
-    limits: Limits,
-    names: Sequence[str],
-    length: Length,
+    source: Path | str, tables: Mapping[str, Table], limits: Limits, names: Sequence[str], length: Length
 ) -> list[Check]:
     checks: list[Check] = []
     if limits.min_wav_duration is not None or limits.max_wav_duration is not None:
         if limits.fs is None or "utt2num_samples" not in tables:
             raise DataError(f"{source}: limits of duration need --fs and utt2num_samples (made by `format`)")
-        _same_rate(tables.get("wav.scp", {}), limits.fs)
-        checks.append(_duration(tables["utt2num_samples"], limits))
-    checks += [_text(name, tables[name], limits, length) for name in names]
+        if "wav.scp" in tables:
+            _same_rate(tables["wav.scp"], limits.fs)
+        checks.append(_duration(limits))
+    checks += [_text(name, limits, length) for name in names]
     if limits.max_ratio is not None:
         pair = limits.pair or ("src_text", "text")
         missing = [name for name in pair if name not in tables]
@@ -139,20 +139,20 @@ def _checks(
             raise DataError(
                 f"{source}: --max_ratio must be >= 1 and needs a pair of texts; missing: {missing or 'none'}"
             )
-        checks.append(_ratio(tables[pair[0]], tables[pair[1]], limits.max_ratio, length))
+        checks.append(_ratio(pair, limits.max_ratio, length))
     return checks
 
 
-def _same_rate(wavs: Mapping[str, str], fs: int) -> None:
+def _same_rate(wavs: Table, fs: int) -> None:
     """`format` writes all files at one rate, so the first tells whether seconds are counted at the right one."""
-    spec = next(iter(wavs.values()), "")
+    _, spec = next(wavs.items())
     if not is_pipe(spec) and Path(spec).is_file():
         seconds(spec, fs)
 
 
-def _duration(samples: Mapping[str, str], limits: Limits) -> Check:
-    def check(utt: str) -> str | None:
-        duration = int(samples[utt]) / (limits.fs or 1)
+def _duration(limits: Limits) -> Check:
+    def check(values: Mapping[str, str]) -> str | None:
+        duration = int(values["utt2num_samples"]) / (limits.fs or 1)
         if limits.min_wav_duration is not None and duration < limits.min_wav_duration:
             return f"shorter than {limits.min_wav_duration:g} s"
         if limits.max_wav_duration is not None and duration > limits.max_wav_duration:
@@ -162,14 +162,14 @@ def _duration(samples: Mapping[str, str], limits: Limits) -> Check:
     return check
 
 
-def _text(name: str, table: Mapping[str, str], limits: Limits, length: Length) -> Check:
+def _text(name: str, limits: Limits, length: Length) -> Check:
     bounded = limits.min_tokens is not None or limits.max_tokens is not None
     # Phonemes and characters have their own scale: limits in words or pieces would not mean anything for
     # them.
     bounded = bounded and not name.startswith("text_")
 
-    def check(utt: str) -> str | None:
-        text = table[utt]
+    def check(values: Mapping[str, str]) -> str | None:
+        text = values[name]
         if not text:
             return f"empty {name}"
         if not bounded:
@@ -184,9 +184,9 @@ def _text(name: str, table: Mapping[str, str], limits: Limits, length: Length) -
     return check
 
 
-def _ratio(left: Mapping[str, str], right: Mapping[str, str], limit: float, length: Length) -> Check:
-    def check(utt: str) -> str | None:
-        a, b = length(left[utt]), length(right[utt])
+def _ratio(pair: tuple[str, str], limit: float, length: Length) -> Check:
+    def check(values: Mapping[str, str]) -> str | None:
+        a, b = (length(values[name]) for name in pair)
         return f"length ratio above {limit:g}" if max(a, b) > limit * min(a, b) else None
 
     return check

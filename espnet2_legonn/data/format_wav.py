@@ -12,19 +12,14 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context, parent_process
 from pathlib import Path
-
-import soundfile as sf
-from tqdm import tqdm
 
 from espnet2_legonn.data import audio
 from espnet2_legonn.data.checks import ROUNDING
 from espnet2_legonn.data.datadir import DataDir, restrict, write_datadir
-from espnet2_legonn.data.tables import atomic_path, atomic_text, split_fields, table_kind
+from espnet2_legonn.data.tables import Table, atomic_path, atomic_text, split_fields, table_kind
 from espnet2_legonn.errors import DataError
 
 FORMATS = {"flac": "FLAC", "wav": "WAV"}
@@ -122,12 +117,15 @@ def format_wav(
         DataError: every fault of the tables, or every faulty utterance by name; what could be written is kept for the
             next run.
     """
+    from tqdm import tqdm
+
     dest = Path(dest)
     if options.audio_format not in FORMATS:
         raise DataError(f"audio format '{options.audio_format}': choose one of {', '.join(FORMATS)}")
     data = DataDir(source)
-    tables = data.tables("wav.scp")
-    jobs = _plan(data, dest, tables, options)
+    found = data.tables("wav.scp")
+    tables = {name: dict(table.items()) for name, table in found.items()}
+    jobs = _plan(found, dest, tables, options)
     cuts = {cut.utt: cut for job in jobs for cut in job.cuts}
     done = _previous(dest, cuts)
     report = FormatReport(kept=len(done))
@@ -148,7 +146,7 @@ def format_wav(
     return report
 
 
-def _plan(data: DataDir, dest: Path, tables: dict[str, dict[str, str]], options: Options) -> list[Job]:
+def _plan(files: dict[str, Table], dest: Path, tables: dict[str, dict[str, str]], options: Options) -> list[Job]:
     """Jobs by recording."""
     wavs = tables["wav.scp"]
     name = "segments" if "segments" in tables else "wav.scp"
@@ -156,7 +154,7 @@ def _plan(data: DataDir, dest: Path, tables: dict[str, dict[str, str]], options:
     speeds = tables.get("utt2speed", {})
     groups: dict[str, list[Cut]] = {}
     stamps: dict[str, str] = {}
-    lines = {row.key: row.line for row in data.rows[name]}
+    lines = {row.key: row.line for row in files[name].rows()}
     for utt, value in segments.items():
         fields = split_fields(value)
         spec = wavs[fields[0]]
@@ -167,7 +165,7 @@ def _plan(data: DataDir, dest: Path, tables: dict[str, dict[str, str]], options:
         # 256 folders: one folder with a million files is slow on network file systems.
         folder = hashlib.sha256(utt.encode()).hexdigest()[:2]
         out = str(dest / "data" / folder / f"{utt}.{options.audio_format}")
-        groups.setdefault(spec, []).append(Cut(utt, f"{data.path / name}:{lines[utt]}", start, end, speed, out, digest))
+        groups.setdefault(spec, []).append(Cut(utt, f"{files[name].path}:{lines[utt]}", start, end, speed, out, digest))
     return [Job(spec, tuple(cuts)) for spec, cuts in groups.items()]
 
 
@@ -211,6 +209,9 @@ def _run_all(jobs: list[Job], options: Options, nj: int) -> Iterator[tuple[list[
     if nj <= 1 or len(jobs) <= 1:
         yield from (_run_job(job, options) for job in jobs)
         return
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
     # Forking this process could hang if it has threads (torch, BLAS); a clean server forks the workers.
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
@@ -221,6 +222,8 @@ def _run_all(jobs: list[Job], options: Options, nj: int) -> Iterator[tuple[list[
 
 def _end_with_parent() -> None:
     """In a worker: stop when the process that asked for the work is gone; it would wait for ever."""
+    from multiprocessing import parent_process
+
     parent = parent_process()
     if parent is None:
         return
@@ -233,6 +236,8 @@ def _end_with_parent() -> None:
 
 
 def _run_job(job: Job, options: Options) -> tuple[list[Done], list[str]]:
+    import soundfile as sf
+
     try:
         samples, rate = audio.read_audio(job.spec)
         mono = audio.to_mono(samples, options.mono)

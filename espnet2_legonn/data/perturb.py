@@ -11,7 +11,7 @@ from pathlib import Path
 
 from espnet2_legonn.data.checks import SPEEDS, number
 from espnet2_legonn.data.datadir import DataDir, write_datadir
-from espnet2_legonn.data.dirops import Tables, merge_tables, rename
+from espnet2_legonn.data.dirops import Tables, mapped, merge_tables, rename
 from espnet2_legonn.errors import DataError
 
 # Facts about the unperturbed signal: they would be false for the copies, and formatting makes them anew.
@@ -34,10 +34,10 @@ def perturb(source: Path | str, dest: Path | str, factors: Sequence[str]) -> int
         faults.append("no speed factor given; usual ones are 0.9 1.0 1.1")
     if not faults and len({float(f) for f in factors}) != len(factors):
         faults.append(f"speed factors repeat: {' '.join(factors)}")
-    tables = DataDir(source).tables()
+    tables: Tables = {**DataDir(source).tables()}
     if "wav.scp" not in tables:
         faults.append(f"{Path(source) / 'wav.scp'}: needed for speed perturbation")
-    if any(float(speed) != 1 for speed in tables.get("utt2speed", {}).values()):
+    if "utt2speed" in tables and any(float(speed) != 1 for _, speed in tables["utt2speed"].items()):
         faults.append(f"{Path(source) / 'utt2speed'}: this directory is already perturbed; start from the original")
     if faults:
         raise DataError(faults)
@@ -45,8 +45,7 @@ def perturb(source: Path | str, dest: Path | str, factors: Sequence[str]) -> int
         tables.pop(name, None)
     copies = [_copy(tables, factor) for factor in factors]
     merged, _ = merge_tables(copies, [f"{source} x{factor}" for factor in factors])
-    write_datadir(dest, merged)
-    return len(merged["utt2spk"])
+    return write_datadir(dest, merged)
 
 
 def _valid(factor: str) -> bool:
@@ -56,8 +55,6 @@ def _valid(factor: str) -> bool:
 def _copy(tables: Tables, factor: str) -> Tables:
     prefix = "" if float(factor) == 1 else f"sp{factor}-"
     copied = rename(tables, prefix, prefix)
-    utts = tables["utt2spk"]
-    originals = tables.get("utt2uniq", {utt: utt for utt in utts})
-    copied["utt2uniq"] = {prefix + utt: originals[utt] for utt in utts}
-    copied["utt2speed"] = {prefix + utt: factor for utt in utts}
+    copied.setdefault("utt2uniq", mapped(tables["utt2spk"], lambda utt, _: (prefix + utt, utt)))
+    copied["utt2speed"] = mapped(tables["utt2spk"], lambda utt, _: (prefix + utt, factor))
     return copied

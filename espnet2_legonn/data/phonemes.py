@@ -12,12 +12,12 @@ import re
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from espnet2_legonn.data.tables import read_table, write_table
+from espnet2_legonn.data.tables import Made, Rows, Table, ordered, write_table
 from espnet2_legonn.data.text import normalize, plain_lines
 from espnet2_legonn.data.vocabulary import UNK
 from espnet2_legonn.errors import DataError
@@ -268,12 +268,14 @@ class Phonemizer:
         report.phonemes += len(phones)
         return phones
 
-    def table(self, texts: Mapping[str, str]) -> tuple[dict[str, str], PhonemeReport]:
-        """Phonemes of a whole table."""
-        report = PhonemeReport(utterances=len(texts))
-        table = {utt: " ".join(self(text, report)) for utt, text in texts.items()}
-        report.empty = [utt for utt, phones in table.items() if not phones]
-        return table, report
+    def rows(self, texts: Rows, report: PhonemeReport) -> Iterator[tuple[str, str]]:
+        """Phonemes of a whole table, one utterance after another."""
+        for utt, text in texts.items():
+            phones = " ".join(self(text, report))
+            report.utterances += 1
+            if not phones:
+                report.empty.append(utt)
+            yield utt, phones
 
 
 def phonemize_table(source: Path | str, dest: Path | str, phonemizer: Phonemizer) -> PhonemeReport:
@@ -282,8 +284,17 @@ def phonemize_table(source: Path | str, dest: Path | str, phonemizer: Phonemizer
     Raises:
         DataError: no word at all has a pronunciation (a lexicon of another language or case, usually).
     """
-    table, report = phonemizer.table(read_table(source))
-    if report.words and report.oov.total() == report.words:
-        raise DataError(f"{source}: none of {report.words} words has a pronunciation; is the lexicon of this language?")
-    write_table(dest, table)
-    return report
+    texts = Table(Path(source))
+
+    def rows(report: PhonemeReport) -> Iterator[tuple[str, str]]:
+        yield from phonemizer.rows(texts, report)
+        if report.words and report.oov.total() == report.words:
+            said = f"none of {report.words} words has a pronunciation; is the lexicon of this language?"
+            raise DataError(f"{source}: {said}")
+
+    def write() -> PhonemeReport:
+        report = PhonemeReport()
+        write_table(dest, Made(lambda: rows(report)))
+        return report
+
+    return ordered(write)

@@ -10,11 +10,12 @@ import functools
 import math
 import struct
 from collections.abc import Iterator
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from espnet2_legonn.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
 _TEXT, _CHARSMAP = 1, 2
@@ -146,6 +147,8 @@ def check_charsmap(blob: bytes) -> None:
         ValueError: some text would not.
         struct.error: it is no table.
     """
+    import numpy as np
+
     if len(blob) > MAX_CHARSMAP:
         raise ValueError(f"a normaliser of {len(blob)} bytes")
     (size,) = struct.unpack_from("<I", blob)
@@ -167,6 +170,8 @@ def _walk(units: np.ndarray) -> np.ndarray:
 
     From a state at ``p``, whatever byte comes next is looked for at ``p ^ byte``; so its whole block of 256 must exist.
     """
+    import numpy as np
+
     known, leaves, labels = np.zeros(len(units), bool), [], np.arange(256)
     rest = [_targets(units, np.zeros(1, np.int64))]
     while rest:

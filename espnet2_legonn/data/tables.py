@@ -7,19 +7,24 @@ here is read alike by ESPnet.
 
 from __future__ import annotations
 
+import contextlib
+import heapq
+import itertools
+import marshal
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Any, BinaryIO, Literal, NamedTuple, TextIO, TypeVar
 
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.files import lines
 
 Kind = Literal["utt", "spk", "reco"]
+T = TypeVar("T")
 
 _TEXT_NAME = re.compile(r"(src_)?text([._][\w.-]+)?")
 # Copies that people and programs leave beside a file; text.orig is no translation into a language called orig.
@@ -28,7 +33,7 @@ _COPY = re.compile(r"~$|\.(gz|bz2|xz|zip|bak|bck|backup|orig|old|saved?|tmp|temp
 _FIELDS = re.compile(r"[ \t]+")
 _BLANKS = " \t"
 MAX_ID_BYTES = 200  # of the 255 of a file name; the rest is for prefixes and endings
-_PLAIN_ID = re.compile(rf"(?!\.{{1,2}}$)[!-.0-\[\]-~]{{1,{MAX_ID_BYTES}}}")  # nearly all ids; found fast
+PLAIN_ID = re.compile(rf"(?!\.{{1,2}}$)[!-.0-\[\]-~]{{1,{MAX_ID_BYTES}}}")  # nearly all ids; found fast
 # Unicode's Default_Ignorable_Code_Point, and blanks that count as letters: ids that differ in them look alike.
 _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
@@ -36,13 +41,28 @@ _INVISIBLE = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of a table; `line` counts from 1."""
+class Row(NamedTuple):
+    """One line of a table; `line` counts from 1. Rows sort by key, and those of one key as they stand in the file."""
 
-    line: int
     key: str
+    line: int
     value: str
+
+
+class Faults(list[str]):
+    """Faults of files, at most ``MOST``: who has so many has made one mistake, and memory stays small."""
+
+    MOST = 10_000
+
+    def add(self, *faults: str) -> None:
+        """Note faults.
+
+        Raises:
+            DataError: they are too many; the rest of the files is not read.
+        """
+        self += faults
+        if len(self) > self.MOST:
+            raise DataError([*self, f"reading stopped after {self.MOST} faults; there may be more"])
 
 
 def table_kind(name: str) -> Kind | None:
@@ -72,7 +92,7 @@ def split_fields(value: str) -> list[str]:
 
 def id_fault(key: str) -> str | None:
     """Why `key` is no id of an utterance, speaker or recording; None when it is one."""
-    if _PLAIN_ID.fullmatch(key):
+    if PLAIN_ID.fullmatch(key):
         return None
     odd = sorted({c for c in key if c.isspace() or not c.isprintable() or _INVISIBLE.match(c)})
     if odd:
@@ -95,29 +115,185 @@ def shown(key: str) -> str:
     return "'" + "".join(c if c.isprintable() else f"<U+{ord(c):04X}>" for c in text) + "'"
 
 
-def scan_table(path: Path) -> tuple[list[Row], list[str]]:
-    """Read every readable line of a table.
+def scan_table(path: Path, faults: Faults) -> Iterator[Row]:
+    """Every readable line of a table, as they stand.
 
-    Returns:
-        rows (a Windows line end, a byte-order mark and odd white space at the end are cured in them) and the faults
-        of the raw lines, as `file:line: ...`. Keys are as they are: see `id_fault`.
+    A Windows line end, a byte-order mark and odd white space at the end are cured. Keys are as they are (`id_fault`).
+
+    Args:
+        faults: those of the raw lines go there, as `file:line: ...`.
     """
-    rows: list[Row] = []
-    faults: list[str] = []
-    with open(path, "rb") as stream:
-        for number, text, wrong in lines.scan(stream, path):
-            faults += wrong
-            if text is None:
-                continue
+    for number, text, wrong in lines.scan_file(path):
+        if wrong:
+            faults.add(*wrong)
+        if text is None:
+            continue
+        key, _, value = text.partition(" ")
+        if not key or "\t" in key or value[:1] in _BLANKS:  # an empty value, too
             if text[:1] in ("", *_BLANKS):
-                faults.append(f"{path}:{number}: no key at the start of the line (a blank line, or a blank before it)")
+                at_start = "no key at the start of the line (a blank line, or a blank before it)"
+                faults.add(f"{path}:{number}: {at_start}")
                 continue
             key, *rest = _FIELDS.split(text, maxsplit=1)
-            value = rest[0].rstrip(_BLANKS) if rest else ""
-            if value != value.strip():
-                faults.append(f"{path}:{number}: {shown(key)}: {_ends(value)}")
-            rows.append(Row(number, key, value.strip()))
-    return rows, faults
+            value = rest[0] if rest else ""
+        if value != (bare := value.strip()):
+            if (value := value.rstrip(_BLANKS)) != bare:
+                faults.add(f"{path}:{number}: {shown(key)}: {_ends(value)}")
+        yield Row(key, number, bare)
+
+
+class Unordered(Exception):
+    """The keys of ``table``, which was read as if they went up, do not."""
+
+    def __init__(self, table: Table) -> None:
+        super().__init__(table.path)
+        self.table = table
+
+
+def ordered(work: Callable[[], T]) -> T:
+    """Do what reads tables in order. If the keys of one do not go up, all is done again with that one sorted.
+
+    Args:
+        work: reads tables that were made before: they remember.
+    """
+    while True:
+        try:
+            return work()
+        except Unordered as found:
+            found.table.sorted = False
+
+
+@dataclass
+class Table:
+    """A table on the disk, read in byte order of its keys whenever asked and never held; see ``ordered``.
+
+    Args:
+        sorted: keys go up in the file.
+        count: rows, once they have been read.
+    """
+
+    path: Path
+    sorted: bool = True
+    count: int = 0
+
+    def rows(self, faults: Faults | None = None) -> Iterator[Row]:
+        """Rows in order of their keys, one a key.
+
+        Args:
+            faults: lines that cannot be read, what is no id and repeated ids go there.
+
+        Raises:
+            Unordered: a key is out of order in a table that is called ``sorted``.
+            DataError: all faults, at the end; without ``faults``.
+        """
+        if not self.path.is_file():
+            raise DataError(f"{self.path}: no such file")
+        found = Faults() if faults is None else faults
+        rows = scan_table(self.path, found)
+        last, self.count = Row("", 0, ""), 0
+        for row in rows if self.sorted else in_order(rows):
+            key = row[0]
+            if not PLAIN_ID.fullmatch(key) and (fault := id_fault(key)):
+                found.add(f"{self.path}:{row.line}: {shown(key)}: {fault}")
+            if key <= last[0]:
+                if key < last[0]:
+                    raise Unordered(self)
+                again = f"{shown(key)} occurs twice: it repeats line {last.line}; ids must be unique"
+                found.add(f"{self.path}:{row.line}: {again}")
+                continue
+            last = row
+            self.count += 1
+            yield row
+        if found and faults is None:
+            raise DataError(found)
+
+    def items(self) -> Iterator[tuple[str, str]]:
+        """Keys and values; see ``rows``."""
+        return ((key, value) for key, _, value in self.rows())
+
+
+@dataclass(frozen=True)
+class Made:
+    """A table that is made while it is read; ``make`` gives keys and values in order of the keys."""
+
+    make: Callable[[], Iterator[tuple[str, str]]]
+
+    def items(self) -> Iterator[tuple[str, str]]:
+        """Keys and values."""
+        return self.make()
+
+
+Rows = Table | Made | Mapping[str, str]
+
+
+def sorted_items(table: Rows) -> Iterable[tuple[str, str]]:
+    """Keys and values in byte order of the keys, which is that of code points."""
+    return sorted(table.items()) if isinstance(table, Mapping) else table.items()
+
+
+def joined(streams: Sequence[Iterator[Row]]) -> Iterator[list[Row | None]]:
+    """Rows of one key together, in order of the keys; None for a stream that has none."""
+    heads: list[Row | None] = []
+    for together in itertools.zip_longest(*streams):  # nearly all rows; found fast
+        heads = list(together)
+        if None in heads or len({head[0] for head in together}) > 1:
+            break
+        yield heads
+    else:
+        return
+    while keys := [head[0] for head in heads if head is not None]:
+        key = min(keys)
+        found = [head if head is not None and head[0] == key else None for head in heads]
+        yield found
+        heads = [head if row is None else next(stream, None) for head, row, stream in zip(heads, found, streams)]
+
+
+# Items of a run, those read of it together, and runs that are merged together.
+IN_MEMORY, AT_ONCE, TOGETHER = 1 << 16, 1 << 8, 16
+
+
+def in_order(items: Iterable[T]) -> Iterator[T]:
+    """Tuples of strings and numbers, sorted, however many: sorted runs of them wait in unnamed files."""
+    stream = iter(items)
+    run = sorted(itertools.islice(stream, IN_MEMORY))  # type: ignore[type-var]
+    if len(run) < IN_MEMORY:
+        yield from run
+        return
+    levels, like, last = [list[BinaryIO]()], type(run[0]), run[0]
+    while run:
+        if not levels[0] or run[0] < last:  # type: ignore[operator]
+            _merge_full(levels)
+            levels[0].append(tempfile.TemporaryFile())
+        last = run[-1]
+        _spill(run, levels[0][-1])
+        run = sorted(itertools.islice(stream, IN_MEMORY))  # type: ignore[type-var]
+    made = (lambda item: item) if like is tuple else like._make  # type: ignore[attr-defined]
+    yield from map(made, heapq.merge(*map(_run, itertools.chain(*levels))))
+
+
+def _merge_full(levels: list[list[BinaryIO]]) -> None:
+    """Runs of each level that are ``TOGETHER`` become one of the next: few are open, and each item is copied seldom."""
+    for level, files in enumerate(levels):
+        if len(files) < TOGETHER:
+            return
+        levels[level] = []
+        if level + 1 == len(levels):
+            levels.append([])
+        levels[level + 1].append(_spill(heapq.merge(*map(_run, files)), tempfile.TemporaryFile()))
+
+
+def _spill(run: Iterable[Any], file: BinaryIO) -> BinaryIO:
+    items = iter(run)
+    while some := [tuple(item) for item in itertools.islice(items, AT_ONCE)]:
+        marshal.dump(some, file)
+    return file
+
+
+def _run(file: BinaryIO) -> Iterator[Any]:
+    file.seek(0)
+    with file, contextlib.suppress(EOFError):
+        while True:
+            yield from marshal.load(file)
 
 
 def _ends(value: str) -> str:
@@ -126,26 +302,33 @@ def _ends(value: str) -> str:
     return f"white space {code_points(odd)} at an end of the value, which ESPnet leaves out; remove it"
 
 
+def read_rows(path: Path | str) -> Iterator[tuple[str, str]]:
+    """Keys and values of a table, as they stand in the file, without holding it.
+
+    Raises:
+        DataError: the file is missing; at the end, some of its lines are unreadable, repeat a key or begin with what is
+            no id.
+    """
+    path, faults = Path(path), Faults()
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    last, plain = "", True
+    for key, _, value in scan_table(path, faults):
+        plain = plain and key > last and PLAIN_ID.fullmatch(key) is not None
+        last = key
+        yield key, value
+    if faults or not plain:
+        for _ in Table(path, sorted=False).rows():  # names all faults, if there are any
+            pass
+
+
 def read_table(path: Path | str) -> dict[str, str]:
     """Read a table, in file order.
 
     Raises:
-        DataError: the file is missing, or some of its lines are unreadable, repeat a key or begin with what is no id.
+        DataError: see ``read_rows``.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    rows, faults = scan_table(path)
-    table: dict[str, str] = {}
-    for row in rows:
-        if fault := id_fault(row.key):
-            faults.append(f"{path}:{row.line}: {shown(row.key)}: {fault}")
-        elif row.key in table:
-            faults.append(f"{path}:{row.line}: {shown(row.key)} occurs twice; keep one line per id")
-        table[row.key] = row.value
-    if faults:
-        raise DataError(faults)
-    return table
+    return dict(read_rows(path))
 
 
 def written_faults(key: str, value: str) -> list[str]:
@@ -169,16 +352,22 @@ def format_row(key: str, value: str) -> str:
     return f"{key} {value}".rstrip(_BLANKS) + "\n"
 
 
-def write_table(path: Path | str, table: Mapping[str, str]) -> None:
-    """Write a table sorted as LC_ALL=C sorts (code points order as UTF-8 bytes do), atomically.
+def write_table(path: Path | str, table: Rows) -> int:
+    """Write a table sorted as LC_ALL=C sorts (code points order as UTF-8 bytes do), atomically; returns its lines.
 
     Raises:
         DataError: every row that would not be read as it was written.
     """
-    if faults := [f"{path}: {fault}" for row in table.items() for fault in written_faults(*row)]:
-        raise DataError(faults)
+    faults, count = Faults(), 0
     with atomic_text(path) as stream:
-        stream.writelines(f"{key} {table[key]}".rstrip(_BLANKS) + "\n" for key in sorted(table))
+        for key, value in sorted_items(table):
+            count += 1
+            if not (PLAIN_ID.fullmatch(key) and value.isprintable() and value.strip() == value):  # nearly all rows are
+                faults.add(*(f"{path}: {fault}" for fault in written_faults(key, value)))
+            stream.write(f"{key} {value}".rstrip(_BLANKS) + "\n")
+        if faults:
+            raise DataError(faults)
+    return count
 
 
 @contextmanager

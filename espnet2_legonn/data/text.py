@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from espnet2_legonn.data.tables import atomic_text, read_table, shown, write_table
+from espnet2_legonn.data.tables import Made, Table, atomic_text, ordered, read_rows, shown, write_table
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.files import lines
 
@@ -47,9 +47,18 @@ def normalize(text: str, name: str) -> str:
 
 def normalize_table(source: Path | str, dest: Path | str, name: str) -> tuple[int, list[str]]:
     """Normalise the values of a table; returns the number of lines and the ids whose text became empty."""
-    table = {key: normalize(value, name) for key, value in read_table(source).items()}
-    write_table(dest, table)
-    return len(table), [key for key, value in table.items() if not value]
+    table, empty = Table(Path(source)), list[str]()
+
+    def changed() -> Iterator[tuple[str, str]]:
+        empty.clear()
+        for key, value in table.items():
+            text = normalize(value, name)
+            if not text:
+                empty.append(key)
+            yield key, text
+
+    ordered(lambda: write_table(dest, Made(changed)))
+    return table.count, empty
 
 
 def normalize_lines(source: Path | str, dest: Path | str, name: str) -> tuple[int, int]:
@@ -78,4 +87,4 @@ def placed(path: Path | str, *, plain: bool = False) -> Iterator[tuple[str, str]
     if plain:
         yield from ((f"{path}:{number}:", line) for number, line in enumerate(plain_lines(path), start=1))
     else:
-        yield from ((f"{path}: {shown(key)}", text) for key, text in read_table(path).items())
+        yield from ((f"{path}: {shown(key)}", text) for key, text in read_rows(path))

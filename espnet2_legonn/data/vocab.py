@@ -7,15 +7,16 @@ Everything is deterministic: the same files give the same tokens.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from espnet2_legonn.data.checks import text_fault
-from espnet2_legonn.data.tables import atomic_path, atomic_text, split_fields
+from espnet2_legonn.data.tables import Faults, atomic_path, atomic_text, split_fields
 from espnet2_legonn.data.text import placed
 from espnet2_legonn.data.vocabulary import BLANK, SOS_EOS, UNK, Vocabulary
 from espnet2_legonn.errors import DataError
@@ -24,6 +25,7 @@ _SPECIAL = (BLANK, UNK, SOS_EOS)
 # sentencepiece's normalisation rules. Its own default, nmt_nfkc, gives another text back than it was given.
 NORMALIZERS = ("identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf")
 MAX_CHANGES, SHOWN_CHANGES = 1000, 5
+WORDS = 1 << 16  # of which a meter remembers what becomes of them
 HIGH_OOV = 0.05  # of the tokens: beyond it, the vocabulary is not that of the text
 
 
@@ -134,7 +136,6 @@ def make_bpe(
         raise DataError(f"model type '{model_type}': choose unigram or bpe")
     if normalizer not in NORMALIZERS:
         raise DataError(f"normaliser '{normalizer}': choose one of {', '.join(NORMALIZERS)}")
-    lines = _training_lines(texts, plain)
     out = Path(out_dir)
     options = {
         "vocab_size": vocab_size,
@@ -146,7 +147,7 @@ def make_bpe(
         "normalization_rule_name": normalizer,
     }
     with atomic_path(out / "bpe.model") as temporary:
-        temporary.write_bytes(_train(lines, options))
+        temporary.write_bytes(_train(texts, plain, options))
     import sentencepiece
 
     processor = sentencepiece.SentencePieceProcessor(model_file=str(out / "bpe.model"))
@@ -155,22 +156,27 @@ def make_bpe(
     return _finish(out, "bpe", pieces, vocab_size, [*texts, *extra], plain)
 
 
-def _train(lines: list[str], options: dict[str, Any]) -> bytes:
+def _train(texts: Sequence[Path | str], plain: bool, options: dict[str, Any]) -> bytes:
     import io
 
     import sentencepiece
 
+    # BPE is made of words and their counts. Sampling and unigram models want lines, which sentencepiece itself holds.
+    count = options["model_type"] == "bpe" and not options["input_sentence_size"]
+    lines: Iterable[str] = _counted_words(_training_lines(texts, plain)) if count else _training_lines(texts, plain)
+    # The default (4192 bytes) leaves out longer lines without saying so.
+    longest = max(4192, max(len(line.encode()) + 1 for line in lines))
     model = io.BytesIO()
     sentencepiece.set_random_generator_seed(0)
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines),
+            sentence_iterator=iter(lines) if count else _training_lines(texts, plain),
+            input_format="tsv" if count else "",
             model_writer=model,
             hard_vocab_limit=False,
             minloglevel=2,
             **options,
-            # The default (4192 bytes) leaves out longer lines without saying so.
-            max_sentence_length=max(4192, *(len(line.encode()) + 1 for line in lines)),
+            max_sentence_length=longest,
         )
     except RuntimeError as error:
         raise DataError(
@@ -244,22 +250,35 @@ def _make_counted(
     return _finish(Path(out_dir), unit, ordered, vocab_size, [*texts, *extra], plain)
 
 
-def _training_lines(texts: Sequence[Path | str], plain: bool) -> list[str]:
+def _training_lines(texts: Sequence[Path | str], plain: bool) -> Iterator[str]:
+    """Lines of all texts that have words.
+
+    Raises:
+        DataError: no file, or, at the end, no words or characters that no token may have.
+    """
     if not texts:
         raise DataError("vocabulary: name at least one text file")
-    lines, faults = [], []
+    faults, found = Faults(), False
     for path in texts:
         for place, line in placed(path, plain=plain):
             # A letter and its accent may stay two characters; white space that nobody sees may be no token.
             if fault := text_fault(line, nfc=False):
-                faults.append(f"{place} {fault}")
+                faults.add(f"{place} {fault}")
             elif line.strip():
-                lines.append(line)
+                found = True
+                yield line
     if faults:
         raise DataError(faults)
-    if not lines:
+    if not found:
         raise DataError(f"vocabulary: no text in {', '.join(str(path) for path in texts)}")
-    return lines
+
+
+def _counted_words(lines: Iterable[str]) -> list[str]:
+    """``word<TAB>count`` of each word, as sentencepiece reads it: the same tokens come of it as of the lines."""
+    counts: Counter[str] = Counter()
+    for line in lines:
+        counts.update(split_fields(line))
+    return [f"{word}\t{count}" for word, count in counts.items() if word]
 
 
 def _finish(
@@ -278,7 +297,7 @@ def _finish(
 
 @dataclass
 class Meter:
-    """Counts for a ``Coverage``, line by line; what becomes of a word is looked up once."""
+    """Counts for a ``Coverage``, line by line; what becomes of a frequent word is looked up once."""
 
     vocab: Vocabulary
     lines: int = 0
@@ -288,8 +307,14 @@ class Meter:
     unknown_words: int = 0
     changed_lines: int = 0
     changed: list[str] = field(default_factory=list)
-    reserved: list[str] = field(default_factory=list)
-    _known: dict[str, tuple[list[int], str]] = field(default_factory=dict)
+    reserved: Faults = field(default_factory=Faults)
+
+    def __post_init__(self) -> None:
+        self._known = functools.lru_cache(WORDS)(self._encoded)
+
+    def _encoded(self, piece: str) -> tuple[list[int], str]:
+        ids = self.vocab.encode(piece)
+        return ids, self.vocab.decode(ids)
 
     def add(self, place: str, line: str) -> list[int]:
         """Count one line and return its ids; ``place`` names it in ``changed``."""
@@ -299,10 +324,7 @@ class Meter:
         ids: list[int] = []
         different = []
         for piece in filter(None, pieces):
-            if piece not in self._known:
-                encoded = self.vocab.encode(piece)
-                self._known[piece] = encoded, self.vocab.decode(encoded)
-            encoded, back = self._known[piece]
+            encoded, back = self._known(piece)
             ids += encoded
             if back != piece and self.vocab.unk_id not in encoded:
                 different.append(f"{place} {piece} -> {back}")
@@ -310,8 +332,7 @@ class Meter:
                 self.unknown_words += self.vocab.unk_id in encoded
         if self.vocab.unit == "char":
             self.unknown_words += sum(self.vocab.unk_id in self.vocab.encode(word) for word in fields)
-            self._known.clear()  # whole lines do not come again
-        self.reserved += [f"{place} says {t}, which is reserved; rename it" for t in self.vocab.reserved(line)]
+        self.reserved.add(*(f"{place} says {t}, which is reserved; rename it" for t in self.vocab.reserved(line)))
         self.lines += 1
         self.words += len(fields)
         self.tokens += len(ids)

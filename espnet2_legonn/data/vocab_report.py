@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 
 from espnet2_legonn.data.checks import row_fault
-from espnet2_legonn.data.tables import read_table, shown
-from espnet2_legonn.data.vocab import Coverage, Meter
+from espnet2_legonn.data.tables import Faults, Table, joined, ordered, shown
+from espnet2_legonn.data.vocab import WORDS, Coverage, Meter, measure
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import DataError
 
@@ -45,24 +46,21 @@ class Lengths:
     source: Vocabulary
     fs: int = 16000
 
-    def steps(self, table: str, value: str, lengths: dict[str, int]) -> int:
+    @functools.cached_property
+    def _word(self) -> Callable[[str], int]:
+        return functools.lru_cache(WORDS)(lambda word: len(self.source.split(word)))
+
+    def steps(self, table: str, value: str) -> int:
         """Input steps of one utterance: 40 ms of speech, or units of the source and its end."""
         if table == "utt2num_samples":
             window, hop = 1 << (self.fs * 25 // 1000 - 1).bit_length(), self.fs // 100
             frames = max(1, (int(value) - window) // hop + 1)
             return (frames + 3) // 4
-        return sum(_words(self.source, value, lengths)) + 1
+        return sum(map(self._word, value.split())) + 1
 
     def slots(self, steps: int) -> int:
         """Slots for so many steps."""
         return min(self.max_length, -(-steps * self.ratio.numerator // self.ratio.denominator))
-
-
-def _words(vocab: Vocabulary, text: str, lengths: dict[str, int]) -> Iterator[int]:
-    for word in text.split():
-        if word not in lengths:
-            lengths[word] = len(vocab.split(word))
-        yield lengths[word]
 
 
 @dataclass(frozen=True)
@@ -93,26 +91,30 @@ def fit(vocab: Vocabulary, corpus: Text, lengths: Lengths | None = None) -> Fit:
     Raises:
         DataError: a file is missing or damaged, or an utterance has no input.
     """
-    texts = read_table(corpus.text)
-    inputs = read_table(corpus.inputs) if corpus.inputs and lengths else None
-    if inputs is not None and (missing := [key for key in texts if key not in inputs]):
-        raise DataError(f"{corpus.inputs}: no line for {key}, which {corpus.text} has" for key in missing)
-    if inputs is not None and corpus.inputs is not None:
-        wrong = [(key, row_fault(corpus.inputs.name, value)) for key, value in inputs.items()]
-        if faults := [f"{corpus.inputs}: {shown(key)}: {fault}" for key, fault in wrong if fault]:
-            raise DataError(faults)
+    if corpus.inputs is None or lengths is None:
+        return Fit(**vars(measure(vocab, corpus.text)))
+    tables = Table(corpus.text), Table(corpus.inputs)
+    return ordered(lambda: _fit(vocab, corpus, lengths, *tables))
+
+
+def _fit(vocab: Vocabulary, corpus: Text, lengths: Lengths, texts: Table, inputs: Table) -> Fit:
     slots = infeasible = 0
-    meter = Meter(vocab)
-    source_lengths: dict[str, int] = {}
-    for key, text in texts.items():
-        ids = meter.add(shown(key), text)
-        if inputs is not None and lengths is not None and corpus.inputs is not None:
-            room = lengths.slots(lengths.steps(corpus.inputs.name, inputs[key], source_lengths))
-            slots += room
-            infeasible += room < len(ids) + sum(a == b for a, b in zip(ids, ids[1:]))
+    meter, faults = Meter(vocab), Faults()
+    for text, given in joined([texts.rows(), inputs.rows()]):
+        if text is None or given is None:
+            if text is not None:
+                faults.add(f"{inputs.path}: no line for {text.key}, which {texts.path} has")
+            continue
+        if fault := row_fault(inputs.path.name, given.value):
+            faults.add(f"{inputs.path}: {shown(given.key)}: {fault}")
+            continue
+        ids = meter.add(shown(text.key), text.value)
+        room = lengths.slots(lengths.steps(inputs.path.name, given.value))
+        slots += room
+        infeasible += room < len(ids) + sum(a == b for a, b in zip(ids, ids[1:]))
+    if faults:
+        raise DataError(faults)
     counts = vars(meter.coverage(str(corpus.text)))
-    if inputs is None:
-        return Fit(**counts)
     return Fit(**counts, slots_per_token=slots / max(meter.tokens, 1), infeasible=infeasible)
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from espnet2_legonn.errors import DataError
 
 BOM = b"\xef\xbb\xbf"
+BLOCK = 1 << 16  # bytes read together
 
 
 class Line(NamedTuple):
@@ -23,15 +24,33 @@ class Line(NamedTuple):
     faults: tuple[str, ...] = ()
 
 
-def scan(stream: Iterable[bytes], name: str | Path, *, windows: bool = False) -> Iterator[Line]:
+def scan_file(path: str | Path, *, windows: bool = False) -> Iterator[Line]:
+    """Lines of a file as ``scan`` gives them, many times faster where nothing is wrong with them."""
+    with open(path, "rb") as stream:
+        start = 1
+        while block := stream.readlines(BLOCK):
+            raw = b"".join(block)
+            try:
+                text = None if b"\r" in raw or raw.startswith(BOM) else raw.decode("utf-8")
+            except UnicodeDecodeError:
+                text = None
+            if text is None:
+                yield from scan(block, path, windows=windows, start=start)
+            else:
+                lines = text.removesuffix("\n").split("\n")
+                yield from map(Line, range(start, start + len(block)), lines)
+            start += len(block)
+
+
+def scan(stream: Iterable[bytes], name: str | Path, *, windows: bool = False, start: int = 1) -> Iterator[Line]:
     """Lines of a binary stream with what is wrong with each, as ``name:line: ...``.
 
     Args:
-        name: of the stream, for the faults.
+        name: of the stream, for the faults; start: number of the first line.
         windows: for text from outside, which no other tool reads as it is: a Windows line end is cured without a word,
             and a carriage return inside a line is one more odd character.
     """
-    for number, raw in enumerate(stream, start=1):
+    for number, raw in enumerate(stream, start):
         raw = raw.removesuffix(b"\n")
         where, faults = f"{name}:{number}", []
         if number == 1 and raw.startswith(BOM):
@@ -61,15 +80,13 @@ def read(path: str | Path, *, windows: bool = True) -> Iterator[str]:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    try:
-        stream = open(path, "rb")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     faults: list[str] = []
-    with stream:
-        for line in scan(stream, path, windows=windows):
+    try:
+        for line in scan_file(path, windows=windows):
             faults += line.faults
             if not faults and line.text is not None:
                 yield line.text
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     if faults:
         raise DataError(faults)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from espnet2_legonn.data.tables import read_table, write_table
+from espnet2_legonn.data.tables import Faults, Made, Table, joined, ordered, read_table, write_table
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.inference.legonn import LegoNN
@@ -25,6 +26,8 @@ from espnet2_legonn.search.answers import Answer
 from espnet2_legonn.search.chain_search import ScorerMaker
 from espnet2_legonn.search.options import BeamOptions
 
+# Batches whose inputs are sorted by length together, and written together.
+WINDOW = 32
 # Tables of an output folder; ``scores``, which ESPnet has not, is the log-probability by scorer: decoder=-3.2 ctc=-4.1.
 FILES = ("text", "token", "token_int", "score", "scores")
 
@@ -77,12 +80,47 @@ class Decoded:
     seconds: float = 0.0
     audio: float = 0.0
 
-    def write(self, folder: Path) -> None:
-        """``<n>best_recog/`` and ``interfaces/<module>/`` below ``folder``."""
-        for i, tables in enumerate(self.nbest, 1):
-            tables.write(folder / f"{i}best_recog")
-        for module, tables in self.interfaces.items():
-            tables.write(folder / "interfaces" / module)
+    def places(self) -> Iterator[tuple[str, Tables]]:
+        """Folders of ESPnet's layout, ``<n>best_recog``, and ``interfaces/<module>``, with what is in them."""
+        yield from ((f"{n}best_recog", tables) for n, tables in enumerate(self.nbest, 1))
+        yield from ((f"interfaces/{module}", tables) for module, tables in self.interfaces.items())
+
+    def update(self, more: Decoded) -> None:
+        """Take in the answers to other inputs."""
+        for (_, tables), (_, others) in zip(self.places(), more.places()):
+            for name in FILES:
+                getattr(tables, name).update(getattr(others, name))
+        self.seconds += more.seconds
+        self.audio += more.audio
+
+
+def chosen(path: Path, keys: Path | None = None) -> Made:
+    """Ids and what to decode in order of the ids, read anew each time: all of a table, or those in a list of keys.
+
+    Raises:
+        DataError: a file is missing or faulty, or the table has not all of the keys.
+    """
+    table, wanted = Table(path), None if keys is None else Table(keys)
+
+    def rows() -> Iterator[tuple[str, str]]:
+        if wanted is None:
+            yield from table.items()
+            return
+        faults = Faults()
+        for key, row in joined([wanted.rows(), table.rows()]):
+            if key is not None and row is not None:
+                yield row.key, row.value
+            elif key is not None:
+                faults.add(f"{path}: no line for {key.key}")
+        if faults:
+            raise DataError(faults)
+
+    def check() -> None:
+        for _ in rows():
+            pass
+
+    ordered(check)
+    return Made(rows)
 
 
 def read_inputs(path: Path, keys: Sequence[str] | None = None) -> dict[str, str]:
@@ -183,11 +221,10 @@ def each_batch(
     chain: LegoNN,
     inputs: dict[str, str],
     batch_size: int,
-    title: str,
     channel: str | None = None,
     bad: dict[str, str] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Items by utterance, those of similar length together; shows progress.
+    """Items by utterance, those of similar length together.
 
     Texts without words are left out: there is nothing to decode.
 
@@ -201,12 +238,111 @@ def each_batch(
     part = chain.first.input
     lengths = _lengths(part, inputs, bad)
     order = sorted(lengths, key=lengths.__getitem__)
-    with tqdm(total=len(order), unit="utt", desc=title, file=sys.stderr, mininterval=5.0) as progress:
-        for begin in range(0, len(order), batch_size):
-            uids = order[begin : begin + batch_size]
-            progress.update(len(uids))
-            if items := _fetch(part, inputs, uids, channel, bad):
-                yield items
+    for begin in range(0, len(order), batch_size):
+        if items := _fetch(part, inputs, order[begin : begin + batch_size], channel, bad):
+            yield items
+
+
+def decode_windows(
+    chain: LegoNN,
+    inputs: Iterable[tuple[str, str]],
+    options: BeamOptions,
+    batch_size: int = 32,
+    more: Sequence[ScorerMaker] = (),
+    channel: str | None = None,
+    done: int = 0,
+    total: int | None = None,
+) -> Iterator[Decoded]:
+    """Decode inputs, ``WINDOW`` batches at a time: in each window those of similar length together.
+
+    Args:
+        chain: in evaluation mode; without a decoder module CTC of the last interface searches.
+        inputs: utterance id and what the table has; the answer to a text without words is empty, and said to be.
+        options: of the search.
+        batch_size: utterances at once; it does not change the answers. What does not fit in memory is split.
+        more: other scorers, see ``search.chain_search``.
+        channel: of audio with several, `mean` or a number from 0.
+        done: inputs that are left out, since an earlier run decoded them; total: all of them, to show progress.
+
+    The answer to what cannot be read is empty, too, and each is named: one file never loses a set.
+
+    Raises:
+        DataError: none of the inputs can be read, or they do not fit the model (sound of another rate, of several
+            channels).
+    """
+    faults, answered = Faults(), done > 0
+    rest = itertools.islice(inputs, done, None)
+    with tqdm(total=total, initial=done, unit="utt", desc="decode", file=sys.stderr, mininterval=5.0) as progress:
+        while window := dict(itertools.islice(rest, WINDOW * batch_size)):
+            bad: dict[str, str] = {}
+            result = _decode(chain, window, options, batch_size, more, channel, bad, progress.update)
+            answered = answered or len(bad) < len(window)
+            if not answered:
+                faults.add(*(f"utterance {uid}: {fault}" for uid, fault in bad.items()))
+            yield result
+    if not answered and faults:
+        raise DataError(faults)
+
+
+def _decode(
+    chain: LegoNN,
+    inputs: dict[str, str],
+    options: BeamOptions,
+    batch_size: int,
+    more: Sequence[ScorerMaker],
+    channel: str | None,
+    bad: dict[str, str],
+    told: Callable[[int], object],
+) -> Decoded:
+    part, result = chain.first.input, _nothing(chain, options)
+    start, done = time.perf_counter(), set[str]()
+    for items in each_batch(chain, inputs, batch_size, channel, bad):
+        for uid, answer in _answers(chain, items, options, more, bad):
+            _add(result, uid, answer)
+            done.add(uid)
+        result.audio += part.seconds(torch.tensor([len(item) for item in items.values()]))
+        told(len(items))
+    for uid, fault in bad.items():
+        logging.warning("utterance %s: %s", uid, fault)
+    _add_empty(result, list(bad), "cannot be read")
+    _add_empty(result, [uid for uid in inputs if uid not in done and uid not in bad], "have no words")
+    result.seconds = time.perf_counter() - start
+    return result
+
+
+def _answers(
+    chain: LegoNN,
+    items: dict[str, Any],
+    options: BeamOptions,
+    more: Sequence[ScorerMaker],
+    bad: dict[str, str],
+) -> Iterator[tuple[str, Answer]]:
+    """Answers of a batch; of its halves, where the whole does not fit in memory."""
+    try:
+        with naming(list(items)):
+            found = chain.answer(list(items.values()), options, more)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        found = None  # outside of this block the traceback, and all that it holds, is gone
+    if found is not None:
+        yield from zip(items, found)
+        return
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if len(items) == 1:
+        bad[next(iter(items))] = "does not fit in memory by itself; split it, or lower beam_size"
+        return
+    logging.warning("%d inputs do not fit in memory together; they are split", len(items))
+    rows = iter(items.items())
+    for half in (dict(itertools.islice(rows, len(items) // 2)), dict(rows)):
+        yield from _answers(chain, half, options, more, bad)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was too small: on GPUs PyTorch has a class for it, on CPUs only words."""
+    words = ("not enough memory", "can't allocate memory")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(word in str(error) for word in words)
 
 
 def decode_table(
@@ -217,42 +353,17 @@ def decode_table(
     more: Sequence[ScorerMaker] = (),
     channel: str | None = None,
 ) -> Decoded:
-    """Decode all inputs, those of similar length together.
-
-    Args:
-        chain: in evaluation mode; without a decoder module CTC of the last interface searches.
-        inputs: utterance id to what the table has; the answer to a text without words is empty, and said to be.
-        options: of the search.
-        batch_size: utterances at once; it does not change the answers.
-        more: other scorers, see ``search.chain_search``.
-        channel: of audio with several, `mean` or a number from 0.
-
-    The answer to what cannot be read is empty, too, and each is named: one file never loses a set.
-
-    Raises:
-        DataError: none of the inputs can be read, or they do not fit the model (sound of another rate, of several
-            channels).
-    """
-    bad: dict[str, str] = {}
-    part = chain.first.input
-    interfaces = {n: Tables() for n, m in zip(chain.names, chain) if not isinstance(m, DecoderModule) and produced(m)}
-    result = Decoded([Tables() for _ in range(options.nbest)], interfaces)
-    start, done = time.perf_counter(), set[str]()
-    for items in each_batch(chain, inputs, batch_size, "decode", channel, bad):
-        with naming(list(items)):
-            answers = chain.answer(list(items.values()), options, more)
-        for uid, answer in zip(items, answers):
-            _add(result, uid, answer)
-        done.update(items)
-        result.audio += part.seconds(torch.tensor([len(item) for item in items.values()]))
-    if bad and len(bad) == len(inputs):
-        raise DataError(f"utterance {uid}: {fault}" for uid, fault in bad.items())
-    for uid, fault in bad.items():
-        logging.warning("utterance %s: %s", uid, fault)
-    _add_empty(result, list(bad), "cannot be read")
-    _add_empty(result, [uid for uid in inputs if uid not in done and uid not in bad], "have no words")
-    result.seconds = time.perf_counter() - start
+    """Answers to all inputs in memory; see ``decode_windows``."""
+    windows = decode_windows(chain, inputs.items(), options, batch_size, more, channel, total=len(inputs))
+    result = _nothing(chain, options)
+    for window in windows:
+        result.update(window)
     return result
+
+
+def _nothing(chain: LegoNN, options: BeamOptions) -> Decoded:
+    interfaces = {n: Tables() for n, m in zip(chain.names, chain) if not isinstance(m, DecoderModule) and produced(m)}
+    return Decoded([Tables() for _ in range(options.nbest)], interfaces)
 
 
 def _add(result: Decoded, uid: str, answer: Answer) -> None:

@@ -26,18 +26,15 @@ from espnet2_legonn.model.description import parse as parse_config
 from espnet2_legonn.model.description import plain
 from espnet2_legonn.model.interface import SearchChoice
 from espnet2_legonn.model.module import build_module
+from espnet2_legonn.packs.names import CHECKPOINT as CHECKPOINT
+from espnet2_legonn.packs.names import CHECKPOINTS as CHECKPOINTS
+from espnet2_legonn.packs.names import CONFIG, SEARCH, WEIGHTS, find_weights
 
-CONFIG, WEIGHTS = "config.yaml", "weights.safetensors"
-CHECKPOINT = "checkpoint.pth"  # where ESPnet's trainer keeps what a broken-off training goes on from
-# Weights of the search that were tuned for an experiment; a pack has them in its card.
-SEARCH = "search.yaml"
 # The state of ESPnet's reporter: times, and figures as NumPy has them. None of them can do anything.
 _SCALAR: Any = np.float64(0).__reduce__()[0]
 torch.serialization.add_safe_globals([datetime.timedelta, np.dtype, _SCALAR])
 torch.serialization.add_safe_globals([type(np.dtype(kind)) for kind in ("f8", "f4", "i8", "i4", "?")])
 _torch_load = torch.load  # training replaces it by one that asks here
-# What an ESPnet experiment offers, best first.
-CHECKPOINTS = ("valid.decoded.ave.pth", "train.total_count.ave.pth", "valid.acc.ave.pth", "latest.pth")
 
 
 def description(chain: Chain, folder: str = "") -> dict:
@@ -232,19 +229,6 @@ def tied(state: dict[str, torch.Tensor]) -> list[list[str]]:
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
     return a.dtype == b.dtype and torch.equal(a, b)
-
-
-def find_weights(folder: Path, model_file: str | Path | None) -> Path:
-    """The weights of a saved chain or of an ESPnet experiment."""
-    if model_file is not None:
-        inside = folder / model_file
-        return inside if inside.is_file() else Path(model_file)
-    for name in (WEIGHTS, *CHECKPOINTS):
-        if (folder / name).is_file():
-            return folder / name
-    raise CheckpointError(
-        f"{folder}: no {WEIGHTS} and none of {', '.join(CHECKPOINTS)}; name the weights with model_file"
-    )
 
 
 def from_pretrained(

@@ -17,8 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from espnet2_legonn.errors import CheckpointError, LegoNNError
 from espnet2_legonn.files.archive import MAX_BYTES
 
@@ -159,7 +157,9 @@ def _some(file: Any) -> bytes:
 
 
 def _copy(stream: _Stream, part: Path, label: str, limit: int, pace: _Pace) -> None:
-    shown = {"unit": "B", "unit_scale": True, "unit_divisor": 1024, "delay": DELAY}
+    from tqdm import tqdm
+
+    shown: dict[str, Any] = {"unit": "B", "unit_scale": True, "unit_divisor": 1024, "delay": DELAY}
     # A log file gets a line now and then, a terminal a moving bar.
     shown["mininterval"] = 0.2 if sys.stderr.isatty() else 30.0
     with (

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
-from espnet2_legonn.data.tables import read_table, write_table
+from espnet2_legonn.data.tables import Made, Table, ordered, write_table
 from espnet2_legonn.data.text import NORMALIZATIONS, normalize
 from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.files.schema import nearest
@@ -50,8 +51,19 @@ def clean_dir(data: Path, name: str) -> dict[str, int]:
         raise DataError(f"{data}: no text to clean")
     changed = {}
     for path in tables:
-        old = read_table(path)
-        new = {key: clean(text) for key, text in old.items()}
-        changed[path.name] = sum(old[key] != text for key, text in new.items())
-        write_table(path, new)
+        changed[path.name] = ordered(partial(_clean, Table(path), clean))
+    return changed
+
+
+def _clean(table: Table, clean: Callable[[str], str]) -> int:
+    changed = 0
+
+    def rows() -> Iterator[tuple[str, str]]:
+        nonlocal changed
+        for key, text in table.items():
+            new = clean(text)
+            changed += new != text
+            yield key, new
+
+    write_table(table.path, Made(rows))
     return changed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import shlex
@@ -15,36 +16,36 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from espnet2_legonn.data.tables import atomic_text, read_table
+from espnet2_legonn.data.tables import atomic_text, read_rows
 from espnet2_legonn.errors import DataError, LegoNNError
 from espnet2_legonn.files.scratch import JOBS, alone
 
 WORK = ".work"  # in a folder of jobs: what they were about
 
 
-def read_keys(path: Path) -> list[str]:
-    """First column of a table, in order.
+def count_keys(path: Path) -> int:
+    """Lines of a table.
 
     Raises:
         DataError: the file is missing, is no table or has no lines.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; run the stages before this one")
-    keys = list(read_table(path))
-    if not keys:
+    count = sum(1 for _ in read_rows(path))
+    if not count:
         raise DataError(f"{path}: no utterances")
-    return keys
+    return count
 
 
 def split_keys(path: Path, number: int, folder: Path) -> int:
     """Write ``keys.<n>.scp`` with the lines of a table dealt out in blocks; the number of files is returned."""
-    lines = [f"{key} {key}\n" for key in read_keys(path)]
-    number = max(1, min(number, len(lines)))
+    count = count_keys(path)
+    number = max(1, min(number, count))
     folder.mkdir(parents=True, exist_ok=True)
+    lines = (f"{key} {key}\n" for key, _ in read_rows(path))
     for i in range(number):
-        part = lines[i * len(lines) // number : (i + 1) * len(lines) // number]
         with atomic_text(folder / f"keys.{i + 1}.scp") as f:
-            f.writelines(part)
+            f.writelines(itertools.islice(lines, (i + 1) * count // number - i * count // number))
     return number
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from espnet2_legonn.data.tables import read_table
+from espnet2_legonn.data.tables import read_rows
 from espnet2_legonn.data.vocabulary import read_tokens
 from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.files.schema import nearest, read_yaml
@@ -82,7 +82,7 @@ def measured(stats: Path, config: ChainConfig, options: Mapping[str, Any]) -> Me
     names = [first, *targets.values()]
     if lost := [stats / "train" / f"{n}_shape" for n in names if not (stats / "train" / f"{n}_shape").is_file()]:
         raise DataError(f"{path}: no such file; stage 10 makes it" for path in lost)
-    shapes = {n: [int(v.split(",")[0]) for v in read_table(stats / "train" / f"{n}_shape").values()] for n in names}
+    shapes = {n: [int(v.split(",")[0]) for _, v in read_rows(stats / "train" / f"{n}_shape")] for n in names}
     items = len(shapes[first])
     means = {vocab: sum(shapes[name]) / items for vocab, name in targets.items()}
     bins = int(options.get("batch_bins", 1000000))

@@ -13,7 +13,7 @@ from typing import Any
 
 from espnet2_legonn.files.archive import sha256_of
 from espnet2_legonn.files.configs import files_of
-from espnet2_legonn.packs import store
+from espnet2_legonn.packs import names
 from espnet2_legonn.packs.card import CARD, read_card
 from espnet2_legonn.scoring.tables import write_atomic
 from espnet2_legonn.version import __version__
@@ -31,8 +31,8 @@ def origin(exp: Path, model: str | Path | None, inputs: Path, search: Sequence[o
         inputs: the table that is decoded.
         search: options of the search; what is a file counts with its content.
     """
-    weights = store.find_weights(exp, model)
-    tuned = exp / store.SEARCH
+    weights = names.find_weights(exp, model)
+    tuned = exp / names.SEARCH
     choice = tuned.read_text(encoding="utf-8") if tuned.is_file() else None
     if (exp / CARD).is_file():
         choice = repr(read_card(exp).search)
@@ -40,7 +40,7 @@ def origin(exp: Path, model: str | Path | None, inputs: Path, search: Sequence[o
     return {
         "weights": weights.resolve().name,
         "weights_sha256": weights_digest(weights),
-        "config_sha256": sha256_of(exp / store.CONFIG),
+        "config_sha256": sha256_of(exp / names.CONFIG),
         "data": f"{inputs.parent.name}/{inputs.name}",
         "data_sha256": sha256_of(inputs),
         "search": [str(w) for w in search],

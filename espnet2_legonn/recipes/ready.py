@@ -7,7 +7,7 @@ from pathlib import Path
 
 from espnet2_legonn.data.checks import Wanted
 from espnet2_legonn.data.datadir import DataDir
-from espnet2_legonn.data.tables import read_table
+from espnet2_legonn.data.tables import read_rows
 from espnet2_legonn.data.vocab import Coverage, measure
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.model.build import load_vocab
@@ -53,7 +53,7 @@ def require_valid(config: ChainConfig, folders: Iterable[Path], targets: bool = 
 
 def _unreadable(table: Path, probe: Callable[[str], float | None]) -> Iterator[str]:
     """Faults of the values of a table that is no list of recordings (`DataDir.check` looks at those)."""
-    for uid, value in read_table(table).items():
+    for uid, value in read_rows(table):
         try:
             probe(value)
         except DataError as error:

@@ -270,7 +270,7 @@ def make_ngrams(plan: Plan, raw: Path, exp_dir: Path) -> None:
     """Estimate the n-gram models that searches of the plan use and that are not there yet."""
     from espnet2_legonn.data.arpa import write_arpa
     from espnet2_legonn.data.ngram import estimate
-    from espnet2_legonn.data.tables import read_table
+    from espnet2_legonn.data.tables import read_rows
     from espnet2_legonn.model.build import load_vocab
     from espnet2_legonn.model.description import VocabConfig
 
@@ -283,7 +283,7 @@ def make_ngrams(plan: Plan, raw: Path, exp_dir: Path) -> None:
         if path.is_file() and mark.is_file() and mark.read_text() == told:
             continue
         vocab = load_vocab(VocabConfig(**plan.vocabs[about.vocab]))
-        texts = (text for one in about.sets for text in read_table(raw / one / "text").values())
+        texts = (text for one in about.sets for _, text in read_rows(raw / one / "text"))
         exp_dir.mkdir(parents=True, exist_ok=True)
         write_arpa(path, estimate(map(vocab.encode, texts), len(vocab), about.order), vocab)
         mark.write_text(told)

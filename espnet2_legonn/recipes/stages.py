@@ -7,26 +7,28 @@ it), and leaves finished results alone only where ESPnet does.
 from __future__ import annotations
 
 import contextlib
+import heapq
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from espnet2_legonn.data.tables import atomic_text, read_table, write_table
+from espnet2_legonn.data.tables import Made, Table, atomic_text, joined, ordered, write_table
 from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.files.configs import files_of, read_config, sources
 from espnet2_legonn.files.scratch import LAUNCHING, TRAINING, alone
-from espnet2_legonn.inference.decode import FILES
-from espnet2_legonn.model.description import ChainConfig, parse
-from espnet2_legonn.packs import store
-from espnet2_legonn.recipes.jobs import call, module, once, read_keys, run, split_keys, unchanged, working
+from espnet2_legonn.packs import names
+from espnet2_legonn.recipes.jobs import call, count_keys, module, once, run, split_keys, unchanged, working
 from espnet2_legonn.recipes.origin import keep_origin, origin, read_origin, set_aside
-from espnet2_legonn.recipes.ready import coverages, report, require_valid
 from espnet2_legonn.recipes.speed import gather_speed
-from espnet2_legonn.recipes.train_options import in_parts
 from espnet2_legonn.scoring import metrics as metric_of
 from espnet2_legonn.scoring.tables import write_atomic
-from espnet2_legonn.scoring.trn import run_sclite, without_symbols, write_trn
+
+if TYPE_CHECKING:
+    from espnet2_legonn.model.description import ChainConfig
 
 TRAIN = "espnet2_legonn.bin.legonn_train"
 
@@ -37,7 +39,9 @@ def chain_config(path: Path) -> ChainConfig:
     Raises:
         ConfigError: it has none.
     """
-    data = read_config(path)
+    data = read_config(path)  # before what reads it is loaded, which takes seconds
+    from espnet2_legonn.model.description import parse
+
     if not isinstance(data, dict) or "modules" not in data:
         raise ConfigError(f"{path}: describes no chain (no 'modules')")
     return parse({"vocabs": data.get("vocabs"), "modules": data["modules"]})
@@ -100,6 +104,8 @@ def stats(
         DataError: every fault of the data directories, before any job begins.
     """
     config = chain_config(config_file)
+    from espnet2_legonn.recipes.ready import coverages, report, require_valid
+
     data_options(config, train, valid)  # names files that are missing, and the stage that makes them
     require_valid(config, (train, valid))
     said = report(coverages(config, config_file, (train, valid)))
@@ -108,7 +114,7 @@ def stats(
     command += ["--train_shape_file", f"{logs}/train/keys.JOB.scp", "--valid_shape_file", f"{logs}/valid/keys.JOB.scp"]
     command += ["--output_dir", f"{logs}/stats.JOB", "--ngpu", "0", *extra]
     tables = [data / config.column.table for data in (train, valid)]
-    jobs = min(max(1, nj), *(len(read_keys(table)) for table in tables))
+    jobs = min(max(1, nj), *map(count_keys, tables))
     read = [Path(triple.split(",")[0]) for data in (train, valid) for triple in data_triples(config, data)]
     with working(logs, [*command, str(jobs)], [*sources(config_file), *read]):
         for phase, table in zip(("train", "valid"), tables):
@@ -145,6 +151,9 @@ def train(
         BusyError: a training runs in ``exp``.
     """
     config = chain_config(config_file)
+    from espnet2_legonn.recipes.ready import require_valid
+    from espnet2_legonn.recipes.train_options import in_parts
+
     data_options(config, train_dir, valid)
     require_valid(config, (train_dir, valid))
     command = module("espnet2.bin.launch", "--cmd", f"{cmd} --name {exp}/train.log", "--log", f"{exp}/train.log")
@@ -170,49 +179,67 @@ def decode(
     Raises:
         DataError: every fault of the data directory.
     """
-    config = chain_config(exp / store.CONFIG)
+    config = chain_config(exp / names.CONFIG)
+    from espnet2_legonn.recipes.ready import require_valid
+
     file = data / config.column.table
-    keys = read_keys(file)
+    jobs = max(1, min(nj, count_keys(file)))
     triple = data_triples(config, data, targets=False)[0]
     require_valid(config, [data], targets=False)
     logs = out / "logdir"
-    jobs = max(1, min(nj, len(keys)))
     weights = ["--legonn_model_file", model] if model else []
-    command = module("espnet2_legonn.bin.legonn_inference", "--legonn_train_config", exp / store.CONFIG, *weights)
+    command = module("espnet2_legonn.bin.legonn_inference", "--legonn_train_config", exp / names.CONFIG, *weights)
     command += ["--data_path_and_name_and_type", triple]
     command += ["--key_file", f"{logs}/keys.JOB.scp", "--output_dir", f"{logs}/output.JOB", "--ngpu", str(ngpu), *extra]
     options = [file for word in extra for file in files_of(word)]  # the search's configuration among them
-    model_files = [exp / store.CONFIG, exp / store.WEIGHTS, *sorted(exp.glob("*.pth"))]
+    model_files = [exp / names.CONFIG, exp / names.WEIGHTS, *sorted(exp.glob("*.pth"))]
     record = origin(exp, model, file, extra)
     with working(logs, [*command, str(jobs)], [file, *model_files, *options]):
         set_aside(out, record)
         split_keys(file, jobs, logs)
         run(cmd, logs / "legonn_inference.JOB.log", once(command, logs / "output.JOB"), jobs, ngpu)
         parts = [logs / f"output.{i + 1}" for i in range(jobs)]
-        _gather(out, parts, keys)
+        _gather(out, parts, Table(file))
         if said := gather_speed(parts, logs):
             print(said)
         keep_origin(out, record)
 
 
-def _gather(out: Path, parts: Sequence[Path], keys: Sequence[str]) -> None:
-    """The tables of all jobs as those of one."""
+def _gather(out: Path, parts: Sequence[Path], inputs: Table) -> None:
+    """The tables of all jobs as those of one.
+
+    Raises:
+        DataError: an input has no answer.
+    """
+    from espnet2_legonn.inference.decode import FILES
+
     for folder in sorted(
         p.relative_to(parts[0]) for p in [*parts[0].glob("*best_recog"), *parts[0].glob("interfaces/*")]
     ):
         target = out if folder.name == "1best_recog" else out / folder
         for name in FILES:
-            tables = [part / folder / name for part in parts]
-            merged: dict[str, str] = {}
-            for table in tables:
-                if name != "scores" or table.is_file():  # interfaces have no parts
-                    merged.update(read_table(table))
-            if name == "scores" and not merged:
-                continue
-            lost = [key for key in keys if key not in merged] if name != "scores" else []
-            if lost:
-                raise DataError(f"{target / name}: no answer for {len(lost)} inputs ({lost[0]}, ...); decode again")
-            write_table(target / name, merged)
+            tables = [Table(part / folder / name) for part in parts]
+            if name == "scores":  # not of every input, and none of interfaces
+                tables = [table for table in tables if table.path.is_file()]
+            if tables:
+                wanted = None if name == "scores" else inputs
+                rows = Made(partial(_merged, tables, wanted, target / name))
+                ordered(partial(write_table, target / name, rows))
+
+
+def _merged(tables: Sequence[Table], inputs: Table | None, target: Path) -> Iterator[tuple[str, str]]:
+    rows = heapq.merge(*(table.rows() for table in tables), key=itemgetter(0))
+    if inputs is None:
+        yield from ((row.key, row.value) for row in rows)
+        return
+    lost, first = 0, ""
+    for wanted, row in joined([inputs.rows(), rows]):
+        if row is not None:
+            yield row.key, row.value
+        elif wanted is not None:
+            first, lost = first or wanted.key, lost + 1
+    if lost:
+        raise DataError(f"{target}: no answer for {lost} inputs ({first}, ...); decode again")
 
 
 def tune_search(exp: Path, model: str | None, data: Path, metric: str, beam_size: int, limit: int = 0) -> str:
@@ -223,17 +250,19 @@ def tune_search(exp: Path, model: str | None, data: Path, metric: str, beam_size
     Returns:
         the curve as a table, and where the choice is kept.
     """
+    out = exp / "tune" / data.name
+    weights, done = names.find_weights(exp, model).resolve(), out / "of.json"
+    if done.is_file():
+        *about, seen = json.loads(done.read_text(encoding="utf-8"))
+        files = dict.fromkeys([weights, *(Path(file[0]) for file in seen)])
+        if about == [metric, beam_size, limit] and seen == unchanged(files):
+            return (out / "result.txt").read_text(encoding="utf-8")
     from espnet2_legonn.inference.legonn import LegoNN
     from espnet2_legonn.packs.pack import keep_search
     from espnet2_legonn.recipes.tune import tune
 
-    out = exp / "tune" / data.name
-    weights = store.find_weights(exp, model)
-    text = chain_config(exp / store.CONFIG).column.table
-    mark = json.dumps([metric, beam_size, limit, unchanged([weights.resolve(), data / text, data / "text"])])
-    done = out / "of.json"
-    if done.is_file() and done.read_text(encoding="utf-8") == mark:
-        return (out / "result.txt").read_text(encoding="utf-8")
+    text = chain_config(exp / names.CONFIG).column.table
+    mark = json.dumps([metric, beam_size, limit, unchanged([weights, data / text, data / "text"])])
     choice, _, curve = tune(LegoNN.from_pretrained(exp, model), data, metric, beam_size, limit=limit, out=out)
     kept = keep_search(exp, choice, model)
     write_atomic(done, mark)
@@ -255,9 +284,11 @@ def score(
     Raises:
         DataError: no such metric, all of them before anything is scored; or see ``scoring.metrics.score``.
     """
+    from espnet2_legonn.scoring.trn import run_sclite, write_trn
+
     for metric in metrics:
         metric_of.known(metric)
-    config = chain_config(exp / store.CONFIG)
+    config = chain_config(exp / names.CONFIG)
     vocabs = {m.name: config.vocabs[m.target.vocab] for m in config.modules if m.target is not None}
     speakers = data / "utt2spk" if (data / "utt2spk").is_file() else None
     made_by = read_origin(decoded)
@@ -288,6 +319,8 @@ def seen_by(metric: str, data: Path, hyp: Path, symbols: Sequence[str]) -> Itera
     if not symbols or metric_of.known(metric).higher:
         yield data, hyp
         return
+    from espnet2_legonn.scoring.trn import without_symbols
+
     with tempfile.TemporaryDirectory() as folder:
         for name in ("text", "text_phn"):
             if (data / name).is_file():

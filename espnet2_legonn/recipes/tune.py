@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from espnet2_legonn.inference.decode import column_of, each_batch, naming, read_inputs
 from espnet2_legonn.inference.legonn import LegoNN
@@ -100,7 +101,8 @@ def find_candidates(
     number = {uid: i for i, uid in enumerate(inputs)}
     options = [BeamOptions(beam_size, 1.0, nbest=beam_size, ctc_weight=w) for w in _proposers(chain)]
     rows: list[tuple[int, int, dict[str, float], str]] = []
-    for items in each_batch(chain, inputs, batch_size, "tune"):
+    batches = each_batch(chain, inputs, batch_size)
+    for items in tqdm(batches, desc="tune", total=-(-len(inputs) // batch_size), mininterval=5.0):
         with naming(list(items)):
             encoded = chain.encode(*chain.batch(list(items.values())))
         found = [chain.decode_encoded(*encoded, o, more, judge_all=True) for o in options]

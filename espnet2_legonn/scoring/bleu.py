@@ -7,18 +7,24 @@ the signature records tokenizer, case, references and version.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import itertools
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.metrics.bleu import BLEUScore
 
+from espnet2_legonn.data.tables import ordered
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.scoring.bootstrap import RESAMPLES, SEED, Interval, Segments, confidence_interval
-from espnet2_legonn.scoring.tables import Joined, Missing, join_tables, read_table, speakers_of, write_report
+from espnet2_legonn.scoring.bootstrap import RESAMPLES, SEED, Interval, Segments, Units, confidence_interval
+from espnet2_legonn.scoring.ngrams import CHARACTERS, ORDER, bleu_statistics, chrf, chrf_statistics
+from espnet2_legonn.scoring.tables import Joined, Missing, write_report
 
-_ORDER = 4
+BATCH, TOKENIZED = 1000, 100  # sentences counted together; so many with ` .` at the end are worth a word
 # What sacreBLEU's tokenizers need beside it.
 _PACKAGES = {
     "ja-mecab": "pip install 'sacrebleu[ja]'",
@@ -62,11 +68,6 @@ class Change:
     ref: Callable[[str], str]
     tokenize: str
 
-    def apply(self, joined: Joined) -> Joined:
-        """Changed texts of the same ids."""
-        refs = tuple(tuple(map(self.ref, ref)) for ref in joined.refs)
-        return replace(joined, refs=refs, hyps=tuple(map(self.hyp, joined.hyps)))
-
 
 @dataclass(frozen=True)
 class BleuReport:
@@ -95,8 +96,8 @@ class BleuReport:
         return {
             "metric": "bleu",
             "value": self.value,
-            "n": len(self.segments.ids),
-            "sentences": len(self.segments.ids),
+            "n": self.segments.count,
+            "sentences": self.segments.count,
             "signature": self.signature,
             "verbose_score": self.verbose,
             "chrf": self.chrf,
@@ -114,7 +115,7 @@ class BleuReport:
         lines = [
             f"BLEU|{self.signature} = {self.value:.2f} {self.verbose}",
             f"chrF2|{self.chrf_signature} = {self.chrf:.2f}",
-            f"{len(self.segments.ids)} sentences, {self.interval.as_text()} of BLEU",
+            f"{self.segments.count} sentences, {self.interval.as_text()} of BLEU",
         ]
         if self.absent:
             lines.append(f"{len(self.absent)} sentence(s) had no hypothesis and count as empty:")
@@ -128,25 +129,38 @@ class BleuReport:
 
 def corpus_bleu(sums: np.ndarray) -> np.ndarray:
     """sacreBLEU's formula on (r, 10) sums: hypothesis and reference length, 4 matches, 4 n-gram totals."""
-    scores = []
-    for row in np.rint(sums).astype(np.int64).tolist():  # plain integers: sacreBLEU formats them with :d
-        hyp_len, ref_len, *counts = row
-        matches, totals = counts[:_ORDER], counts[_ORDER:]
-        scores.append(BLEU.compute_bleu(matches, totals, hyp_len, ref_len, smooth_method="exp").score)
-    return np.array(scores)
+    return np.array([_bleu(row).score for row in np.rint(sums)])
+
+
+def _bleu(sums: np.ndarray) -> BLEUScore:
+    hyp_len, ref_len, *counts = sums.astype(np.int64).tolist()  # plain integers: sacreBLEU formats them with :d
+    return BLEU.compute_bleu(counts[:ORDER], counts[ORDER:], hyp_len, ref_len, smooth_method="exp")
 
 
 def segment_stats(
     hyps: Sequence[str], refs: Sequence[Sequence[str]], lowercase: bool = False, tokenize: str = "13a"
 ) -> np.ndarray:
     """(n, 10) counts of each sentence for ``corpus_bleu``; one list of texts for each reference."""
-    # The sentence scores themselves are not used: effective_order only silences a warning about them.
-    metric = BLEU(lowercase=lowercase, tokenize=tokenize, effective_order=True, force=tokenize != "13a")
-    rows = []
-    for hyp, *each in zip(hyps, *refs, strict=True):
-        score = metric.sentence_score(hyp, each)
-        rows.append([score.sys_len, score.ref_len, *score.counts, *score.totals])
-    return np.array(rows, dtype=np.int64)
+    return Sentences(lowercase, tokenize).counts(hyps, refs)
+
+
+class Sentences:
+    """Counts sentences as sacreBLEU does."""
+
+    def __init__(self, lowercase: bool, tokenize: str) -> None:
+        self.bleu, self.chrf = BLEU(lowercase=lowercase, tokenize=tokenize), CHRF(lowercase=lowercase)
+        self._fold: Callable[[str], str] = str.lower if lowercase else str
+
+    def _words(self, text: str) -> list[str]:
+        return str(self.bleu.tokenizer(self._fold(text).rstrip())).split()
+
+    def counts(self, hyps: Sequence[str], refs: Sequence[Sequence[str]]) -> np.ndarray:
+        """(n, 10) for ``corpus_bleu``."""
+        return bleu_statistics([*map(self._words, hyps)], [[*map(self._words, ref)] for ref in refs])
+
+    def characters(self, hyps: Sequence[str], refs: Sequence[Sequence[str]]) -> np.ndarray:
+        """(n, 18) for ``ngrams.chrf``."""
+        return chrf_statistics([*map(self._fold, hyps)], [[*map(self._fold, ref)] for ref in refs])
 
 
 def score_bleu(
@@ -160,7 +174,7 @@ def score_bleu(
     seed: int = SEED,
     change: Change | None = None,
 ) -> BleuReport:
-    """Scores a hypothesis table against one or more reference tables.
+    """Scores a hypothesis table against one or more reference tables, which are read once and not held.
 
     Args:
         refs: reference tables with the same ids.
@@ -175,39 +189,44 @@ def score_bleu(
     tokenize = change.tokenize if change else tokenize
     if tokenize not in BLEU.TOKENIZERS:
         raise DataError(f"tokenizer {tokenize!r} is none of {', '.join(sorted(BLEU.TOKENIZERS))}")
-    joined = join_tables([read_table(ref) for ref in refs], read_table(hyp), missing)
-    if not any(text for ref in joined.refs for text in ref):
-        raise DataError(f"{', '.join(map(str, refs))}: every reference is empty; check the file")
-    speakers = speakers_of(joined.ids, read_table(utt2spk)) if utt2spk is not None else None
-    joined = change.apply(joined) if change else joined
+    joined = Joined(refs, hyp, utt2spk, missing)
     with usable(tokenize):
-        return _scored(joined, lowercase, tokenize, change, speakers, resamples, seed)
+        return ordered(lambda: _scored(joined, lowercase, tokenize, change, resamples, seed))
 
 
 def _scored(
-    joined: Joined,
-    lowercase: bool,
-    tokenize: str,
-    change: Change | None,
-    speakers: tuple[str, ...] | None,
-    resamples: int,
-    seed: int,
+    joined: Joined, lowercase: bool, tokenize: str, change: Change | None, resamples: int, seed: int
 ) -> BleuReport:
-    # force: no advice to detokenise; whoever asks for another tokenizer knows it, and the signature says it.
-    bleu, chrf = BLEU(lowercase=lowercase, tokenize=tokenize, force=tokenize != "13a"), CHRF(lowercase=lowercase)
-    score = bleu.corpus_score(joined.hyps, joined.refs)
-    chrf_score = chrf.corpus_score(joined.hyps, joined.refs)
-    stats = segment_stats(joined.hyps, joined.refs, lowercase, tokenize)
-    signature = "|".join(filter(None, (str(bleu.get_signature()), change.label if change else "")))
-    segments = Segments("bleu", f"{joined.sha256} {signature}", joined.ids, stats, corpus_bleu, speakers)
+    sentences, units, digest = Sentences(lowercase, tokenize), Units(2 + 2 * ORDER), hashlib.sha256()
+    pairs, characters, said, apart = joined.pairs(), np.zeros((1, 3 * CHARACTERS), np.int64), False, 0
+    while batch := list(itertools.islice(pairs, BATCH)):
+        if change is not None:
+            batch = [p._replace(refs=tuple(map(change.ref, p.refs)), hyp=change.hyp(p.hyp)) for p in batch]
+        for pair in batch:
+            digest.update("\t".join((pair.uid, *pair.refs)).encode() + b"\n")
+            said = said or any(pair.refs)
+            apart += pair.hyp.endswith(" .")
+        hyps, refs = [pair.hyp for pair in batch], list(zip(*(pair.refs for pair in batch)))
+        units.add(sentences.counts(hyps, refs), [pair.speaker for pair in batch])
+        characters += sentences.characters(hyps, refs).sum(0)
+    files = [str(table.path) for table in joined.refs]
+    if not said:
+        raise DataError(f"{', '.join(files)}: every reference is empty; check the file")
+    if apart >= TOKENIZED and tokenize == "13a":
+        logging.warning("%d hypotheses end in a period that stands alone: BLEU wants text that is not tokenised", apart)
+    for metric in (sentences.bleu, sentences.chrf):
+        metric.num_refs = len(files)
+    signature = "|".join(filter(None, (str(sentences.bleu.get_signature()), change.label if change else "")))
+    segments = units.segments("bleu", f"{digest.hexdigest()} {signature}", corpus_bleu)
+    score = _bleu(segments.sums.sum(0))
     return BleuReport(
         value=score.score,
         signature=signature,
         verbose=" ".join(score.format(signature="").split(" ")[3:]),
-        chrf=chrf_score.score,
-        chrf_signature=str(chrf.get_signature()),
+        chrf=float(chrf(characters)[0]),
+        chrf_signature=str(sentences.chrf.get_signature()),
         segments=segments,
         interval=confidence_interval(segments, resamples, seed),
-        absent=joined.absent,
+        absent=tuple(joined.absent),
         lowercase=lowercase,
     )

@@ -6,14 +6,65 @@ of one speaker are correlated; with speakers known, whole speakers are drawn (Li
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 RESAMPLES = 1000
 SEED = 12345
-_CELLS = 20_000_000  # of a chunk of draws: bounds the memory at about 320 MB
+_CELLS = 1_000_000  # of a chunk of draws: bounds the memory at about 30 MB
+
+
+class Units:
+    """Statistics that add up, summed by what a resample draws: utterances, or speakers.
+
+    Beyond ``MOST`` of them several are drawn as one, dealt out like cards, so that memory and time do not grow.
+
+    Args:
+        width: statistics of an utterance.
+    """
+
+    MOST = 1 << 15
+
+    def __init__(self, width: int) -> None:
+        self.count = 0
+        self._sums = np.zeros((self.MOST, width), np.int64)
+        self._places: dict[str, int] | None = None
+        self._grouped = False
+        self._digest = hashlib.sha256()
+
+    def add(self, stats: np.ndarray, speakers: Sequence[str | None]) -> None:
+        """(n, width) non-negative statistics of the next utterances, and their speakers; None draws utterances."""
+        places = np.arange(self.count, self.count + len(stats)) % self.MOST
+        if speakers and speakers[0] is not None:
+            names = [speaker or "" for speaker in speakers]
+            places = np.fromiter(map(self._place, names), np.int64, len(names))
+            self._digest.update("\n".join([*names, ""]).encode())
+        self.count += len(stats)
+        np.add.at(self._sums, places, stats)
+
+    def _place(self, speaker: str) -> int:
+        if self._places is None:
+            self._places = {}
+        if (place := self._places.get(speaker)) is None:
+            if len(self._places) == self.MOST:
+                self._grouped = True
+                return zlib.crc32(speaker.encode()) % self.MOST
+            place = self._places[speaker] = len(self._places)
+        return place
+
+    def segments(self, metric: str, reference: str, score: Callable[[np.ndarray], np.ndarray]) -> Segments:
+        """What was added; speakers in order of their names."""
+        unit = "utterance" if self._places is None else "speaker"
+        if self._places is None:
+            sums = self._sums[: min(self.count, self.MOST)]
+        else:
+            sums = self._sums[[place for _, place in sorted(self._places.items())]]
+        unit += " group" if self._grouped or (self._places is None and self.count > self.MOST) else ""
+        return Segments(metric, reference, self.count, sums, score, unit, self._digest.hexdigest())
 
 
 @dataclass(frozen=True)
@@ -22,39 +73,27 @@ class Segments:
 
     Args:
         metric: wer, cer, per or bleu.
-        reference: digest of ids and references (`Joined.sha256`) and the settings of the metric; two systems
-            can be compared only when it is the same.
-        ids: utterance ids, length n.
-        stats: (n, k) non-negative statistics that add up over utterances.
+        reference: digest of ids and references and the settings of the metric; two systems can be compared only when
+            it is the same.
+        count: utterances.
+        sums: (units, k) non-negative statistics of what a resample draws.
         score: maps sums (r, k) to scores (r,); NaN where a score is undefined.
-        speakers: speaker of every utterance, or None to draw utterances.
+        unit: what is drawn: `speaker` or `utterance`, or groups of them.
+        speakers: digest of the utterances' speakers.
     """
 
     metric: str
     reference: str
-    ids: tuple[str, ...]
-    stats: np.ndarray
+    count: int
+    sums: np.ndarray
     score: Callable[[np.ndarray], np.ndarray]
-    speakers: tuple[str, ...] | None = None
-
-    @property
-    def unit(self) -> str:
-        """What is drawn: `speaker` or `utterance`."""
-        return "utterance" if self.speakers is None else "speaker"
+    unit: str
+    speakers: str
 
     @property
     def value(self) -> float:
         """Score of the whole set."""
-        return float(self.score(self.stats.sum(axis=0, keepdims=True))[0])
-
-    def unit_sums(self) -> np.ndarray:
-        """(units, k) statistics summed per speaker (sorted by name), or `stats` itself."""
-        if self.speakers is None:
-            return self.stats
-        names, index = np.unique(np.array(self.speakers), return_inverse=True)
-        sums = np.zeros((len(names), self.stats.shape[1]), dtype=np.float64)
-        np.add.at(sums, index, self.stats)
-        return sums
+        return float(self.score(self.sums.sum(axis=0, keepdims=True))[0])
 
 
 @dataclass(frozen=True)
@@ -96,7 +135,7 @@ def resample_sums(sums: np.ndarray, resamples: int = RESAMPLES, seed: int = SEED
 
 def confidence_interval(segments: Segments, resamples: int = RESAMPLES, seed: int = SEED) -> Interval:
     """95 % percentile interval of the corpus score; resamples without a reference token are left out."""
-    sums = segments.unit_sums()
+    sums = segments.sums
     if len(sums) < 2:
         return Interval(None, None, segments.unit, len(sums))
     scores = segments.score(resample_sums(sums, resamples, seed))

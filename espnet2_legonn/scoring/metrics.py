@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from sacrebleu.metrics import BLEU
+from typing import TYPE_CHECKING
 
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.files.schema import nearest
-from espnet2_legonn.scoring.bleu import BleuReport, corpus_bleu, segment_stats, usable
-from espnet2_legonn.scoring.translation import change_of, references, score_translation
-from espnet2_legonn.scoring.wer import TOKENIZERS, ErrorReport, count_errors, rates, score_error_rate
+
+if TYPE_CHECKING:  # who asks for names alone waits for no library
+    import numpy as np
+
+    from espnet2_legonn.scoring.bleu import BleuReport
+    from espnet2_legonn.scoring.wer import ErrorReport
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ def known(name: str) -> Metric:
 
 def reference_files(name: str, data: Path, phonemes: bool = False) -> list[Path]:
     """Reference tables of a data directory for a metric, the first and (for BLEU) further ones."""
+    from espnet2_legonn.scoring.translation import references
+
     if phonemes or not known(name).higher:
         return [data / ("text_phn" if phonemes else "text")]
     return references(data, name)
@@ -77,6 +80,9 @@ def score(
     Raises:
         DataError: see ``score_error_rate`` and ``score_translation``.
     """
+    from espnet2_legonn.scoring.translation import score_translation
+    from espnet2_legonn.scoring.wer import score_error_rate
+
     if known(name).higher:
         return score_translation(name, data, hyp, language, utt2spk)
     return score_error_rate(reference_files(name, data, phonemes)[0], hyp, name, utt2spk)
@@ -93,6 +99,11 @@ def statistics(
     Raises:
         DataError: no such metric, or a tokenizer's package is missing.
     """
+    import numpy as np
+
+    from espnet2_legonn.scoring.bleu import corpus_bleu, segment_stats, usable
+    from espnet2_legonn.scoring.wer import TOKENIZERS, count_errors, rates
+
     if not known(name).higher:
         split = TOKENIZERS[name]
         counts = [count_errors(split(ref), split(hyp)) for ref, hyp in zip(refs[0], hyps, strict=True)]
@@ -106,6 +117,8 @@ def _changed(
     name: str, refs: Sequence[Sequence[str]], hyps: Sequence[str], language: str | None
 ) -> tuple[Sequence[Sequence[str]], Sequence[str], str]:
     """References and hypotheses as BLEU of this name reads them, and sacreBLEU's tokenizer."""
+    from espnet2_legonn.scoring.translation import change_of
+
     change = change_of(name, language)
     if change is None:
         return refs, hyps, "13a"
@@ -121,12 +134,8 @@ def value(name: str, refs: Sequence[Sequence[str]], hyps: Sequence[str], languag
     Raises:
         DataError: no such metric, a tokenizer's package is missing, or there is no word in the references.
     """
-    if not known(name).higher:
-        counts, rate = statistics(name, refs, hyps)
-        sums = counts.reshape(-1, 2).sum(0, keepdims=True)
-        if not sums[0, 1]:
-            raise DataError(f"{name}: no reference holds a single token")
-        return float(rate(sums)[0])
-    refs, hyps, tokenize = _changed(name, refs, hyps, language)
-    with usable(tokenize):
-        return float(BLEU(tokenize=tokenize, force=tokenize != "13a").corpus_score(hyps, refs).score)
+    counts, rate = statistics(name, refs, hyps, language)
+    sums = counts.reshape(len(hyps), -1).sum(0, keepdims=True)
+    if not known(name).higher and not sums[0, 1:].any():
+        raise DataError(f"{name}: no reference holds a single token")
+    return float(rate(sums)[0])

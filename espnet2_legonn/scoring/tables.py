@@ -2,134 +2,110 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from espnet2_legonn.data import tables
+from espnet2_legonn.data.tables import Faults, Row, Table, atomic_text, joined, split_fields
 from espnet2_legonn.errors import DataError
 
 Missing = Literal["error", "empty"]
 
 
-@dataclass(frozen=True)
-class Table:
-    """A text table in memory.
+class Pair(NamedTuple):
+    """One utterance.
 
     Args:
-        path: where it came from; named in every error.
-        rows: utterance id -> text ("" for a line that holds an id only), in file order.
+        refs: its text in each reference file.
+        hyp: "" for an absent hypothesis.
+        speaker: None where no utt2spk was given.
     """
 
-    path: Path
-    rows: Mapping[str, str]
+    uid: str
+    refs: tuple[str, ...]
+    hyp: str
+    speaker: str | None
 
 
-@dataclass(frozen=True)
 class Joined:
-    """References and hypotheses of the same utterances, sorted by id.
+    """References and hypotheses of the same utterances, one after another, sorted by id; none is held.
 
     Args:
-        ids: utterance ids, sorted.
-        refs: one list of texts per reference file, each parallel to `ids`.
-        hyps: texts parallel to `ids`; "" for an absent hypothesis.
-        absent: ids without a hypothesis (only with `missing="empty"`).
+        refs: files; all must hold the same ids.
+        utt2spk: file with one speaker for each utterance; it may hold more.
+        missing: "error" refuses absent hypotheses, "empty" takes them as empty (all words deleted).
     """
 
-    ids: tuple[str, ...]
-    refs: tuple[tuple[str, ...], ...]
-    hyps: tuple[str, ...]
-    absent: tuple[str, ...]
+    def __init__(
+        self, refs: Sequence[str | Path], hyp: str | Path, utt2spk: str | Path | None = None, missing: Missing = "error"
+    ) -> None:
+        self.refs, self.hyp, self.missing = [Table(Path(ref)) for ref in refs], Table(Path(hyp)), missing
+        self.utt2spk = None if utt2spk is None else Table(Path(utt2spk))
+        self.absent: list[str] = []
 
-    @property
-    def sha256(self) -> str:
-        """Digest of ids and references."""
-        digest = hashlib.sha256()
-        for row in zip(self.ids, *self.refs, strict=True):
-            digest.update("\t".join(row).encode() + b"\n")
-        return digest.hexdigest()
+    def pairs(self) -> Iterator[Pair]:
+        """Each utterance; ``absent`` becomes the ids without a hypothesis.
 
+        Raises:
+            Unordered: see ``data.tables.ordered``.
+            DataError: at the end; files are unreadable or empty, or their ids differ: every one is listed.
+        """
+        faults, self.absent = Faults(), []
+        tables = [*self.refs, self.hyp, *([self.utt2spk] if self.utt2spk else [])]
+        for rows in joined([table.rows() for table in tables]):
+            refs, hyp = rows[: len(self.refs)], rows[len(self.refs)]
+            key = next(row.key for row in rows if row is not None)
+            faults.add(*self._differences(key, refs, hyp))
+            if refs[0] is None:
+                continue
+            if hyp is None:
+                self.absent.append(key)
+                if self.missing == "error":
+                    remedy = "decode it, or use missing=empty"
+                    faults.add(f"{self.hyp.path}: no hypothesis for {key} of {self.refs[0].path}; {remedy}")
+            speaker = self._speaker(key, rows[-1], faults) if self.utt2spk else None
+            yield Pair(key, tuple(r.value if r else "" for r in refs), "" if hyp is None else hyp.value, speaker)
+        for table in tables:
+            if not table.count:
+                faults.add(f"{table.path}: the file is empty; nothing to score")
+        if faults:
+            raise DataError(faults)
 
-def read_table(path: str | Path) -> Table:
-    """Reads a text table.
+    def _differences(self, key: str, refs: Sequence[Row | None], hyp: Row | None) -> Iterator[str]:
+        first = self.refs[0].path
+        for table, row in zip(self.refs[1:], refs[1:]):
+            if (row is None) != (refs[0] is None):
+                here, there = (table.path, first) if row is None else (first, table.path)
+                yield f"{here}: no reference for {key}, which {there} has"
+        if hyp is not None and refs[0] is None:
+            remedy = "remove it or score the right set"
+            yield f"{self.hyp.path}: hypothesis {key} has no reference in {first}; {remedy}"
 
-    Raises:
-        DataError: as `data.tables.read_table`, or the file is empty.
-    """
-    rows = tables.read_table(path)
-    if not rows:
-        raise DataError(f"{path}: the file is empty; nothing to score")
-    return Table(Path(path), rows)
-
-
-def join_tables(refs: Sequence[Table], hyp: Table, missing: Missing = "error") -> Joined:
-    """Joins hypotheses to references by utterance id.
-
-    Args:
-        refs: at least one reference table; all must hold the same ids.
-        missing: "error" refuses absent hypotheses, "empty" scores them as empty (all words deleted), listed.
-
-    Raises:
-        DataError: ids differ; every id is listed with its file.
-    """
-    first = refs[0]
-    faults = []
-    for ref in refs[1:]:
-        for here, there in ((ref, first), (first, ref)):
-            absent_refs = (key for key in there.rows if key not in here.rows)
-            faults += [f"{here.path}: no reference for {key}, which {there.path} has" for key in absent_refs]
-    faults += [
-        f"{hyp.path}: hypothesis {k} has no reference in {first.path}; remove it or score the right set"
-        for k in hyp.rows
-        if k not in first.rows
-    ]
-    ids = tuple(sorted(first.rows))
-    absent = tuple(k for k in ids if k not in hyp.rows)
-    if missing == "error":
-        faults += [
-            f"{hyp.path}: no hypothesis for {k} of {first.path}; decode it, or use missing=empty" for k in absent
-        ]
-    if faults:
-        raise DataError(faults)
-    return Joined(
-        ids=ids,
-        refs=tuple(tuple(ref.rows[k] for k in ids) for ref in refs),
-        hyps=tuple(hyp.rows.get(k, "") for k in ids),
-        absent=absent,
-    )
-
-
-def speakers_of(ids: Sequence[str], utt2spk: Table) -> tuple[str, ...]:
-    """The speaker of every utterance; the table may hold more utterances.
-
-    Raises:
-        DataError: an utterance has no line, or a line does not hold exactly one speaker.
-    """
-    faults = []
-    for key in ids:
-        if key not in utt2spk.rows:
-            faults.append(f"{utt2spk.path}: no speaker for {key}; add the line `{key} <speaker>`")
-        elif len(tables.split_fields(utt2spk.rows[key])) != 1:
-            faults.append(f"{utt2spk.path}: {key} needs exactly one speaker, has {utt2spk.rows[key]!r}")
-    if faults:
-        raise DataError(faults)
-    return tuple(utt2spk.rows[key] for key in ids)
+    def _speaker(self, key: str, row: Row | None, faults: Faults) -> str:
+        assert self.utt2spk is not None
+        if row is None:
+            faults.add(f"{self.utt2spk.path}: no speaker for {key}; add the line `{key} <speaker>`")
+        elif len(split_fields(row.value)) != 1:
+            faults.add(f"{self.utt2spk.path}: {key} needs exactly one speaker, has {row.value!r}")
+        return "" if row is None else row.value
 
 
 def write_atomic(path: Path, text: str) -> None:
     """Replaces `path` by `text` in one step; a reader sees the old or the new file, never half of one."""
-    with tables.atomic_text(path) as stream:
+    with atomic_text(path) as stream:
         stream.write(text)
 
 
 def write_report(
-    outdir: str | Path, text: str, payload: Mapping[str, object], made_by: Mapping[str, object] | None = None
+    outdir: str | Path,
+    text: str | Iterable[str],
+    payload: Mapping[str, object],
+    made_by: Mapping[str, object] | None = None,
 ) -> None:
     """Writes a score directory's result.txt and result.json, replacing older ones; ``made_by`` goes into the latter."""
     if made_by:
         payload = {**payload, "made_by": made_by}
-    write_atomic(Path(outdir) / "result.txt", text)
+    with atomic_text(Path(outdir) / "result.txt") as stream:
+        stream.writelines([text] if isinstance(text, str) else text)
     write_atomic(Path(outdir) / "result.json", json.dumps(payload, indent=1, ensure_ascii=False) + "\n")

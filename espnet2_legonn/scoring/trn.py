@@ -6,14 +6,16 @@ do not mean to us: ``{a / b}``, ``(word)``, ``@``, and ``;;`` at the beginning o
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from espnet2_legonn.data.tables import atomic_text, ordered, read_rows
 from espnet2_legonn.data.vocabulary import SPACE
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.scoring.tables import join_tables, read_table, speakers_of, write_atomic
+from espnet2_legonn.scoring.tables import Joined, write_atomic
 from espnet2_legonn.scoring.wer import TOKENIZERS
 
 _SCLITE = ("sclite", "/usr/lib/sctk/bin/sclite")  # Debian's package has it outside PATH
@@ -87,20 +89,23 @@ def write_trn(
     Raises:
         DataError: ids of references and hypotheses differ.
     """
-    joined = join_tables([read_table(ref) for ref in refs], read_table(hyp), "empty" if missing else "error")
-    speakers = speakers_of(joined.ids, read_table(utt2spk)) if utt2spk is not None else joined.ids
-    names = [f"{speaker}-{uid}" for speaker, uid in zip(speakers, joined.ids)]
-    for number, texts in enumerate(joined.refs):
-        _write(folder / f"ref.trn{f'.{number}' if number else ''}", metric, texts, names)
-    _write(folder / "hyp.trn", metric, joined.hyps, names)
-    if metric in ("wer", "per"):
-        pairs = (align(_tokens(metric, r), _tokens(metric, h)) for r, h in zip(joined.refs[0], joined.hyps))
-        write_atomic(folder / "hyp.trn.pra", "\n".join(alignment(n, p) for n, p in zip(names, pairs)))
+    joined = Joined(refs, hyp, utt2spk, "empty" if missing else "error")
+    ordered(lambda: _write(metric, joined, folder))
 
 
-def _write(path: Path, metric: str, texts: Iterable[str], names: Sequence[str]) -> None:
-    lines = (f"{' '.join(_tokens(metric, text))} ({name})".lstrip() + "\n" for text, name in zip(texts, names))
-    write_atomic(path, "".join(lines))
+def _write(metric: str, joined: Joined, folder: Path) -> None:
+    names = [f"ref.trn{f'.{number}' if number else ''}" for number in range(len(joined.refs))]
+    aligned = metric in ("wer", "per")
+    names += ["hyp.trn", *(["hyp.trn.pra"] if aligned else [])]
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(atomic_text(folder / name)) for name in names]
+        for number, (uid, refs, hyp, speaker) in enumerate(joined.pairs()):
+            name = f"{speaker or uid}-{uid}"
+            tokens = [_tokens(metric, text) for text in (*refs, hyp)]
+            for file, words in zip(files, tokens):
+                file.write(f"{' '.join(words)} ({name})".lstrip() + "\n")
+            if aligned:
+                files[-1].write(("\n" if number else "") + alignment(name, align(tokens[0], tokens[-1])))
 
 
 def run_sclite(folder: Path, options: str = "") -> Path | None:
@@ -131,9 +136,7 @@ def run_sclite(folder: Path, options: str = "") -> Path | None:
 def without_symbols(source: Path, target: Path, symbols: Iterable[str]) -> Path:
     """A copy of a text table without these words; ``target`` is returned."""
     out = set(symbols)
-    lines = (
-        " ".join([key, *(word for word in text.split() if word not in out)]) + "\n"
-        for key, text in read_table(source).rows.items()
-    )
-    write_atomic(target, "".join(lines))
+    with atomic_text(target) as stream:
+        for key, text in read_rows(source):
+            stream.write(" ".join([key, *(word for word in text.split() if word not in out)]) + "\n")
     return target

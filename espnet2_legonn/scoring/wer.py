@@ -12,17 +12,23 @@ parentheses, no `{a / b}` alternatives). Those are the work of sclite.py and, wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+import itertools
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
+from espnet2_legonn.data.tables import ordered
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.scoring.bootstrap import RESAMPLES, SEED, Interval, Segments, confidence_interval
-from espnet2_legonn.scoring.tables import Joined, Missing, join_tables, read_table, speakers_of, write_report
+from espnet2_legonn.scoring.bootstrap import RESAMPLES, SEED, Interval, Segments, Units, confidence_interval
+from espnet2_legonn.scoring.tables import Joined, Missing, write_report
 
+BATCH, SPOOL = 1000, 1 << 20  # utterances summed together; bytes of their lines that stay in memory
 _SCALE = 1 << 20  # above any number of substitutions in an utterance
 
 
@@ -68,6 +74,8 @@ class Counts:
 
 def count_errors(ref: Sequence[str], hyp: Sequence[str]) -> Counts:
     """Aligns two token sequences with sclite's costs and counts; either may be empty."""
+    if ref == hyp:
+        return _counts(len(ref), 0, 0, 0)
     index: dict[str, int] = {}
     ref_ids = [index.setdefault(token, len(index)) for token in ref]
     hyp_ids = [index.setdefault(token, len(index)) for token in hyp]
@@ -77,8 +85,12 @@ def count_errors(ref: Sequence[str], hyp: Sequence[str]) -> Counts:
     sub = -cost % _SCALE
     gaps = ((cost + sub) // _SCALE - 4 * sub) // 3
     dele = (gaps - (len(hyp) - len(ref))) // 2
-    ins = gaps - dele
-    return Counts(len(ref) - sub - dele, sub, dele, ins, 1, int(sub + gaps > 0))
+    return _counts(len(ref) - sub - dele, sub, dele, gaps - dele)
+
+
+def _counts(corr: int, sub: int, dele: int, ins: int) -> Counts:
+    """Of one utterance."""
+    return Counts(corr, sub, dele, ins, 1, int(sub + dele + ins > 0))
 
 
 def rates(sums: np.ndarray) -> np.ndarray:
@@ -87,18 +99,16 @@ def rates(sums: np.ndarray) -> np.ndarray:
         return np.where(sums[:, 1] > 0, 100 * sums[:, 0] / sums[:, 1], np.nan)
 
 
-def _total(counts: Iterable[Counts]) -> Counts:
-    return sum(counts, Counts())
-
-
 @dataclass(frozen=True)
 class ErrorReport:
     """Error rate of one set.
 
     Args:
         metric: wer, cer or per.
-        utterances: counts by utterance id, sorted by id.
-        speakers: counts by speaker, sorted; empty when no utt2spk was given.
+        total: counts of the whole set.
+        lines: an open file with the counts of each utterance, sorted by id, as result.txt has them.
+        speakers: counts by speaker, sorted; empty when no utt2spk was given, or where they are more than
+            ``Units.MOST``.
         segments: for confidence intervals and comparisons.
         interval: bootstrap interval of the rate, in percent.
         absent: ids without hypothesis, scored as empty.
@@ -106,7 +116,8 @@ class ErrorReport:
     """
 
     metric: str
-    utterances: dict[str, Counts]
+    total: Counts
+    lines: IO[str]
     speakers: dict[str, Counts]
     segments: Segments
     interval: Interval
@@ -114,9 +125,11 @@ class ErrorReport:
     lowercase: bool
 
     @property
-    def total(self) -> Counts:
-        """Counts of the whole set."""
-        return _total(self.utterances.values())
+    def utterances(self) -> dict[str, Counts]:
+        """Counts by utterance id, sorted by id; all of them in memory."""
+        self.lines.seek(0)
+        rows = (line.split() for line in self.lines)
+        return {key: _counts(*map(int, numbers)) for key, *numbers in rows}
 
     @property
     def value(self) -> float:
@@ -149,6 +162,9 @@ class ErrorReport:
 
     def as_text(self) -> str:
         """Content of result.txt: a table as sclite prints it, then the counts of every utterance."""
+        return "".join(self._text())
+
+    def _text(self) -> Iterator[str]:
         width = max([len("Sum/Avg"), *map(len, self.speakers)])
         head = f"| {'SPKR':<{width}} |  # Snt   # Wrd |   Corr    Sub    Del    Ins    Err  S.Err |"
         rule = "|" + "=" * (len(head) - 2) + "|"
@@ -162,12 +178,13 @@ class ErrorReport:
             lines += ["", f"{len(self.absent)} utterance(s) had no hypothesis and count as deleted:"]
             lines += [f"  {key}" for key in self.absent]
         lines += ["", "Scores: (#C #S #D #I)"]
-        lines += [f"  {key} {c.corr} {c.sub} {c.dele} {c.ins}" for key, c in self.utterances.items()]
-        return "\n".join(lines) + "\n"
+        yield from (line + "\n" for line in lines)
+        self.lines.seek(0)
+        yield from self.lines
 
     def write(self, outdir: str | Path, made_by: Mapping[str, object] | None = None) -> None:
         """Writes result.txt and result.json, replacing older ones; ``made_by``: what the answers came of."""
-        write_report(outdir, self.as_text(), self.as_json(), made_by)
+        write_report(outdir, self._text(), self.as_json(), made_by)
 
 
 def _row(name: str, counts: Counts, width: int) -> str:
@@ -202,66 +219,63 @@ def score_error_rate(
     """
     if metric not in TOKENIZERS:
         raise DataError(f"metric {metric!r} is none of {', '.join(TOKENIZERS)}")
-    joined = join_tables([read_table(ref)], read_table(hyp), missing)
-    speakers = speakers_of(joined.ids, read_table(utt2spk)) if utt2spk is not None else None
-    return _report(joined, metric, speakers, lowercase, resamples, seed, Path(ref))
+    joined = Joined([ref], hyp, utt2spk, missing)
+    return ordered(lambda: _report(joined, metric, lowercase, resamples, seed))
 
 
-def _report(
-    joined: Joined,
-    metric: str,
-    speakers: tuple[str, ...] | None,
-    lowercase: bool,
-    resamples: int,
-    seed: int,
-    ref: Path,
-) -> ErrorReport:
-    split = TOKENIZERS[metric]
+def _report(joined: Joined, metric: str, lowercase: bool, resamples: int, seed: int) -> ErrorReport:
+    split, digest = TOKENIZERS[metric], hashlib.sha256()
     fold: Callable[[str], str] = str.lower if lowercase else str
-    counts = [count_errors(split(fold(r)), split(fold(h))) for r, h in zip(joined.refs[0], joined.hyps, strict=True)]
-    if not any(c.ref for c in counts):
-        raise DataError(f"{ref}: no reference holds a single token, so a rate is undefined; check the file")
-    return summarize(
-        metric,
-        dict(zip(joined.ids, counts, strict=True)),
-        speakers,
-        f"{joined.sha256} lowercase={lowercase}",
-        resamples=resamples,
-        seed=seed,
-        lowercase=lowercase,
-        absent=joined.absent,
-    )
+
+    def rows() -> Iterator[tuple[str, Counts, str | None]]:
+        for uid, (ref,), hyp, speaker in joined.pairs():
+            digest.update(f"{uid}\t{ref}\n".encode())
+            yield uid, count_errors(split(fold(ref)), split(fold(hyp))), speaker
+
+    reference: Callable[[], str] = lambda: f"{digest.hexdigest()} lowercase={lowercase}"  # noqa: E731
+    report = summarize(metric, rows(), reference, resamples=resamples, seed=seed, lowercase=lowercase)
+    if not report.total.ref:
+        where = joined.refs[0].path
+        raise DataError(f"{where}: no reference holds a single token, so a rate is undefined; check the file")
+    return replace(report, absent=tuple(joined.absent))
 
 
 def summarize(
     metric: str,
-    counts: dict[str, Counts],
-    speakers: tuple[str, ...] | None,
-    reference: str,
+    counts: Iterable[tuple[str, Counts, str | None]],
+    reference: Callable[[], str],
     *,
     resamples: int = RESAMPLES,
     seed: int = SEED,
     lowercase: bool = False,
-    absent: tuple[str, ...] = (),
 ) -> ErrorReport:
     """A report from counts by utterance.
 
     Args:
-        counts: sorted by id, with at least one reference token.
-        speakers: of the utterances, in the same order; None draws utterances.
-        reference: identifies references and settings (`Segments.reference`).
+        counts: ids, sorted, with counts and speakers; None for a speaker draws utterances.
+        reference: identifies references and settings (`Segments.reference`); asked when the counts have been read.
     """
+    stream, units, total = iter(counts), Units(2), Counts()
     by_speaker: dict[str, Counts] = {}
-    for speaker, count in zip(speakers or (), counts.values(), strict=False):
-        by_speaker[speaker] = by_speaker.get(speaker, Counts()) + count
-    stats = np.array([(c.errors, c.ref) for c in counts.values()], dtype=np.int64)
-    segments = Segments(metric, reference, tuple(counts), stats, rates, speakers)
+    lines = tempfile.SpooledTemporaryFile(SPOOL, "w+", encoding="utf-8", newline="\n")
+    while batch := list(itertools.islice(stream, BATCH)):
+        lines.writelines(f"  {key} {c.corr} {c.sub} {c.dele} {c.ins}\n" for key, c, _ in batch)
+        units.add(np.array([(c.errors, c.ref) for _, c, _ in batch]), [speaker for _, _, speaker in batch])
+        total = sum((c for _, c, _ in batch), total)
+        for _, count, speaker in batch:
+            if speaker is not None and (speaker in by_speaker or len(by_speaker) <= Units.MOST):
+                by_speaker[speaker] = by_speaker.get(speaker, Counts()) + count
+    segments = units.segments(metric, reference(), rates)
+    interval = Interval(None, None, segments.unit, 0)
+    if total.ref:
+        interval = confidence_interval(segments, resamples, seed)
     return ErrorReport(
         metric=metric,
-        utterances=counts,
-        speakers=dict(sorted(by_speaker.items())),
+        total=total,
+        lines=lines,
+        speakers={} if len(by_speaker) > Units.MOST else dict(sorted(by_speaker.items())),
         segments=segments,
-        interval=confidence_interval(segments, resamples, seed),
-        absent=absent,
+        interval=interval,
+        absent=(),
         lowercase=lowercase,
     )

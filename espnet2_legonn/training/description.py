@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from espnet2_legonn.data.tables import read_table
+from espnet2_legonn.data.tables import read_rows
 from espnet2_legonn.data.vocabulary import read_tokens
 from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.files.schema import read_yaml
@@ -126,7 +126,7 @@ def total_length(path: Path) -> int:
     if not path.is_file():
         raise DataError(f"{path}: no such shape file; stage 10 makes it")
     total, faults = 0, []
-    for number, (key, value) in enumerate(read_table(path).items(), 1):
+    for number, (key, value) in enumerate(read_rows(path), 1):
         first = value.partition(",")[0]
         if first.isascii() and first.isdigit():
             total += int(first)
@@ -176,7 +176,7 @@ def _input_steps(modules: list[ModuleConfig], index: int, folder: Path) -> float
     if column is None:
         raise ConfigError(f"{modules[0].name}: slots_per_token works for what data directories have; give ratio")
     path = folder / f"{column.name}_shape"
-    steps = modules[0].reads.total_steps(modules[0].input, total_length(path), len(read_table(path)))
+    steps = modules[0].reads.total_steps(modules[0].input, total_length(path), sum(1 for _ in read_rows(path)))
     for module in modules[:index]:
         if module.length_control is not None and module.length_control.ratio is not None:
             steps *= float(parse_ratio(module.length_control.ratio))

@@ -36,6 +36,7 @@ from espnet2_legonn.training.options import AMP, freeze_params, settle
 from espnet2_legonn.training.preprocessor import Preprocessor
 from espnet2_legonn.training.resume import goes_on, prepare
 from espnet2_legonn.training.schedulers import add_schedulers
+from espnet2_legonn.training.texts import mapped_texts
 from espnet2_legonn.training.trainer import LegoNNTrainer
 
 _abs_task = load("espnet2.tasks.abs_task")
@@ -122,6 +123,7 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[name-defined]
                     stack.enter_context(alone(Path(args.output_dir), TRAINING))
                 prepare(args)
             stack.enter_context(safe_checkpoints())
+            stack.enter_context(mapped_texts())
             super().main_worker(args)
 
     @classmethod

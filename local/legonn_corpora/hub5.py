@@ -22,10 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
+from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.data.text import plain_lines
 from espnet2_legonn.errors import DataError, command
 from espnet2_legonn.scoring.sclite import align, network
-from espnet2_legonn.scoring.tables import read_table, write_atomic, write_report
+from espnet2_legonn.scoring.tables import write_atomic, write_report
 from espnet2_legonn.scoring.wer import Counts, ErrorReport, summarize
 from legonn_corpora.glm import Glm, read_glm
 
@@ -258,7 +259,9 @@ def score_hub5(
     if scorer == "sctk" and hubscr is None:
         raise DataError("no hubscr.pl of SCTK: apt-get install sctk, or set SCTK_BIN=FOLDER, or use --scorer python")
     segments = read_stm(stm)
-    words = [word for word in spread(dict(read_table(hyp).rows)) if not is_filler(word.text)]
+    if not (texts := read_table(hyp)):
+        raise DataError(f"{hyp}: the file is empty; nothing to score")
+    words = [word for word in spread(texts) if not is_filler(word.text)]
     reports = {}
     for variant, left_out in SUBSETS.items():
         own = [s for s in segments if not (left_out and s.file.startswith(left_out))]
@@ -283,8 +286,8 @@ def _report(counts: dict[str, Counts], folder: Path, digest: str, scorer: str) -
     counts = dict(sorted(counts.items()))
     if not sum(c.ref for c in counts.values()):
         raise DataError(f"{folder / 'ref.stm'}: no reference word is left, so a rate is undefined")
-    speakers = tuple(key.rsplit("-", 1)[0] for key in counts)
-    report = summarize("wer", counts, speakers, f"hub5 {digest}", lowercase=True)
+    rows = ((key, count, key.rsplit("-", 1)[0]) for key, count in counts.items())
+    report = summarize("wer", rows, lambda: f"hub5 {digest}", lowercase=True)
     text = f"Scored through glm filtering by {scorer}\n\n{report.as_text()}"
     write_report(folder, text, {**report.as_json(), "scorer": scorer})
     return report

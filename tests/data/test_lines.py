@@ -14,15 +14,15 @@ from espnet2_legonn.data.vocab import make_word
 from espnet2_legonn.data.vocabulary import read_tokens
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.files import lines
-from espnet2_legonn.recipes.jobs import read_keys
-from espnet2_legonn.scoring.tables import read_table as read_scored
+from espnet2_legonn.recipes.jobs import count_keys
+from espnet2_legonn.scoring.tables import Joined
 from espnet2_legonn.training.description import total_length
 
 BOM = b"\xef\xbb\xbf"
 TABLES: dict[str, Callable[[Path], object]] = {
     "tables": tables.read_table,
-    "scoring": read_scored,
-    "jobs": read_keys,
+    "scoring": lambda path: list(Joined([path], path).pairs()),
+    "jobs": count_keys,
     "shapes": total_length,
 }
 LISTS: dict[str, Callable[[Path], object]] = {
@@ -85,7 +85,7 @@ def test_a_stream_gives_each_line_as_it_comes() -> None:
 )  # fmt: skip
 def test_what_is_no_id(tmp_path: Path, key: str, message: str) -> None:
     assert any(message in fault for fault in faults_of(tables.read_table, tmp_path / "t", f"{key} x\n".encode()))
-    assert any(message in fault for fault in faults_of(read_scored, tmp_path / "t", f"{key} x\n".encode()))
+    assert any(message in fault for fault in faults_of(TABLES["scoring"], tmp_path / "t", f"{key} x\n".encode()))
     with pytest.raises(DataError, match="an id "):
         tables.write_table(tmp_path / "w", {key: "x"})
     assert not (tmp_path / "w").exists()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from espnet2_legonn.data.tables import (
+    Faults,
     atomic_text,
     is_text,
     read_table,
@@ -36,7 +37,7 @@ def test_faults_carry_line_numbers_and_are_reported_together(tmp_path):
     expected = ["byte-order mark", "not UTF-8 (byte 3)", "no key", "no key", "Windows line end", "'a' occurs twice"]
     for line, words in enumerate(expected, start=1):
         assert any(f"t:{line}: " in fault and words in fault for fault in caught.value.faults), words
-    rows, _ = scan_table(tmp_path / "t")
+    rows = scan_table(tmp_path / "t", Faults())
     assert [(r.line, r.key, r.value) for r in rows] == [(1, "a", "1"), (5, "d", "2"), (6, "a", "3")]
 
 

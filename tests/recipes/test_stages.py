@@ -18,7 +18,7 @@ from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.errors import ConfigError, DataError, LegoNNError
 from espnet2_legonn.model.description import parse
 from espnet2_legonn.recipes import stages, validation
-from espnet2_legonn.recipes.jobs import module, read_keys, run, split_keys
+from espnet2_legonn.recipes.jobs import count_keys, module, run, split_keys
 from espnet2_legonn.search.options import BeamOptions
 from tests.says import Says
 from tests.train.toys import DECODER, ENCODER, MODULES, PRONUNCIATION, RECOGNISER, Corpus, config, control
@@ -71,7 +71,7 @@ def subset(data: Path, out: Path, number: int) -> Path:
 def test_keys_are_dealt_out_in_blocks(tmp_path: Path, number: int, sizes: list[int]) -> None:
     (tmp_path / "text").write_text("a x\nb y z\nc\nd q\ne v\n")
     assert split_keys(tmp_path / "text", number, tmp_path / "split") == len(sizes)
-    parts = [read_keys(tmp_path / "split" / f"keys.{i + 1}.scp") for i in range(len(sizes))]
+    parts = [list(read_table(tmp_path / "split" / f"keys.{i + 1}.scp")) for i in range(len(sizes))]
     assert [len(p) for p in parts] == sizes and sum(parts, []) == list("abcde")
 
 
@@ -79,12 +79,12 @@ def test_keys_are_dealt_out_in_blocks(tmp_path: Path, number: int, sizes: list[i
 def test_only_a_newline_ends_a_line(tmp_path: Path, separator: str) -> None:
     """Real text holds Unicode line separators; what follows one is no utterance."""
     (tmp_path / "text").write_text(f"a x{separator}y z\nb y\n", encoding="utf-8")
-    assert read_keys(tmp_path / "text") == list(read_table(tmp_path / "text")) == ["a", "b"]
+    assert count_keys(tmp_path / "text") == 2 and list(read_table(tmp_path / "text")) == ["a", "b"]
 
 
 def test_keys_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere: no such file; run the stages before this one"):
-        read_keys(tmp_path / "nowhere")
+        count_keys(tmp_path / "nowhere")
     (tmp_path / "empty").write_text("")
     with pytest.raises(DataError, match="empty: no utterances"):
         split_keys(tmp_path / "empty", 2, tmp_path)
@@ -188,7 +188,7 @@ def test_folders_are_espnets(exp: Path, data: Path, tmp_path: Path) -> None:
     parts = [f"{folder}/scores" for folder in folders[:2]]
     files = [f"{folder}/{file}" for folder in folders for file in FILES]
     assert sorted(tables(out)) == sorted(["made_by.json", "speed.json", *parts, *files])
-    keys = read_keys(data / "valid" / "src_text")
+    keys = list(read_table(data / "valid" / "src_text"))
     for folder in folders:
         found = {file: read_table(out / folder / file) for file in FILES}
         assert all(list(table) == sorted(keys) for table in found.values())

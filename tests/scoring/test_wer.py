@@ -128,7 +128,7 @@ def test_missing_as_empty_counts_deletions_and_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a x\na y\n", r"ref:2: 'a' occurs twice; keep one line per id"),
+        (b"a x\na y\n", r"ref:2: 'a' occurs twice: it repeats line 1; ids must be unique"),
         (b"a x\n\nb y\n", r"ref:2: no key at the start of the line .a blank line"),
         (b"a x\nb \xff\n", r"ref:2: not UTF-8"),
         (b"", r"ref: the file is empty"),

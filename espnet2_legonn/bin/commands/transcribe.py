@@ -159,13 +159,14 @@ class Desk:
 
 def transcribe(args: argparse.Namespace) -> int:
     """Decode audio files in the order given; the exit status."""
-    from espnet2_legonn.inference.espnet import Speech2Text
-    from espnet2_legonn.model.inputs import adapt_audio
-
     if args.format == "srt" and args.nbest > 1:
         raise DataError("--format srt has room for one answer; leave --nbest out, or take --format json")
     desk = Desk()
     files = _find(args.files, desk)
+    _require(args)
+    from espnet2_legonn.inference.espnet import Speech2Text
+    from espnet2_legonn.model.inputs import adapt_audio
+
     model = _load(Speech2Text, args, desk)
     lines = _Lines(args.format, args.nbest, files != args.files or len(files) > 1)
 
@@ -186,12 +187,13 @@ def transcribe(args: argparse.Namespace) -> int:
 
 def translate(args: argparse.Namespace) -> int:
     """Translate texts in the order given; the exit status."""
-    from espnet2_legonn.inference.espnet import Text2Text
-    from espnet2_legonn.model.inputs import encode_text, normalized
-
     if args.texts and args.file:
         raise DataError("texts were given and --file, too: choose one")
     desk, items, at_once = Desk(), _texts(args), args.batch_size
+    _require(args)
+    from espnet2_legonn.inference.espnet import Text2Text
+    from espnet2_legonn.model.inputs import encode_text, normalized
+
     model = _load(Text2Text, args, desk)
     vocab = model.source
     lines = _Lines(args.format, args.nbest)
@@ -206,6 +208,14 @@ def translate(args: argparse.Namespace) -> int:
         for (_, text), _, answer in _decode(model, items, read, lambda ids: ids, at_once, desk):
             desk.write(lines.text(text, answer))
     return int(desk.failed > 0)
+
+
+def _require(args: argparse.Namespace) -> None:
+    """A mistyped pack is said before seconds go into loading what would read it."""
+    from espnet2_legonn.packs.fetch import resolve
+
+    for spec in args.model if args.backend == "torch" else ():
+        resolve(spec.partition("#")[0])
 
 
 def _load(cls: type[Any], args: argparse.Namespace, desk: Desk) -> Any:

@@ -1,0 +1,132 @@
+"""Time and memory of data preparation and scoring over the size of a corpus, each step in a process of its own.
+
+    make bench-scale                              100,000 to a million lines
+    python -m benchmarks.scale --lines 10000000   another size
+
+Prints a table, and writes the figures (scale.json) and their curves (scale.png) to benchmarks/results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+RESULTS = Path(__file__).resolve().parent / "results"
+DATA, SCORE = "-m espnet2_legonn.data.cli", "-m espnet2_legonn.bin.legonn_score score --missing error"
+STATISTICS = (
+    "-c import sys,pathlib;from espnet2_legonn.recipes.jobs import split_keys;p=pathlib.Path;"
+    "split_keys(p(sys.argv[1]),4,p(sys.argv[2]))"
+)
+# Words after `python`; a step with WORDS[0] == "-c" is one word of code.
+STEPS = {
+    "validate": f"{DATA} validate {{0}}/in",
+    "copy": f"{DATA} copy {{0}}/in {{0}}/copy",
+    "filter": f"{DATA} filter {{0}}/in {{0}}/filter --max_tokens 18 --max_ratio 1.5",
+    "vocabulary, words": f"{DATA} vocab {{0}}/words {{0}}/in/text --unit word",
+    "vocabulary, BPE": f"{DATA} vocab {{0}}/bpe {{0}}/in/text --unit bpe --vocab_size 1000",
+    "statistics, keys": "",
+    "BLEU": f"{SCORE} --metric bleu --ref {{0}}/in/text --hyp {{0}}/in/src_text --outdir {{0}}/bleu",
+    "WER": f"{SCORE} --metric wer --ref {{0}}/in/text --hyp {{0}}/in/src_text --outdir {{0}}/wer",
+}
+
+
+def write_corpus(folder: Path, lines: int) -> None:
+    """Pairs of 5 to 20 words of 5,000, every tenth word another on the other side; each line its own speaker."""
+    draw = random.Random(0)
+    words = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(2, 9))) for _ in range(5000)]
+    folder.mkdir(parents=True)
+    names = ("src_text", "text", "utt2spk", "spk2utt")
+    files = [(folder / name).open("w", encoding="utf-8") for name in names]
+    for number in range(lines):
+        key = f"line-{number:010d}"
+        said = draw.choices(words, k=draw.randint(5, 20))
+        other = [word if draw.random() > 0.1 else draw.choice(words) for word in said]
+        for file, value in zip(files, (" ".join(said), " ".join(other), key, key)):
+            file.write(f"{key} {value}\n")
+    for file in files:
+        file.close()
+
+
+def run(words: list[str], log: Path) -> tuple[float, float]:
+    """Processor seconds and the greatest resident memory (MB) of a Python process.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    with log.open("wb") as out:
+        pid = os.posix_spawn(
+            sys.executable, [sys.executable, *words], os.environ,
+            file_actions=[(os.POSIX_SPAWN_DUP2, out.fileno(), 1), (os.POSIX_SPAWN_DUP2, out.fileno(), 2)],
+        )  # fmt: skip
+        _, status, used = os.wait4(pid, 0)
+    if status:
+        sys.exit(f"{' '.join(words)}\n{log.read_text()[-2000:]}")
+    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+
+
+def measure(lines: int, steps: list[str], folder: Path) -> Iterator[dict[str, object]]:
+    """One row for each step, over a corpus of so many lines."""
+    write_corpus(folder / "in", lines)
+    for name in steps:
+        words = STEPS[name].format(folder).split()
+        if name == "statistics, keys":
+            words = ["-c", STATISTICS[3:], str(folder / "in/text"), str(folder / "keys")]
+        seconds, memory = run(words, folder / "log")
+        yield {"step": name, "lines": lines, "seconds": round(seconds, 2), "mb": round(memory)}
+
+
+def table(rows: list[dict[str, object]]) -> str:
+    """Markdown: a line for each step, seconds and MB for each size."""
+    sizes = sorted({row["lines"] for row in rows})
+    found = {(row["step"], row["lines"]): f"{row['seconds']} s, {row['mb']} MB" for row in rows}
+    lines = ["| step | " + " | ".join(f"{size:,} lines" for size in sizes) + " |", "|---" * (len(sizes) + 1) + "|"]
+    steps = [step for step in STEPS if (step, sizes[0]) in found]
+    lines += [f"| {step} | " + " | ".join(found.get((step, n), "") for n in sizes) + " |" for step in steps]
+    return "\n".join(lines)
+
+
+def plot(rows: list[dict[str, object]], path: Path) -> None:
+    """Memory over lines, a curve for each step."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 4))
+    for step in dict.fromkeys(row["step"] for row in rows):
+        points = sorted((row["lines"], row["mb"]) for row in rows if row["step"] == step)
+        axes.plot(*zip(*points), marker="o", label=step)
+    axes.set(xscale="log", xlabel="lines", ylabel="greatest resident memory (MB)", ylim=(0, None))
+    axes.legend(fontsize="small")
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+
+
+def main() -> int:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lines", type=int, nargs="+", default=[100_000, 300_000, 1_000_000])
+    parser.add_argument("--steps", nargs="+", choices=list(STEPS), default=list(STEPS))
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    rows = []
+    for lines in args.lines:
+        with tempfile.TemporaryDirectory() as folder:
+            for row in measure(lines, args.steps, Path(folder)):
+                print(row, file=sys.stderr, flush=True)
+                rows.append(row)
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "scale.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    plot(rows, args.out / "scale.png")
+    print(table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
