@@ -66,6 +66,8 @@ def get_parser() -> argparse.ArgumentParser:
         "without a decoder 0",
     )  # fmt: skip
     add("--temperature", type=float, default=1.0, help="above 1 the decoder reads flatter distributions")
+    add("--hotwords", nargs="+", default=[], help="words and phrases that are expected")
+    add("--hotword_weight", type=float, default=1.0, help="what each token of a hotword gains, in nats")
     add("--dtype", default="float32", help="of products: float32, bfloat16, float16, or int8, which is for CPUs")
     add("--maxlenratio", type=float, default=0.0, help="> 0 times the slots, < 0 that many tokens, 0 automatic")
     add("--minlenratio", type=float, default=0.0)

@@ -30,6 +30,8 @@ class Exported:
     def __init__(self, folder: str | Path, options: BeamOptions, kind: str, elsewhere: str) -> None:
         if options.dtype != "float32":
             raise ConfigError(f"dtype: {options.dtype}: an export has the dtype of legonn export --dtype; leave it out")
+        if options.hotwords:
+            raise ConfigError("hotwords: the search of an export has no other scorers; take --backend torch")
         try:
             self.runner, self.options = runner.Runner(folder), options
         except runner.RunnerError as error:

@@ -10,6 +10,7 @@ A script written for ``espnet2.bin.asr_inference`` or ``espnet2.bin.mt_inference
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import warnings
 from collections.abc import Sequence
@@ -55,6 +56,8 @@ IGNORED = {
         _NO_MODE,
     ),
 }  # fmt: skip
+# Fields of BeamOptions that are no parameters of their own.
+_SEARCH = {field.name for field in dataclasses.fields(BeamOptions)}
 # ESPnet's keywords that are ours under another name.
 TRANSLATED = ("normalize_length",)
 
@@ -102,10 +105,11 @@ class ChainInference:
         length_penalty: score = log-probability / length ** length_penalty; None: as in BeamOptions.
         ctc_weight: as ESPnet's: w in (1 - w) * decoder + w * CTC; None: as in BeamOptions.
         temperature: as in BeamOptions.
-        espnet: other keywords of ESPnet's. ``normalize_length`` is its spelling of a length_penalty: True is 1, False
-            is 0. What only tunes another search (``penalty``, weights of language models) is left out with a warning,
-            so that old scripts run; what names a model or a way of working that is not here (``lm_file``,
-            ``streaming``) is an error, since leaving it out would be another system. Both only when switched on.
+        more: other fields of BeamOptions (``hotwords``), and keywords of ESPnet's. ``normalize_length`` is its
+            spelling of a length_penalty: True is 1, False is 0. What only tunes another search (``penalty``, weights
+            of language models) is left out with a warning, so that old scripts run; what names a model or a way of
+            working that is not here (``lm_file``, ``streaming``) is an error, since leaving it out would be another
+            system. Both only when switched on.
 
     Raises:
         ConfigError: options that make no sense, all of them at once.
@@ -116,6 +120,7 @@ class ChainInference:
     kind: ClassVar[str]
     tasks: ClassVar[tuple[str, ...]]
     elsewhere: ClassVar[str]
+    times: bool = False  # whether answers have words with their times
 
     def __init__(
         self,
@@ -131,9 +136,11 @@ class ChainInference:
         length_penalty: float | None = None,
         ctc_weight: float | None = None,
         temperature: float = 1.0,
-        **espnet: Any,
+        **more: Any,
     ) -> None:
         faults: list[str] = []
+        search = {name: more.pop(name) for name in _SEARCH if name in more}
+        espnet = more
         source = self._one_name("train_config", legonn_train_config, espnet, faults)
         weights = self._one_name("model_file", legonn_model_file, espnet, faults)
         normalize_length = espnet.pop("normalize_length", None)
@@ -149,7 +156,7 @@ class ChainInference:
             length_penalty = float(normalize_length)
         try:
             self.options = BeamOptions(
-                beam_size, length_penalty, maxlenratio, minlenratio, nbest, ctc_weight, temperature, dtype
+                beam_size, length_penalty, maxlenratio, minlenratio, nbest, ctc_weight, temperature, dtype, **search
             )
         except ConfigError as error:
             faults += error.faults
@@ -208,7 +215,7 @@ class ChainInference:
         Raises:
             DataError: every input that cannot be used.
         """
-        return self.chain.answer(list(inputs), self.options)
+        return self.chain.answer(list(inputs), self.options, times=self.times)
 
     def _results(self, inputs: Any) -> Any:
         """ESPnet's return value for one input, a list of those for a list."""
@@ -290,7 +297,7 @@ class Text2Text(ChainInference):
 
 def _check_espnet(owner: str, given: dict[str, Any]) -> list[str]:
     """Faults among ESPnet's other keywords; those that are left out are a warning."""
-    known, own = {*REFUSED, *IGNORED}, [*inspect.signature(ChainInference).parameters, *TRANSLATED]
+    known, own = {*REFUSED, *IGNORED}, [*inspect.signature(ChainInference).parameters, *_SEARCH, *TRANSLATED]
     faults = [f"{owner}: {name!r} is no option{nearest(name, [*own, *known])}" for name in given if name not in known]
     active = {name: value for name, value in given.items() if value is not None and value}
     faults += [f"{name}: {REFUSED[name]}; leave it out" for name in active if name in REFUSED]

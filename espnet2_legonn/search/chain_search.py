@@ -10,12 +10,14 @@ import torch
 
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import ConfigError
+from espnet2_legonn.model.inputs import normalized
 from espnet2_legonn.model.interface import Marginals, SearchChoice
 from espnet2_legonn.model.losses import ctc_loss
 from espnet2_legonn.model.module import DecoderModule
 from espnet2_legonn.search.answers import best_paths
 from espnet2_legonn.search.beam import joint_search
 from espnet2_legonn.search.ctc import CTCScorer
+from espnet2_legonn.search.hotwords import HotwordScorer, HotwordTree
 from espnet2_legonn.search.options import BeamOptions, Hypothesis
 from espnet2_legonn.search.scorers import DecoderScorer, Scorer
 
@@ -45,6 +47,22 @@ def fill(
     vocab = decoder.ports[1].vocab
     assert vocab is not None
     return options.filled(choice, is_natural(marginals, vocab))
+
+
+def expected(options: BeamOptions, vocab: Vocabulary) -> list[ScorerMaker]:
+    """The scorer of hotwords, if there are any.
+
+    Raises:
+        ConfigError: every hotword that the vocabulary cannot spell.
+    """
+    phrases = tuple(normalized(phrase, vocab) for phrase in options.hotwords)
+    if not phrases or not options.hotword_weight:
+        return []
+
+    def make(utterances: int, beam: int, device: torch.device) -> Scorer:
+        return HotwordScorer(HotwordTree(phrases, vocab, device), utterances, beam, options.hotword_weight)
+
+    return [make]
 
 
 @torch.inference_mode()
@@ -84,7 +102,7 @@ def search_decoder(
         scorers.append(_decoder_scorer(decoder, x, lengths, options, 1 - weight if joint else 1.0))
     if joint and marginals is not None and (weight or judge_all):
         scorers.append(CTCScorer(marginals.log_probs, marginals.lengths, beam, weight, 2 * beam))
-    scorers += [make(len(lengths), beam, x.device) for make in more]
+    scorers += [make(len(lengths), beam, x.device) for make in (*more, *expected(options, vocab))]
     judges = marginals is not None and (weight or (judge_all and marginals.interface.vocab.unit != "phn"))
     if joint or marginals is None or not judges:
         return joint_search(scorers, lengths, options, decoder.sos_eos)
@@ -110,7 +128,8 @@ def search_ctc(
         return [[Hypothesis(p.ids, p.score, p.score, {"ctc": p.score})] for p in best_paths(marginals)]
     beam, x = options.beam_size, marginals.log_probs
     scorers: list[Scorer] = [CTCScorer(x, marginals.lengths, beam, 1.0, 2 * beam)]
-    scorers += [make(len(marginals), beam, x.device) for make in more]
+    expects = expected(options, marginals.interface.vocab)
+    scorers += [make(len(marginals), beam, x.device) for make in (*more, *expects)]
     return joint_search(scorers, marginals.lengths, options, x.shape[2] - 1)
 
 
@@ -160,7 +179,7 @@ def rescore(
     scores = iter((-losses).masked_fill(impossible, -torch.inf).tolist())
     found = []
     for hypotheses in nbest:
-        again = [_with_part(h, next(scores), weight, options.penalty) for h in hypotheses]
+        again = [_with_part(h, next(scores), weight, options.length_power) for h in hypotheses]
         found.append(sorted(again, key=lambda h: -h.score)[: options.nbest])
     return found
 

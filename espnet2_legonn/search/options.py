@@ -13,6 +13,7 @@ from espnet2_legonn.model.precision import DTYPES, no_dtype
 
 # Better than the decoder alone in every pair measured; the best value follows which side is stronger (docs/search.md).
 DEFAULT_CTC_WEIGHT, DEFAULT_LENGTH_PENALTY = 0.4, 1.0
+DEFAULT_HOTWORD_WEIGHT = 1.0  # lowest WER of 0.5 to 3 behind a plugged decoder (docs/speech.md)
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class BeamOptions:
         temperature: the decoder reads the distributions to the power of 1 / temperature: above 1 they are flatter.
         dtype: what products are made in: ``float32``, ``bfloat16`` or ``float16`` (on machines that have
             them), or ``int8`` (on CPUs). Distributions stay float32.
+        hotwords: words and phrases that are expected; texts that say them gain.
+        hotword_weight: how much, in nats for each token of a hotword (``search/hotwords.py``).
 
     Raises:
         ConfigError: values that make no sense, all of them.
@@ -44,9 +47,12 @@ class BeamOptions:
     ctc_weight: float | None = None
     temperature: float = 1.0
     dtype: str = "float32"
+    hotwords: tuple[str, ...] = ()
+    hotword_weight: float = DEFAULT_HOTWORD_WEIGHT
 
     def __post_init__(self) -> None:
         faults = []
+        object.__setattr__(self, "hotwords", tuple(self.hotwords))  # a list in YAML
         if self.beam_size < 1:
             faults.append(f"beam_size: {self.beam_size} is less than 1")
         elif not 1 <= self.nbest <= self.beam_size:
@@ -61,7 +67,7 @@ class BeamOptions:
             raise ConfigError(faults)
 
     @property
-    def penalty(self) -> float:
+    def length_power(self) -> float:
         """The length penalty to search with."""
         return DEFAULT_LENGTH_PENALTY if self.length_penalty is None else self.length_penalty
 
