@@ -30,11 +30,9 @@ from espnet2_legonn.search import options as search
 from espnet2_legonn.search.answers import Answer
 from espnet2_legonn.search.options import BeamOptions
 
-_NO_SCORER = "this search has no language model, and without the model that was asked for the answers would be others"
 _NO_MODE = "a LegoNN chain has no such mode"
 # ESPnet's keywords that name a model or a way of working: to leave one out is to run another system.
 REFUSED = {
-    **dict.fromkeys(("lm_train_config", "lm_file", "ngram_file"), _NO_SCORER),
     **dict.fromkeys(
         (
             "transducer_conf", "streaming", "enh_s2t_task", "quantize_asr_model", "quantize_lm", "hugging_face_decoder",
@@ -44,11 +42,9 @@ REFUSED = {
         _NO_MODE,
     ),
 }  # fmt: skip
-_WEIGHT_OF_NOTHING = "there is no such scorer in this search"
 # ESPnet's keywords that tune the search of another model, or say what the chain knows itself.
 IGNORED = {
-    "penalty": "use length_penalty, which is no bonus for each token but divides by length ** length_penalty",
-    **dict.fromkeys(("lm_weight", "ngram_weight", "ngram_scorer"), _WEIGHT_OF_NOTHING),
+    "ngram_scorer": "the n-gram model scores every candidate",
     **dict.fromkeys(("token_type", "bpemodel"), "the chain carries its own vocabulary"),
     **dict.fromkeys(
         ("quantize_modules", "quantize_dtype", "hugging_face_decoder_conf", "threshold_probability", "max_seq_len",
@@ -106,10 +102,10 @@ class ChainInference:
         ctc_weight: as ESPnet's: w in (1 - w) * decoder + w * CTC; None: as in BeamOptions.
         temperature: as in BeamOptions.
         more: other fields of BeamOptions (``hotwords``), and keywords of ESPnet's. ``normalize_length`` is its
-            spelling of a length_penalty: True is 1, False is 0. What only tunes another search (``penalty``, weights
-            of language models) is left out with a warning, so that old scripts run; what names a model or a way of
-            working that is not here (``lm_file``, ``streaming``) is an error, since leaving it out would be another
-            system. Both only when switched on.
+            spelling of a length_penalty: True is 1, False is 0. ``lm_weight`` and ``ngram_weight`` are 0.3 unless given
+            or tuned (ESPnet: 1.0 and 0.9). What only tunes another search is left out with a warning, so that old
+            scripts run; what names a way of working that is not here (``streaming``) is an error, since leaving it out
+            would be another system. Both only when switched on.
 
     Raises:
         ConfigError: options that make no sense, all of them at once.

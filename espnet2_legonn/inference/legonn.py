@@ -14,6 +14,7 @@ from typing_extensions import Self
 
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import DataError
+from espnet2_legonn.inference import fusion
 from espnet2_legonn.model.chain import Chain, warn_of_plug
 from espnet2_legonn.model.inputs import Batch, as_items, collect, is_list
 from espnet2_legonn.model.interface import Marginals
@@ -141,6 +142,7 @@ class LegoNN(Chain):
         if isinstance(inputs, Marginals) and not found and isinstance(self.last, DecoderModule):
             searched = {"given": Marginals(*batch, inputs.interface)}  # its CTC searches beside the decoder
         options = self._filled(searched, options)
+        more = [*more, *fusion.makers(options.filled(self.search, True), vocab)]
         nbest = self.decode_encoded(searched, x, lengths, options, more, judge_all)
         if isinstance(self.last, DecoderModule):
             seconds[self.names[-1]] = time.perf_counter() - started

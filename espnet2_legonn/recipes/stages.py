@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from espnet2_legonn.data.tables import atomic_text, read_table, write_table
@@ -215,26 +216,45 @@ def _gather(out: Path, parts: Sequence[Path], keys: Sequence[str]) -> None:
             write_table(target / name, merged)
 
 
-def tune_search(exp: Path, model: str | None, data: Path, metric: str, beam_size: int, limit: int = 0) -> str:
+def tune_search(
+    exp: Path,
+    model: str | None,
+    data: Path,
+    metric: str,
+    beam_size: int,
+    limit: int = 0,
+    models: Mapping[str, str | None] | None = None,
+) -> str:
     """Before stage 12: weights of the search by a validation set, kept for all who load this experiment.
 
     What was tuned for these weights and this data is not tuned again.
 
+    Args:
+        models: files of language models that search, too, by option (``lm_file``, ``ngram_file``); all of them get one
+            weight.
+
     Returns:
         the curve as a table, and where the choice is kept.
     """
+    from espnet2_legonn.inference.fusion import makers
     from espnet2_legonn.inference.legonn import LegoNN
     from espnet2_legonn.packs.pack import keep_search
     from espnet2_legonn.recipes.tune import tune
+    from espnet2_legonn.search.options import BeamOptions
 
     out = exp / "tune" / data.name
     weights = store.find_weights(exp, model)
     text = chain_config(exp / store.CONFIG).column.table
-    mark = json.dumps([metric, beam_size, limit, unchanged([weights.resolve(), data / text, data / "text"])])
+    named = {name: file for name, file in (models or {}).items() if file}
+    files = [weights.resolve(), data / text, data / "text", *map(Path, named.values())]
+    mark = json.dumps([metric, beam_size, limit, unchanged(files)])
     done = out / "of.json"
     if done.is_file() and done.read_text(encoding="utf-8") == mark:
         return (out / "result.txt").read_text(encoding="utf-8")
-    choice, _, curve = tune(LegoNN.from_pretrained(exp, model), data, metric, beam_size, limit=limit, out=out)
+    chain = LegoNN.from_pretrained(exp, model)
+    more = makers(BeamOptions(**named).filled(None, True), chain.require_text()) if named else []
+    choice, weight, curve = tune(chain, data, metric, beam_size, more, limit=limit, out=out)
+    choice = replace(choice, **{name.replace("_file", "_weight"): weight for name in named})
     kept = keep_search(exp, choice, model)
     write_atomic(done, mark)
     return f"{curve}\nkept in {kept}\n"

@@ -150,7 +150,9 @@ def search_grid(
     references = [[texts[i] for i in candidates.owner] for texts in candidates.references]
     stats, score = metrics.statistics(metric, references, candidates.texts, language)
     better, utterances = 1 if metrics.known(metric).higher else -1, len(candidates.references[0])
-    decoder, ctc, ngram = (candidates.parts.get(name) for name in ("decoder", "ctc", "ngram"))
+    decoder, ctc = candidates.parts.get("decoder"), candidates.parts.get("ctc")
+    models = [candidates.parts[name] for name in ("lm", "ngram") if name in candidates.parts]
+    ngram = np.sum(models, 0) if models else None  # several share one weight
     weights = WEIGHTS if ctc_weight is None else (ctc_weight,)
     if decoder is None or ctc is None:
         weights = (0.0,) if ctc is None else (1.0,)

@@ -19,7 +19,7 @@ from espnet2_legonn.search.beam import joint_search
 from espnet2_legonn.search.ctc import CTCScorer
 from espnet2_legonn.search.hotwords import HotwordScorer, HotwordTree
 from espnet2_legonn.search.options import BeamOptions, Hypothesis
-from espnet2_legonn.search.scorers import DecoderScorer, Scorer
+from espnet2_legonn.search.scorers import DecoderScorer, InternalScorer, LengthBonus, Scorer
 
 # Makes a scorer for (utterances, beam, device), for instance of a language model.
 ScorerMaker = Callable[[int, int, torch.device], Scorer]
@@ -49,20 +49,22 @@ def fill(
     return options.filled(choice, is_natural(marginals, vocab))
 
 
-def expected(options: BeamOptions, vocab: Vocabulary) -> list[ScorerMaker]:
-    """The scorer of hotwords, if there are any.
+def _added(
+    options: BeamOptions, vocab: Vocabulary, more: Sequence[ScorerMaker], utterances: int, device: torch.device
+) -> list[Scorer]:
+    """Scorers beside decoder and CTC: those of ``more``, hotwords and the length bonus where they have weight.
 
     Raises:
         ConfigError: every hotword that the vocabulary cannot spell.
     """
-    phrases = tuple(normalized(phrase, vocab) for phrase in options.hotwords)
-    if not phrases or not options.hotword_weight:
-        return []
-
-    def make(utterances: int, beam: int, device: torch.device) -> Scorer:
-        return HotwordScorer(HotwordTree(phrases, vocab, device), utterances, beam, options.hotword_weight)
-
-    return [make]
+    scorers = [make(utterances, options.beam_size, device) for make in more]
+    if options.penalty:
+        scorers.append(LengthBonus(options.penalty))
+    phrases = [normalized(phrase, vocab) for phrase in options.hotwords]
+    if phrases and options.hotword_weight:
+        tree = HotwordTree(phrases, vocab, device)
+        scorers.append(HotwordScorer(tree, utterances, options.beam_size, options.hotword_weight))
+    return scorers
 
 
 @torch.inference_mode()
@@ -102,7 +104,9 @@ def search_decoder(
         scorers.append(_decoder_scorer(decoder, x, lengths, options, 1 - weight if joint else 1.0))
     if joint and marginals is not None and (weight or judge_all):
         scorers.append(CTCScorer(marginals.log_probs, marginals.lengths, beam, weight, 2 * beam))
-    scorers += [make(len(lengths), beam, x.device) for make in (*more, *expected(options, vocab))]
+    scorers += _added(options, vocab, more, len(lengths), x.device)
+    if options.ilm_weight:
+        scorers.append(InternalScorer(decoder, lengths, beam, options.ilm_weight))
     judges = marginals is not None and (weight or (judge_all and marginals.interface.vocab.unit != "phn"))
     if joint or marginals is None or not judges:
         return joint_search(scorers, lengths, options, decoder.sos_eos)
@@ -128,8 +132,9 @@ def search_ctc(
         return [[Hypothesis(p.ids, p.score, p.score, {"ctc": p.score})] for p in best_paths(marginals)]
     beam, x = options.beam_size, marginals.log_probs
     scorers: list[Scorer] = [CTCScorer(x, marginals.lengths, beam, 1.0, 2 * beam)]
-    expects = expected(options, marginals.interface.vocab)
-    scorers += [make(len(marginals), beam, x.device) for make in (*more, *expects)]
+    if options.ilm_weight:
+        raise ConfigError("ilm_weight: this chain has no decoder whose habits could be taken away; give 0")
+    scorers += _added(options, marginals.interface.vocab, more, len(marginals), x.device)
     return joint_search(scorers, marginals.lengths, options, x.shape[2] - 1)
 
 

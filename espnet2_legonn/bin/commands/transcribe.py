@@ -86,8 +86,13 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
 
 
 def _add_search(option: Callable[..., Any]) -> None:
-    option("--beam_size", type=int, default=5, help="hypotheses kept of each input")
-    option("--nbest", type=int, default=1, help="answers for each input, with what each scorer says of them")
+    option(
+        "--config", type=Path, metavar="YAML",
+        help="options of the search, those below and others (lm_file, ngram_file, penalty), as conf/decode.yaml of a "
+        "recipe; what is given here wins",
+    )  # fmt: skip
+    option("--beam_size", type=int, help="hypotheses kept of each input (default: 5)")
+    option("--nbest", type=int, help="answers for each input, with what each scorer says of them (default: 1)")
     option(
         "--ctc_weight", type=float,
         help="w in (1 - w) * decoder + w * CTC of the interface; 0: the decoder alone; by default what was tuned, else "
@@ -97,10 +102,10 @@ def _add_search(option: Callable[..., Any]) -> None:
         "--length_penalty", type=float,
         help="score = log-probability / length ** length_penalty; by default what was tuned, else 1.0",
     )  # fmt: skip
-    option("--temperature", type=float, default=1.0, help="above 1 the decoder reads flatter distributions")
-    option("--hotwords", nargs="+", default=[], metavar="WORDS", help="what is expected, or a file with one a line")
-    option("--hotword_weight", type=float, default=1.0, help="what each token of a hotword gains")
-    option("--dtype", default="float32", help="of products: float32, bfloat16, float16, or int8, which is for CPUs")
+    option("--temperature", type=float, help="above 1 (the default) the decoder reads flatter distributions")
+    option("--hotwords", nargs="+", metavar="WORDS", help="what is expected, or a file with one a line")
+    option("--hotword_weight", type=float, help="what each token of a hotword gains (default: 1)")
+    option("--dtype", help="of products: float32 (the default), bfloat16, float16, or int8, which is for CPUs")
 
 
 @dataclass
@@ -176,6 +181,7 @@ def transcribe(args: argparse.Namespace) -> int:
     from espnet2_legonn.inference.espnet import Speech2Text
     from espnet2_legonn.model.inputs import adapt_audio
 
+    args.search = _search(args)
     if args.format in ("srt", "vtt", "ctm") and args.nbest > 1:
         raise DataError(f"--format {args.format} has room for one answer; leave --nbest out, or take --format json")
     if args.format == "ctm" and args.backend == "onnx":
@@ -216,6 +222,7 @@ def translate(args: argparse.Namespace) -> int:
     if args.texts and args.file:
         raise DataError("texts were given and --file, too: choose one")
     desk, items, at_once = Desk(), _texts(args), args.batch_size
+    args.search = _search(args)
     model = _load(Text2Text, args, desk)
     vocab = model.source
     lines = Lines(args.format, args.nbest)
@@ -241,16 +248,35 @@ def _load(cls: type[Any], args: argparse.Namespace, desk: Desk) -> Any:
     chain, notes = join([pick(spec, args.trust) for spec in args.model])
     for note in notes:
         desk.note(note)
-    return cls(chain, device=args.device, **_search(args))
+    return cls(chain, device=args.device, **{"beam_size": 5, **args.search})
 
 
 def _search(args: argparse.Namespace) -> dict[str, Any]:
-    """Options of the search."""
-    from espnet2_legonn.data.text import plain_lines
+    """Options of the search: those given over those of ``--config``; ``args.nbest`` gets its number.
 
-    names = ("beam_size", "nbest", "ctc_weight", "length_penalty", "temperature", "dtype", "hotword_weight")
-    words = [line for word in args.hotwords for line in (plain_lines(word) if Path(word).is_file() else [word])]
-    return {"hotwords": tuple(filter(str.strip, words)), **{name: getattr(args, name) for name in names}}
+    Raises:
+        ConfigError: options of the file that are none of the search.
+    """
+    import dataclasses
+
+    from espnet2_legonn.data.text import plain_lines
+    from espnet2_legonn.errors import ConfigError
+    from espnet2_legonn.files.configs import read_config
+    from espnet2_legonn.files.schema import nearest
+    from espnet2_legonn.search.options import BeamOptions
+
+    known = [field.name for field in dataclasses.fields(BeamOptions)]
+    chosen = read_config(args.config) if args.config else {}
+    if not isinstance(chosen, dict):
+        raise ConfigError(f"{args.config}: must be a mapping of options")
+    if wrong := [name for name in chosen if name not in known]:
+        raise ConfigError(f"{args.config}: {n!r} is no option of the search{nearest(n, known)}" for n in wrong)
+    given = {name: value for name in known if (value := getattr(args, name, None)) is not None}
+    options = {**chosen, **given}
+    words = [line for w in options.pop("hotwords", ()) for line in (plain_lines(w) if Path(w).is_file() else [w])]
+    options["hotwords"] = tuple(filter(str.strip, words))
+    args.nbest = options.get("nbest", 1)
+    return options
 
 
 def _exported(cls: type[Any], args: argparse.Namespace) -> Exported:
@@ -263,7 +289,7 @@ def _exported(cls: type[Any], args: argparse.Namespace) -> Exported:
         faults.append("backend onnx runs one export; plug parts when you export: legonn export A B -o DIR")
     if faults:
         raise ConfigError(faults)
-    return Exported(args.model[0], BeamOptions(**_search(args)), cls.kind, cls.elsewhere)
+    return Exported(args.model[0], BeamOptions(**args.search), cls.kind, cls.elsewhere)
 
 
 def _find(patterns: Sequence[str], desk: Desk) -> list[str]:
