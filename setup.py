@@ -18,6 +18,8 @@ EXTRAS = {
     "demo": ["espeakng-loader", "matplotlib"],
     # Speech models of others as inputs, and encoders adopted from them.
     "pretrained": ["transformers>=5.0"],
+    # Where somebody speaks in long recordings: Silero's model comes with it (MIT).
+    "vad": ["silero-vad"],
     # Packs from elsewhere: the Hub, and what fsspec needs for S3. Web servers and folders need nothing.
     "zoo": ["huggingface_hub>=0.34", "fsspec", "s3fs"],
     # The page of `legonn demo`; 6.24 is the first with a run history to switch off.

@@ -66,6 +66,15 @@ def get_parser() -> argparse.ArgumentParser:
         "without a decoder 0",
     )  # fmt: skip
     add("--temperature", type=float, default=1.0, help="above 1 the decoder reads flatter distributions")
+    add("--penalty", type=float, default=0.0, help="bonus for each token, as ESPnet's")
+    add("--lm_train_config", help="config.yaml of ESPnet's lm_train; by default the one beside --lm_file")
+    add("--lm_file", help="weights of a language model of ESPnet's over the tokens searched")
+    add("--lm_weight", type=float, help="of the language model; by default what was tuned, else 0.3")
+    add("--ngram_file", help="an n-gram model as ARPA over the tokens searched (legonn ngram, lmplz)")
+    add("--ngram_weight", type=float, help="of the n-gram model; by default what was tuned, else 0.3")
+    add("--ilm_weight", type=float, default=0.0, help="of what the decoder writes whatever it reads: taken away")
+    add("--hotwords", nargs="+", default=[], help="words and phrases that are expected")
+    add("--hotword_weight", type=float, default=1.0, help="what each token of a hotword gains, in nats")
     add("--dtype", default="float32", help="of products: float32, bfloat16, float16, or int8, which is for CPUs")
     add("--maxlenratio", type=float, default=0.0, help="> 0 times the slots, < 0 that many tokens, 0 automatic")
     add("--minlenratio", type=float, default=0.0)

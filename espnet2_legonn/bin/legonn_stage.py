@@ -1,4 +1,4 @@
-"""What legonn.sh calls for stages 10-13: ``python -m espnet2_legonn.bin.legonn_stage STAGE --help``."""
+"""What legonn.sh calls for stages 6-13: ``python -m espnet2_legonn.bin.legonn_stage STAGE --help``."""
 
 from __future__ import annotations
 
@@ -38,6 +38,21 @@ def _clean(args: argparse.Namespace, extra: list[str]) -> None:
         print(f"{args.data / table}: {changed} lines changed by {args.cleaner}")
 
 
+def _lm(args: argparse.Namespace, extra: list[str]) -> None:
+    from espnet2_legonn.recipes import lm
+
+    if args.step == "perplexity":
+        out = args.out / f"perplexity_{args.valid.parent.name}"
+        value = lm.lm_perplexity(args.out, args.weights, args.valid, out, args.cmd, args.ngpu)
+        print(f"{args.valid}: perplexity {value:.2f}")
+        return
+    texts = (args.config, args.vocab, args.unit, args.train, args.valid, args.stats_dir)
+    if args.step == "stats":
+        lm.lm_stats(*texts, args.cmd, extra)
+    else:
+        lm.lm_train(*texts, args.out, args.cmd, args.ngpu, extra)
+
+
 def _decode(args: argparse.Namespace, extra: list[str]) -> None:
     from espnet2_legonn.recipes import stages
 
@@ -49,7 +64,8 @@ def _tune(args: argparse.Namespace, extra: list[str]) -> None:
 
     if extra:
         raise LegoNNError(f"tune: unknown options {' '.join(extra)}")
-    print(stages.tune_search(args.exp, args.model, args.data, args.metric, args.beam_size, args.limit))
+    models = {"lm_file": args.lm_file, "ngram_file": args.ngram_file}
+    print(stages.tune_search(args.exp, args.model, args.data, args.metric, args.beam_size, args.limit, models))
 
 
 def _score(args: argparse.Namespace, extra: list[str]) -> None:
@@ -83,6 +99,10 @@ def get_parser() -> argparse.ArgumentParser:
     jobs[-1].add_argument("--num_splits", type=int, default=1, help="read the training set in so many parts")
     jobs[-1].add_argument("--pretrained_model", help="weights to begin with: an experiment, a pack, or FILE.pth")
     jobs[-1].add_argument("--ignore_init_mismatch", choices=["true", "false"], default="false", help="of FILE.pth")
+    jobs.append(add("lm", _lm, "config", "vocab", "train", "valid", "stats_dir", "out"))
+    jobs[-1].add_argument("--step", choices=["stats", "train", "perplexity"], required=True)
+    jobs[-1].add_argument("--unit", default="bpe")
+    jobs[-1].add_argument("--weights", default="valid.loss.ave.pth", help="whose perplexity of --valid is told")
     jobs.append(add("decode", _decode, "exp", "data", "out"))
     jobs[-1].add_argument("--model", help="weights in the experiment folder")
     for sub in jobs:
@@ -92,6 +112,8 @@ def get_parser() -> argparse.ArgumentParser:
     tuning = add("tune", _tune, "exp", "data")
     tuning.add_argument("--model", help="weights in the experiment folder")
     tuning.add_argument("--metric", default="wer", help="what is made best, as in stage 13")
+    tuning.add_argument("--lm_file", help="a language model of ESPnet's that searches, too, its config.yaml beside it")
+    tuning.add_argument("--ngram_file", help="an ARPA file that searches, too")
     tuning.add_argument("--beam_size", type=int, default=5)
     tuning.add_argument("--limit", type=int, default=0, help="the first N utterances only (0: all)")
     scoring = add("score", _score, "exp", "data", "decoded")

@@ -11,6 +11,9 @@ from espnet2_legonn.errors import CheckpointError, ConfigError, DataError
 from espnet2_legonn.export import runner
 from espnet2_legonn.search.options import BeamOptions
 
+# Options that the search in numpy does not know.
+ELSEWHERE = ("hotwords", "penalty", "lm_file", "lm_train_config", "ngram_file", "ilm_weight")
+
 
 class Exported:
     """The runner of an export, with what commands ask of ``Speech2Text`` and ``Text2Text``.
@@ -30,6 +33,8 @@ class Exported:
     def __init__(self, folder: str | Path, options: BeamOptions, kind: str, elsewhere: str) -> None:
         if options.dtype != "float32":
             raise ConfigError(f"dtype: {options.dtype}: an export has the dtype of legonn export --dtype; leave it out")
+        if asked := [name for name in ELSEWHERE if getattr(options, name)]:
+            raise ConfigError(f"{n}: the search of an export has no such scorer; take --backend torch" for n in asked)
         try:
             self.runner, self.options = runner.Runner(folder), options
         except runner.RunnerError as error:

@@ -10,6 +10,7 @@ A script written for ``espnet2.bin.asr_inference`` or ``espnet2.bin.mt_inference
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import warnings
 from collections.abc import Sequence
@@ -29,11 +30,9 @@ from espnet2_legonn.search import options as search
 from espnet2_legonn.search.answers import Answer
 from espnet2_legonn.search.options import BeamOptions
 
-_NO_SCORER = "this search has no language model, and without the model that was asked for the answers would be others"
 _NO_MODE = "a LegoNN chain has no such mode"
 # ESPnet's keywords that name a model or a way of working: to leave one out is to run another system.
 REFUSED = {
-    **dict.fromkeys(("lm_train_config", "lm_file", "ngram_file"), _NO_SCORER),
     **dict.fromkeys(
         (
             "transducer_conf", "streaming", "enh_s2t_task", "quantize_asr_model", "quantize_lm", "hugging_face_decoder",
@@ -43,11 +42,9 @@ REFUSED = {
         _NO_MODE,
     ),
 }  # fmt: skip
-_WEIGHT_OF_NOTHING = "there is no such scorer in this search"
 # ESPnet's keywords that tune the search of another model, or say what the chain knows itself.
 IGNORED = {
-    "penalty": "use length_penalty, which is no bonus for each token but divides by length ** length_penalty",
-    **dict.fromkeys(("lm_weight", "ngram_weight", "ngram_scorer"), _WEIGHT_OF_NOTHING),
+    "ngram_scorer": "the n-gram model scores every candidate",
     **dict.fromkeys(("token_type", "bpemodel"), "the chain carries its own vocabulary"),
     **dict.fromkeys(
         ("quantize_modules", "quantize_dtype", "hugging_face_decoder_conf", "threshold_probability", "max_seq_len",
@@ -55,6 +52,8 @@ IGNORED = {
         _NO_MODE,
     ),
 }  # fmt: skip
+# Fields of BeamOptions that are no parameters of their own.
+_SEARCH = {field.name for field in dataclasses.fields(BeamOptions)}
 # ESPnet's keywords that are ours under another name.
 TRANSLATED = ("normalize_length",)
 
@@ -102,10 +101,11 @@ class ChainInference:
         length_penalty: score = log-probability / length ** length_penalty; None: as in BeamOptions.
         ctc_weight: as ESPnet's: w in (1 - w) * decoder + w * CTC; None: as in BeamOptions.
         temperature: as in BeamOptions.
-        espnet: other keywords of ESPnet's. ``normalize_length`` is its spelling of a length_penalty: True is 1, False
-            is 0. What only tunes another search (``penalty``, weights of language models) is left out with a warning,
-            so that old scripts run; what names a model or a way of working that is not here (``lm_file``,
-            ``streaming``) is an error, since leaving it out would be another system. Both only when switched on.
+        more: other fields of BeamOptions (``hotwords``), and keywords of ESPnet's. ``normalize_length`` is its
+            spelling of a length_penalty: True is 1, False is 0. ``lm_weight`` and ``ngram_weight`` are 0.3 unless given
+            or tuned (ESPnet: 1.0 and 0.9). What only tunes another search is left out with a warning, so that old
+            scripts run; what names a way of working that is not here (``streaming``) is an error, since leaving it out
+            would be another system. Both only when switched on.
 
     Raises:
         ConfigError: options that make no sense, all of them at once.
@@ -116,6 +116,7 @@ class ChainInference:
     kind: ClassVar[str]
     tasks: ClassVar[tuple[str, ...]]
     elsewhere: ClassVar[str]
+    times: bool = False  # whether answers have words with their times
 
     def __init__(
         self,
@@ -131,9 +132,11 @@ class ChainInference:
         length_penalty: float | None = None,
         ctc_weight: float | None = None,
         temperature: float = 1.0,
-        **espnet: Any,
+        **more: Any,
     ) -> None:
         faults: list[str] = []
+        search = {name: more.pop(name) for name in _SEARCH if name in more}
+        espnet = more
         source = self._one_name("train_config", legonn_train_config, espnet, faults)
         weights = self._one_name("model_file", legonn_model_file, espnet, faults)
         normalize_length = espnet.pop("normalize_length", None)
@@ -149,7 +152,7 @@ class ChainInference:
             length_penalty = float(normalize_length)
         try:
             self.options = BeamOptions(
-                beam_size, length_penalty, maxlenratio, minlenratio, nbest, ctc_weight, temperature, dtype
+                beam_size, length_penalty, maxlenratio, minlenratio, nbest, ctc_weight, temperature, dtype, **search
             )
         except ConfigError as error:
             faults += error.faults
@@ -208,7 +211,7 @@ class ChainInference:
         Raises:
             DataError: every input that cannot be used.
         """
-        return self.chain.answer(list(inputs), self.options)
+        return self.chain.answer(list(inputs), self.options, times=self.times)
 
     def _results(self, inputs: Any) -> Any:
         """ESPnet's return value for one input, a list of those for a list."""
@@ -290,7 +293,7 @@ class Text2Text(ChainInference):
 
 def _check_espnet(owner: str, given: dict[str, Any]) -> list[str]:
     """Faults among ESPnet's other keywords; those that are left out are a warning."""
-    known, own = {*REFUSED, *IGNORED}, [*inspect.signature(ChainInference).parameters, *TRANSLATED]
+    known, own = {*REFUSED, *IGNORED}, [*inspect.signature(ChainInference).parameters, *_SEARCH, *TRANSLATED]
     faults = [f"{owner}: {name!r} is no option{nearest(name, [*own, *known])}" for name in given if name not in known]
     active = {name: value for name, value in given.items() if value is not None and value}
     faults += [f"{name}: {REFUSED[name]}; leave it out" for name in active if name in REFUSED]

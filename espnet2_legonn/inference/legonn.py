@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,14 +14,16 @@ from typing_extensions import Self
 
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import DataError
+from espnet2_legonn.inference import fusion
 from espnet2_legonn.model.chain import Chain, warn_of_plug
 from espnet2_legonn.model.inputs import Batch, as_items, collect, is_list
 from espnet2_legonn.model.interface import Marginals
 from espnet2_legonn.model.module import DecoderModule, consumed
 from espnet2_legonn.model.precision import converted
+from espnet2_legonn.model.timeline import Timeline
 from espnet2_legonn.packs import pack, store
 from espnet2_legonn.packs.load import load
-from espnet2_legonn.search.answers import Answer, best_paths, beyond_training
+from espnet2_legonn.search.answers import Answer, add_words, best_paths, beyond_training
 from espnet2_legonn.search.chain_search import ScorerMaker, fill, search_ctc, search_decoder, warn_without_ctc
 from espnet2_legonn.search.options import BeamOptions, Hypothesis
 
@@ -112,6 +115,7 @@ class LegoNN(Chain):
         options: BeamOptions | None = None,
         more: Sequence[ScorerMaker] = (),
         judge_all: bool = False,
+        times: bool = False,
     ) -> list[Answer]:
         """All that the chain says of each input; they are decoded as one batch.
 
@@ -120,6 +124,7 @@ class LegoNN(Chain):
             options: of the search.
             more: other scorers over the decoder's tokens.
             judge_all: scorers of weight 0 judge, too.
+            times: also words with their times and confidences, where the chain reads sound.
 
         Raises:
             DataError: every input that cannot be used, or a chain that writes hidden states.
@@ -127,23 +132,29 @@ class LegoNN(Chain):
         """
         options, seconds = options or BeamOptions(), dict[str, float]()
         if options.dtype != "float32":
-            return self.converted(options.dtype).answer(inputs, replace(options, dtype="float32"), more, judge_all)
+            twin, options = self.converted(options.dtype), replace(options, dtype="float32")
+            return twin.answer(inputs, options, more, judge_all, times)
         vocab = self.require_text()
         batch = self.batch(inputs)
-        found, x, lengths = self.encode(*batch, seconds)
+        with Timeline(self) if times else contextlib.nullcontext() as timeline:
+            found, x, lengths = self.encode(*batch, seconds)
         searched, started = found, time.perf_counter()
         if isinstance(inputs, Marginals) and not found and isinstance(self.last, DecoderModule):
             searched = {"given": Marginals(*batch, inputs.interface)}  # its CTC searches beside the decoder
         options = self._filled(searched, options)
+        more = [*more, *fusion.makers(options.filled(self.search, True), vocab)]
         nbest = self.decode_encoded(searched, x, lengths, options, more, judge_all)
         if isinstance(self.last, DecoderModule):
             seconds[self.names[-1]] = time.perf_counter() - started
         said = {name: best_paths(marginals) for name, marginals in found.items()}
         notes = beyond_training(self, batch[1], found)
-        return [
+        answers = [
             Answer(hypotheses, vocab, {name: paths[i] for name, paths in said.items()}, notes[i], seconds, options)
             for i, hypotheses in enumerate(nbest)
         ]
+        if timeline is not None and (spans := timeline.spans(batch[1], found)) is not None:
+            add_words(answers, list(found.values())[-1], spans)
+        return answers
 
     def converted(self, dtype: str) -> Self:
         """This chain for decoding in another ``dtype`` (see BeamOptions); made once, anew when weights have changed.

@@ -66,6 +66,12 @@ class MultiHeadAttention(nn.Module):
             q, (k, v) = self._split(self.linear_q(query)), self.keys_values(source)
         return self._attend(q, k, v, mask, causal)
 
+    def weights(self, query: torch.Tensor, source: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, heads, Q, S): how much of each step of the source every query reads, in float32."""
+        scores = self._split(self.linear_q(query)) @ self.keys_values(source)[0].transpose(-2, -1)
+        scores = scores.float() * (self.size // self.heads) ** -0.5
+        return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(-1)
+
 
 def joined(*linears: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
     """Several layers as one: (..., D) to what each makes of it, side by side; by one product where all are plain."""

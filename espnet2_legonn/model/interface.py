@@ -43,6 +43,7 @@ class SearchChoice:
 
     Args:
         ctc_weight, length_penalty: see search.options.BeamOptions.
+        lm_weight, ngram_weight: of the language model that it was tuned with, if there was one.
         dataset: the validation set.
         metric, value: what the weights were chosen by, and its value there.
         beam_size: of the searches that found the candidates.
@@ -56,6 +57,8 @@ class SearchChoice:
     value: float | None = None
     beam_size: int | None = None
     weights: str | None = None
+    lm_weight: float | None = None
+    ngram_weight: float | None = None
 
     def faults(self, where: str) -> list[str]:
         """What no search could follow."""

@@ -180,16 +180,17 @@ class CrossTransformer(nn.Module):
             y = block(y, self_mask, source, source_mask, causal=lengths is None)
         return self.after_norm(y)
 
-    def _blocks(self) -> list[CrossBlock]:
+    def cross_blocks(self) -> list[CrossBlock]:
+        """Its blocks."""
         return cast("list[CrossBlock]", list(self.decoders))
 
     def sources(self, memory: torch.Tensor) -> list[CrossMemory]:
         """What each block reads of (B, S, D), made once."""
-        return [CrossMemory(*block.src_attn.keys_values(memory)) for block in self._blocks()]
+        return [CrossMemory(*block.src_attn.keys_values(memory)) for block in self.cross_blocks()]
 
     def projections(self) -> list[Projection]:
         """Of each block to query, key and value of self-attention, joint."""
-        own = [block.self_attn for block in self._blocks()]
+        own = [block.self_attn for block in self.cross_blocks()]
         return [joined(a.linear_q, a.linear_k, a.linear_v) for a in own]
 
     def start(
@@ -200,7 +201,7 @@ class CrossTransformer(nn.Module):
         past: torch.Tensor | None = None,
     ) -> TransformerStepper:
         """See TransformerStepper."""
-        return TransformerStepper(self._blocks(), self.after_norm, sources, mask, projections, past)
+        return TransformerStepper(self.cross_blocks(), self.after_norm, sources, mask, projections, past)
 
     def stepper(self, memory: torch.Tensor, lengths: torch.Tensor) -> TransformerStepper:
         """The beginning of hypotheses over (B, S, D), (B,)."""

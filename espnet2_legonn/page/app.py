@@ -157,7 +157,7 @@ def _connect(
             found = worker.run(choices, given, weight_of(ctc_weight))
         except LegoNNError as error:
             return ["", render.faults(public(error.faults)), "", ""]
-        said = [render.final(found.text), render.notes(found.notes)]
+        said = [render.final(found.text) + render.words(found), render.notes(found.notes)]
         return [*said, render.modules(found), render.heat_maps(found.said)]
 
     gr.on([part.input for part in parts], judge, parts, [*shown, *answer], show_progress="hidden")

@@ -22,6 +22,7 @@ from espnet2_legonn.packs.files import card_of, is_as_told, opened
 from espnet2_legonn.page.shelf import Choice, Example
 from espnet2_legonn.search import answers
 from espnet2_legonn.search.options import BeamOptions
+from espnet2_legonn.search.words import Word
 
 # Packs kept in memory, each once, however many of its parts are chosen.
 LOADED = 8
@@ -46,6 +47,7 @@ class PageAnswer:
         notes: what a person should know: resampled, normalised, unknown words, cut.
         parts: log-probability of the text by scorer.
         ctc_weight: weight of CTC in the search.
+        words: of the text with their times, where sound was read; exact: whether those are exact.
     """
 
     text: str = ""
@@ -54,6 +56,8 @@ class PageAnswer:
     notes: list[str] = field(default_factory=list)
     parts: dict[str, float] = field(default_factory=dict)
     ctc_weight: float = 0.0
+    words: list[Word] = field(default_factory=list)
+    exact: bool = True
 
 
 @functools.lru_cache(maxsize=LOADED)
@@ -105,7 +109,7 @@ def run(choices: Sequence[Choice], given: str | Path | None, ctc_weight: float |
         warnings.simplefilter("always")
         with _timed(answer.steps, "read the input"):
             item = chain.first.input.accept(given, answer.notes)
-        found = chain.answer([item], options, judge_all=True)[0]
+        found = chain.answer([item], options, judge_all=True, times=True)[0]
     _tell(chain, found, answer)
     answer.notes += found.notes
     # Inputs are numbered there; here is only one.
@@ -135,6 +139,7 @@ def _tell(chain: LegoNN, found: answers.Answer, answer: PageAnswer) -> None:
         answer.said.append(ModuleText(name, text, found.seconds[name]))
     answer.text, answer.parts = found.text, found.best.parts
     answer.ctc_weight = found.options.ctc_weight or 0.0
+    answer.words, answer.exact = found.words, found.exact
 
 
 def example_input(choice: Choice, example: Example) -> str | tuple[int, np.ndarray]:

@@ -92,6 +92,19 @@ def final(text: str) -> str:
     return f'<div class="lego"><div class="final">{shown}</div></div>'
 
 
+def words(answer: PageAnswer) -> str:
+    """When each word was said, and how sure the interface is of it; nothing where no times are known."""
+    if not answer.words:
+        return ""
+    shown = " ".join(
+        f'<span title="{w.start:.2f} to {w.end:.2f} s, {w.confidence:.0%}">{escape(w.text)} '
+        f'<span class="quiet">{w.start:.1f} s, {w.confidence:.0%}</span></span>'
+        for w in answer.words
+    )
+    about = "" if answer.exact else '<p class="quiet">Times are estimates: a length controller lies between.</p>'
+    return f'<div class="lego"><p>{shown}</p>{about}</div>'
+
+
 def modules(answer: PageAnswer) -> str:
     """Each module's own text and time, what the other steps took, and what each scorer says of the final text."""
     rows = "".join(

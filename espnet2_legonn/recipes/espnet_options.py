@@ -68,11 +68,7 @@ class Absent:
     harmless: tuple[str, ...] = ()
 
 
-_LM = Absent(
-    "stages 6 to 9 are reserved for language models; `legonn ngram` makes an n-gram, plans (legonn_plan) use it",
-    ("inference_args",),
-    ("",),
-)
+_LM = Absent("the language model has the tokens of the chain's last vocabulary", ("lm_config", "lm_args"), ("",))
 _OFF = {"harmless": ("false",)}
 _FOLD = Absent(
     "batches are cut by their elements: batch_type numel and batch_bins in the training config", ("legonn_config",)
@@ -83,10 +79,10 @@ _COLUMNS = Absent("a recording has one column; one channel is taken of it", ("lo
 _SPEAKERS = Absent("a chain writes the words of one speaker", ("legonn_config",), ("", "1", "false"))
 
 ABSENT: dict[str, Absent] = {
-    **dict.fromkeys(("lm_tag", "lm_exp", "lm_stats_dir", "lm_config", "lm_args", "lm_train_text", "lm_dev_text",
-                     "lm_test_text", "lm_fold_length", "inference_lm", "inference_ngram", "ngram_exp", "ngram_num",
-                     "word_vocab_size", "num_splits_lm"), _LM),
-    **{name: Absent(_LM.reason, _LM.instead, ("false",)) for name in ("use_lm", "use_ngram", "use_word_lm")},
+    "word_vocab_size": _LM,
+    "use_word_lm": Absent(_LM.reason, _LM.instead, ("false",)),
+    "num_splits_lm": Absent("the texts of a language model are read as one", ("lm_args",), ("1",)),
+    "lm_fold_length": Absent("150 tokens; --lm_args '--fold_length N' says another", ("lm_args",), ("150",)),
     **dict.fromkeys(("asr_speech_fold_length", "asr_text_fold_length", "mt_text_fold_length", "st_speech_fold_length",
                      "st_text_fold_length"), _FOLD),
     **dict.fromkeys(("k2_ctc_decoding", "use_nbest_rescoring", "num_paths", "nll_batch_size", "k2_config"), _K2),
@@ -112,7 +108,11 @@ ABSENT: dict[str, Absent] = {
 
 # Where an option of both has another default or sense here; those that are not named are the same.
 NOTES: dict[str, str] = {
-    "stage": "the numbers are asr.sh's; 6 to 9 are empty, 14 packs, 15 uploads",
+    "use_lm": "false by default; its weight in the search is tuned",
+    "ngram_num": "4 by default, over the target's tokens",
+    "inference_ngram": "an ARPA file, no binary of KenLM's; <ngram_num>gram.arpa.gz by default",
+    "lm_test_text": "by default the text of the first test set",
+    "stage": "the numbers are asr.sh's; 14 packs, 15 uploads",
     "ngpu": "by default as many as there are on this machine; on a cluster give it",
     "nj": "4 by default, not 32",
     "inference_nj": "2 by default, not 32: a job decodes batches",

@@ -10,7 +10,8 @@ import contextlib
 import heapq
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -242,28 +243,48 @@ def _merged(tables: Sequence[Table], inputs: Table | None, target: Path) -> Iter
         raise DataError(f"{target}: no answer for {lost} inputs ({first}, ...); decode again")
 
 
-def tune_search(exp: Path, model: str | None, data: Path, metric: str, beam_size: int, limit: int = 0) -> str:
+def tune_search(
+    exp: Path,
+    model: str | None,
+    data: Path,
+    metric: str,
+    beam_size: int,
+    limit: int = 0,
+    models: Mapping[str, str | None] | None = None,
+) -> str:
     """Before stage 12: weights of the search by a validation set, kept for all who load this experiment.
 
     What was tuned for these weights and this data is not tuned again.
 
+    Args:
+        models: files of language models that search, too, by option (``lm_file``, ``ngram_file``); all of them get one
+            weight.
+
     Returns:
         the curve as a table, and where the choice is kept.
     """
+    named = {name: file for name, file in (models or {}).items() if file}
+    about = [metric, beam_size, limit, *([named] if named else [])]
     out = exp / "tune" / data.name
     weights, done = names.find_weights(exp, model).resolve(), out / "of.json"
+    own = [weights, *map(Path, named.values())]
     if done.is_file():
-        *about, seen = json.loads(done.read_text(encoding="utf-8"))
-        files = dict.fromkeys([weights, *(Path(file[0]) for file in seen)])
-        if about == [metric, beam_size, limit] and seen == unchanged(files):
+        *then, seen = json.loads(done.read_text(encoding="utf-8"))
+        files = dict.fromkeys([*own, *(Path(file[0]) for file in seen)])
+        if then == about and seen == unchanged(files):
             return (out / "result.txt").read_text(encoding="utf-8")
+    from espnet2_legonn.inference.fusion import makers
     from espnet2_legonn.inference.legonn import LegoNN
     from espnet2_legonn.packs.pack import keep_search
     from espnet2_legonn.recipes.tune import tune
+    from espnet2_legonn.search.options import BeamOptions
 
     text = chain_config(exp / names.CONFIG).column.table
-    mark = json.dumps([metric, beam_size, limit, unchanged([weights, data / text, data / "text"])])
-    choice, _, curve = tune(LegoNN.from_pretrained(exp, model), data, metric, beam_size, limit=limit, out=out)
+    mark = json.dumps([*about, unchanged([*own, data / text, data / "text"])])
+    chain = LegoNN.from_pretrained(exp, model)
+    more = makers(BeamOptions(**named).filled(None, True), chain.require_text()) if named else []
+    choice, weight, curve = tune(chain, data, metric, beam_size, more, limit=limit, out=out)
+    choice = replace(choice, **{name.replace("_file", "_weight"): weight for name in named})
     kept = keep_search(exp, choice, model)
     write_atomic(done, mark)
     return f"{curve}\nkept in {kept}\n"

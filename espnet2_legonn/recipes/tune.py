@@ -33,6 +33,7 @@ PENALTIES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
 NGRAM_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
 # Searches that propose candidates; a scorer of weight 0 still judges.
 PROPOSERS = (0.0, 0.4, 1.0)
+MODELS = ("lm", "ngram")  # language models share one weight
 _IMPOSSIBLE = -1e9
 
 
@@ -65,11 +66,11 @@ class Candidates:
         return WEIGHTS if given is None else (given,)
 
     def best(self, place: tuple[float, float, float]) -> np.ndarray:
-        """(u,) rows of the best candidates by these weights of CTC and n-gram, and this length penalty."""
+        """(u,) rows of the best candidates by these weights of CTC and language models, and this length penalty."""
         w, n, penalty = place
         zero = np.zeros(len(self.owner))
-        decoder, ctc, ngram = (self.parts.get(name, zero) for name in ("decoder", "ctc", "ngram"))
-        total = (1 - w) * decoder + w * ctc + n * ngram
+        decoder, ctc, *models = (self.parts.get(name, zero) for name in ("decoder", "ctc", *MODELS))
+        total = (1 - w) * decoder + w * ctc + n * sum(models)
         ranked = np.lexsort((total / self.lengths**penalty, self.owner))
         last = np.searchsorted(self.owner[ranked], np.arange(self.utterances), side="right") - 1
         return np.asarray(ranked[last])
@@ -172,9 +173,9 @@ def search_grid(
     references = [[texts[i] for i in candidates.owner] for texts in candidates.references]
     stats, score = metrics.statistics(metric, references, candidates.texts, language)
     better, utterances = 1 if metrics.known(metric).higher else -1, candidates.utterances
-    weights, ngram = candidates.weights(ctc_weight), candidates.parts.get("ngram")
+    weights, modelled = candidates.weights(ctc_weight), any(name in candidates.parts for name in MODELS)
     scores = {}
-    for w, n in itertools.product(weights, (0.0,) if ngram is None else NGRAM_WEIGHTS):
+    for w, n in itertools.product(weights, NGRAM_WEIGHTS if modelled else (0.0,)):
         for penalty in PENALTIES:
             chosen = stats[candidates.best((w, n, penalty))]
             scores[w, n, penalty] = float(score(chosen.sum(0, keepdims=True))[0])

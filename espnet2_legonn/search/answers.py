@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,7 +13,9 @@ from espnet2_legonn.model.chain import Chain
 from espnet2_legonn.model.interface import Marginals
 from espnet2_legonn.model.length_control import slots_for
 from espnet2_legonn.model.module import DecoderModule, consumed, produced
+from espnet2_legonn.model.timeline import Spans
 from espnet2_legonn.search.options import BeamOptions, Hypothesis
+from espnet2_legonn.search.words import Word, align
 
 
 class BestPath(NamedTuple):
@@ -45,6 +47,8 @@ class Answer:
         notes: joints that carry more slots than in training.
         seconds: that each module took, by name; of the whole batch.
         options: of the search, every one filled in.
+        words: of the best hypothesis with their times, if those were asked for and the chain reads sound.
+        exact: whether slots are tied to time; else the times are estimates (``model/timeline.py``).
     """
 
     nbest: list[Hypothesis]
@@ -53,6 +57,8 @@ class Answer:
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     options: BeamOptions = field(default_factory=BeamOptions)
+    words: list[Word] = field(default_factory=list)
+    exact: bool = True
 
     @property
     def best(self) -> Hypothesis:
@@ -74,6 +80,19 @@ def best_paths(marginals: Marginals) -> list[BestPath]:
     best, lengths = marginals.log_probs.max(-1).values, marginals.lengths.tolist()
     found = zip(marginals.greedy_ids(), best, lengths)
     return [BestPath(ids, float(row[:n].sum()), marginals[i]) for i, (ids, row, n) in enumerate(found)]
+
+
+def add_words(answers: Sequence[Answer], marginals: Marginals, spans: Spans) -> None:
+    """Words of each answer with their times.
+
+    Args:
+        marginals: of the last interface for all of them; spans: of its slots.
+    """
+    for i, answer in enumerate(answers):
+        own = marginals[i]
+        size = own.log_probs.shape[1]
+        alone = Spans(spans.start[i : i + 1, :size], spans.end[i : i + 1, :size], spans.exact)
+        answer.words, answer.exact = align(own, alone, answer.best.ids, answer.vocab), spans.exact
 
 
 def beyond_training(chain: Chain, lengths: torch.Tensor, found: Mapping[str, Marginals]) -> list[list[str]]:

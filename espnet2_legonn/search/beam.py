@@ -27,7 +27,7 @@ class _Beams:
     def __init__(self, scorers: Sequence[Scorer], slots: torch.Tensor, options: BeamOptions, end: int) -> None:
         size, device = len(slots), slots.device
         self.options, self.end = options, end
-        self.penalty = options.penalty
+        self.penalty = options.length_power
         self.names = [scorer.name for scorer in scorers]
         self.weights = [scorer.weight for scorer in scorers]
         self.alive = list(range(size))

@@ -10,14 +10,16 @@ import torch
 
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import ConfigError
+from espnet2_legonn.model.inputs import normalized
 from espnet2_legonn.model.interface import Marginals, SearchChoice
 from espnet2_legonn.model.losses import ctc_loss
 from espnet2_legonn.model.module import DecoderModule
 from espnet2_legonn.search.answers import best_paths
 from espnet2_legonn.search.beam import joint_search
 from espnet2_legonn.search.ctc import CTCScorer
+from espnet2_legonn.search.hotwords import HotwordScorer, HotwordTree
 from espnet2_legonn.search.options import BeamOptions, Hypothesis
-from espnet2_legonn.search.scorers import DecoderScorer, Scorer
+from espnet2_legonn.search.scorers import DecoderScorer, InternalScorer, LengthBonus, Scorer
 
 # Makes a scorer for (utterances, beam, device), for instance of a language model.
 ScorerMaker = Callable[[int, int, torch.device], Scorer]
@@ -45,6 +47,24 @@ def fill(
     vocab = decoder.ports[1].vocab
     assert vocab is not None
     return options.filled(choice, is_natural(marginals, vocab))
+
+
+def _added(
+    options: BeamOptions, vocab: Vocabulary, more: Sequence[ScorerMaker], utterances: int, device: torch.device
+) -> list[Scorer]:
+    """Scorers beside decoder and CTC: those of ``more``, hotwords and the length bonus where they have weight.
+
+    Raises:
+        ConfigError: every hotword that the vocabulary cannot spell.
+    """
+    scorers = [make(utterances, options.beam_size, device) for make in more]
+    if options.penalty:
+        scorers.append(LengthBonus(options.penalty))
+    phrases = [normalized(phrase, vocab) for phrase in options.hotwords]
+    if phrases and options.hotword_weight:
+        tree = HotwordTree(phrases, vocab, device)
+        scorers.append(HotwordScorer(tree, utterances, options.beam_size, options.hotword_weight))
+    return scorers
 
 
 @torch.inference_mode()
@@ -84,7 +104,9 @@ def search_decoder(
         scorers.append(_decoder_scorer(decoder, x, lengths, options, 1 - weight if joint else 1.0))
     if joint and marginals is not None and (weight or judge_all):
         scorers.append(CTCScorer(marginals.log_probs, marginals.lengths, beam, weight, 2 * beam))
-    scorers += [make(len(lengths), beam, x.device) for make in more]
+    scorers += _added(options, vocab, more, len(lengths), x.device)
+    if options.ilm_weight:
+        scorers.append(InternalScorer(decoder, lengths, beam, options.ilm_weight))
     judges = marginals is not None and (weight or (judge_all and marginals.interface.vocab.unit != "phn"))
     if joint or marginals is None or not judges:
         return joint_search(scorers, lengths, options, decoder.sos_eos)
@@ -110,7 +132,9 @@ def search_ctc(
         return [[Hypothesis(p.ids, p.score, p.score, {"ctc": p.score})] for p in best_paths(marginals)]
     beam, x = options.beam_size, marginals.log_probs
     scorers: list[Scorer] = [CTCScorer(x, marginals.lengths, beam, 1.0, 2 * beam)]
-    scorers += [make(len(marginals), beam, x.device) for make in more]
+    if options.ilm_weight:
+        raise ConfigError("ilm_weight: this chain has no decoder whose habits could be taken away; give 0")
+    scorers += _added(options, marginals.interface.vocab, more, len(marginals), x.device)
     return joint_search(scorers, marginals.lengths, options, x.shape[2] - 1)
 
 
@@ -160,7 +184,7 @@ def rescore(
     scores = iter((-losses).masked_fill(impossible, -torch.inf).tolist())
     found = []
     for hypotheses in nbest:
-        again = [_with_part(h, next(scores), weight, options.penalty) for h in hypotheses]
+        again = [_with_part(h, next(scores), weight, options.length_power) for h in hypotheses]
         found.append(sorted(again, key=lambda h: -h.score)[: options.nbest])
     return found
 

@@ -13,6 +13,8 @@ from espnet2_legonn.model.precision import DTYPES, no_dtype
 
 # Better than the decoder alone in every pair measured; the best value follows which side is stronger (docs/search.md).
 DEFAULT_CTC_WEIGHT, DEFAULT_LENGTH_PENALTY = 0.4, 1.0
+DEFAULT_LM_WEIGHT = 0.3
+DEFAULT_HOTWORD_WEIGHT = 1.0  # lowest WER of 0.5 to 3 behind a plugged decoder (docs/speech.md)
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,13 @@ class BeamOptions:
         temperature: the decoder reads the distributions to the power of 1 / temperature: above 1 they are flatter.
         dtype: what products are made in: ``float32``, ``bfloat16`` or ``float16`` (on machines that have
             them), or ``int8`` (on CPUs). Distributions stay float32.
+        penalty: ESPnet's: a bonus for each token, <sos/eos> counted, before the length penalty.
+        lm_train_config, lm_file: description and weights of a language model of ESPnet's over the tokens searched.
+        lm_weight: its log-probability is added so many times; None: what was tuned for the chain, else 0.3.
+        ngram_file: an ARPA file over the tokens searched; ngram_weight: as ``lm_weight``.
+        ilm_weight: what the decoder writes whatever it reads is taken away so many times.
+        hotwords: words and phrases that are expected; texts that say them gain.
+        hotword_weight: how much, in nats for each token of a hotword (``search/hotwords.py``).
 
     Raises:
         ConfigError: values that make no sense, all of them.
@@ -44,9 +53,19 @@ class BeamOptions:
     ctc_weight: float | None = None
     temperature: float = 1.0
     dtype: str = "float32"
+    penalty: float = 0.0
+    lm_train_config: str | None = None
+    lm_file: str | None = None
+    lm_weight: float | None = None
+    ngram_file: str | None = None
+    ngram_weight: float | None = None
+    ilm_weight: float = 0.0
+    hotwords: tuple[str, ...] = ()
+    hotword_weight: float = DEFAULT_HOTWORD_WEIGHT
 
     def __post_init__(self) -> None:
         faults = []
+        object.__setattr__(self, "hotwords", tuple(self.hotwords))  # a list in YAML
         if self.beam_size < 1:
             faults.append(f"beam_size: {self.beam_size} is less than 1")
         elif not 1 <= self.nbest <= self.beam_size:
@@ -61,7 +80,7 @@ class BeamOptions:
             raise ConfigError(faults)
 
     @property
-    def penalty(self) -> float:
+    def length_power(self) -> float:
         """The length penalty to search with."""
         return DEFAULT_LENGTH_PENALTY if self.length_penalty is None else self.length_penalty
 
@@ -76,7 +95,11 @@ class BeamOptions:
             choice = SearchChoice(DEFAULT_CTC_WEIGHT if natural else 0.0, DEFAULT_LENGTH_PENALTY)
         weight = choice.ctc_weight if self.ctc_weight is None else self.ctc_weight
         penalty = choice.length_penalty if self.length_penalty is None else self.length_penalty
-        return replace(self, ctc_weight=weight, length_penalty=penalty)
+        lm, ngram = (
+            next((w for w in weights if w is not None), DEFAULT_LM_WEIGHT)
+            for weights in ((self.lm_weight, choice.lm_weight), (self.ngram_weight, choice.ngram_weight))
+        )
+        return replace(self, ctc_weight=weight, length_penalty=penalty, lm_weight=lm, ngram_weight=ngram)
 
     def limits(self, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Most and fewest tokens (without <sos/eos>) of each utterance, (B,) each."""

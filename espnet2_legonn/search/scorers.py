@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
 
+from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.model.best import best_places
 from espnet2_legonn.model.module import DecoderModule
 
@@ -61,7 +63,7 @@ class DecoderScorer(Scorer):
         start = torch.full((len(lengths) * beam,), decoder.sos_eos, dtype=torch.long, device=lengths.device)
         self.log_probs = decoder.step(start, self.state)
 
-    def propose(self, number: int) -> torch.Tensor:
+    def propose(self, number: int) -> torch.Tensor | None:
         self.log_probs[:, BLANK] = -torch.inf
         return best_places(self.log_probs[:, :-1], number).view(-1, self.beam, number)
 
@@ -71,3 +73,46 @@ class DecoderScorer(Scorer):
     def advance(self, rows: torch.Tensor, tokens: torch.Tensor, going: torch.Tensor | None) -> None:
         self.state.select(rows, going)
         self.log_probs = self.decoder.step(tokens, self.state)
+
+
+class InternalScorer(DecoderScorer):
+    """What a decoder module writes whatever it is told: it reads an interface that says nothing.
+
+    To take its share from a score leaves more room for another language model (density ratio, McDermott et al. 2019;
+    internal language models, Meng et al. 2021).
+
+    Args:
+        decoder: in evaluation mode; it reads distributions, and not their ranks alone.
+        lengths: (B,) slots that it reads, all of them even.
+        beam: hypotheses of an utterance.
+        weight: of what is taken away.
+
+    Raises:
+        ConfigError: the decoder reads something else.
+    """
+
+    def __init__(self, decoder: DecoderModule, lengths: torch.Tensor, beam: int, weight: float) -> None:
+        vocab = decoder.ports[0].vocab
+        if decoder.ports[0].kind != "marginals" or vocab is None or not decoder.input.passes_gradient:
+            raise ConfigError("ilm_weight: only a decoder that reads distributions (wemb) can read an even one; give 0")
+        size, kind = len(vocab), decoder.embed.weight.dtype
+        even = torch.full((len(lengths), int(lengths.max()), size), -math.log(size), dtype=kind, device=lengths.device)
+        super().__init__(decoder, even, lengths, beam, -weight)
+        self.name = "internal_lm"
+
+    def propose(self, number: int) -> None:
+        """None: its favourites are what it would say of anything."""
+        return None
+
+
+class LengthBonus(Scorer):
+    """1 for each token, <sos/eos> counted, as ESPnet's (option ``penalty``)."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__("length_bonus", weight)
+
+    def score(self, candidates: torch.Tensor) -> torch.Tensor:
+        return torch.ones(candidates.shape, device=candidates.device)
+
+    def advance(self, rows: torch.Tensor, tokens: torch.Tensor, going: torch.Tensor | None) -> None:
+        pass

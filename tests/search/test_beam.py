@@ -66,7 +66,7 @@ def plain_search(decoder: DecoderModule, x: torch.Tensor, options: BeamOptions) 
         candidates.sort(key=lambda c: -c[0])
         for score, ids, token in candidates[: options.beam_size]:
             if token == decoder.sos_eos:
-                done.append(Hypothesis(ids, score / (len(ids) + 1) ** options.penalty, score, {}))
+                done.append(Hypothesis(ids, score / (len(ids) + 1) ** options.length_power, score, {}))
         on = [(score, [*ids, token]) for score, ids, token in candidates if token != decoder.sos_eos]
         alive = on[: options.beam_size]
         if len(done) >= options.beam_size:

@@ -21,6 +21,7 @@ from espnet2_legonn.packs.files import zip_pack
 from espnet2_legonn.page import model, render
 from espnet2_legonn.page.shelf import DECODER, ENCODER, MIDDLE, Choice, Shelf, open_shelf
 from espnet2_legonn.search.options import SearchChoice
+from espnet2_legonn.search.words import Word
 from tests.zoo.toys import BODY, build, change, pair
 
 SPEECH = {"type": "speech", "n_mels": 8, "channels": [2, 3]}
@@ -193,6 +194,9 @@ def test_a_recording_that_is_none(shelf: Shelf, tmp_path: Path) -> None:
 
 
 def test_what_comes_from_packs_is_escaped() -> None:
+    told = model.PageAnswer(words=[Word("<u>", 0.5, 1.0, 0.75)], exact=False)
+    assert "0.50 to 1.00 s, 75%" in render.words(told) and "Times are estimates" in render.words(told)
+    assert "<u>" not in render.words(told) and render.words(model.PageAnswer()) == ""
     page = render.final("<script>") + render.faults(["<b>"], "<i>") + render.notes(["<u>"])
     assert "&lt;script&gt;" in page and not any(tag in page for tag in ("<script>", "<b>", "<i>", "<u>"))
 

@@ -20,7 +20,9 @@ import torch
 from espnet2_legonn import DataError, LegoNN
 from espnet2_legonn.bin.legonn import get_parser, main
 from espnet2_legonn.inference import espnet as inference
+from espnet2_legonn.inference.cues import clock
 from espnet2_legonn.model.inputs import adapt_audio
+from espnet2_legonn.search.options import BeamOptions
 from tests.zoo.sounds import FS, speech_pair, tone, write
 from tests.zoo.toys import build, change, pair
 
@@ -145,21 +147,36 @@ def test_json(run: Run, asr: Path, files: list[str]) -> None:
             "score": pytest.approx(best.score, abs=1e-5),
             "scores": pytest.approx(best.parts, abs=1e-5),
             "interfaces": {ENCODER: chain.marginals(path).greedy_text()},
+            **timed(chain, path, seconds),
         }
+
+
+def timed(chain: LegoNN, path: str, seconds: float) -> dict[str, Any]:
+    """What JSON says of words: an untrained decoder may say more of them than there are slots."""
+    words = chain.answer(path, BeamOptions(beam_size=3), times=True)[0].words
+    about = pytest.approx
+    told = [
+        {"word": w.text, "start": about(w.start, abs=6e-4), "end": about(max(w.start, min(w.end, seconds)), abs=6e-4),
+         "confidence": about(w.confidence, abs=6e-5)}
+        for w in words
+    ]  # fmt: skip
+    return {"words": told, "times": "approximate"} if words else {"words": []}
 
 
 @pytest.mark.usefixtures("float64")
 def test_srt(run: Run, asr: Path, tmp_path: Path) -> None:
     paths = [write(tmp_path / "0.wav", tone(0.25)), write(tmp_path / "1.wav", tone(0.0625, 1, FS))]
     _, out, _ = run("transcribe", *paths, "--model", f"{asr}#{ENCODER}", "--format", "srt")
-    first, second = texts(asr, paths, ENCODER)
-    assert out == f"1\n00:00:00,000 --> 00:00:00,250\n{first}\n\n2\n00:00:00,000 --> 00:00:00,062\n{second}\n\n"
+    encoder, cue = LegoNN.from_pretrained(asr)[ENCODER], []
+    for path, seconds in zip(paths, (0.25, 0.0625)):
+        words = encoder.answer(path, times=True)[0].words
+        assert words and " ".join(w.text for w in words) == encoder(path)
+        cue.append(f"{clock(words[0].start)} --> {clock(min(words[-1].end, seconds))}\n{encoder(path)}")
+    assert out == f"1\n{cue[0]}\n\n2\n{cue[1]}\n\n"
 
 
 def test_srt_of_hours() -> None:
-    from espnet2_legonn.bin.commands.transcribe import _clock
-
-    assert [_clock(s) for s in (0, 59.9996, 3599.9, 36000 + 61.001)] == [
+    assert [clock(s) for s in (0, 59.9996, 3599.9, 36000 + 61.001)] == [
         "00:00:00,000",
         "00:01:00,000",
         "00:59:59,900",
@@ -207,7 +224,7 @@ def test_an_impossible_part_is_null_in_json(run: Run, asr: Path, files: list[str
     """More tokens than CTC has slots for: the decoder says them, CTC finds no way to."""
     words = ("transcribe", files[0], "--model", asr, "--format", "json", "--nbest", 2, "--ctc_weight", 0.0)
     assert "Infinity" not in run(*words)[1]
-    from espnet2_legonn.bin.commands.transcribe import _number
+    from espnet2_legonn.bin.commands.lines import _number
 
     assert (_number(float("-inf")), _number(-1.23456789)) == (None, -1.234568)
 
@@ -462,8 +479,11 @@ def test_a_progress_bar_with_the_time_left_for_those_who_look(
 def test_help_is_short_quick_and_has_an_example(name: str) -> None:
     parser = get_parser(name)
     command = parser._subparsers._group_actions[0].choices[name]  # type: ignore[union-attr]
+    search = next(group for group in command._action_groups if group.title == "search")
     options = [a for a in command._actions if a.option_strings and a.dest != "help"]
-    assert len(options) <= 14 and all(a.help for a in options)
+    assert all(a.help for a in options) and 5 <= len(search._group_actions) <= 13
+    options = [a for a in options if a not in search._group_actions]
+    assert len(options) <= 13 and all(a.help for a in options)
     code = (
         f"from espnet2_legonn.bin.legonn import get_parser as g; g({name!r}); import sys; print('torch' in sys.modules)"
     )

@@ -75,6 +75,21 @@ src_bpe_char_cover=1.0   # as without src_
 use_phonemes=false   # make text_phn and its vocabulary
 phoneme_opts="--backend auto --strip_stress"   # options of `data.cli phonemes`
 g2p=none             # lexicon | g2p_en | auto: use_phonemes with this backend
+# Language models (stages 6-9), which the search of stage 12 uses, too
+use_lm=false         # train a language model of ESPnet's over the target's tokens
+lm_config=conf/train_lm.yaml   # its training
+lm_args=             # options of its statistics and training. They win over the config
+lm_tag=              # default: that of the config with lm_args
+lm_exp=              # default: exp/lm_<tag>
+lm_stats_dir=        # where stage 6 writes
+lm_train_text=       # its texts. Default: the training text
+lm_dev_text=         # default: the text of the validation set
+lm_test_text=        # whose perplexity stage 8 tells. Default: the text of the first test set
+inference_lm=valid.loss.ave.pth   # its weights in the search
+use_ngram=false      # estimate an n-gram model (stage 9)
+ngram_num=4          # tokens of its longest n-grams
+ngram_exp=           # default: exp/ngram
+inference_ngram=     # default: <ngram_num>gram.arpa.gz
 # Model
 legonn_config=conf/train_legonn.yaml   # the chain and its training (conf/reference.yaml)
 legonn_args=         # options of statistics and training. They win over the config
@@ -112,8 +127,8 @@ inventory=           # stage 15: or an inventory, any place that fsspec reaches
 upload_args=         # --dry_run shows what would go up
 
 help_message="Usage: $0 --train_set NAME --valid_set NAME --test_sets \"NAMES\" [options]
-Stages: 1 data, 2 speed perturbation, 3 format, 4 length filter, 5 vocabularies and phonemes, (6-9 reserved for
-language models), 10 statistics, 11 train, 12 decode, 13 score, 14 pack, 15 upload."
+Stages: 1 data, 2 speed perturbation, 3 format, 4 length filter, 5 vocabularies and phonemes, 6-8 language model
+(statistics, training, perplexity), 9 n-gram model, 10 statistics, 11 train, 12 decode, 13 score, 14 pack, 15 upload."
 
 log "$0 $*"
 run_args=("$0" "$@")
@@ -138,7 +153,9 @@ case "${feats_type} ${oov} ${blank} ${sos_eos}" in
         ;;
 esac
 if "${skip_data_prep}"; then skip_stages+=" 1 2 3 4 5"; fi
-if "${skip_train}"; then skip_stages+=" 2 4 5 10 11"; fi
+if "${skip_train}"; then skip_stages+=" 2 4 5 6 7 8 9 10 11"; fi
+if ! "${use_lm}"; then skip_stages+=" 6 7 8"; fi
+if ! "${use_ngram}"; then skip_stages+=" 9"; fi
 if "${skip_eval}"; then skip_stages+=" 12 13"; fi
 if [ -z "${ngpu}" ] || [ "${ngpu}" = auto ]; then
     ngpu=$(gpus)
@@ -272,6 +289,39 @@ if active 5; then
     fi
 fi
 
+if [ -z "${lm_tag}" ]; then
+    lm_tag=$(basename "${lm_config}" .yaml)
+    lm_tag=${lm_tag#train_}
+    if [ -n "${lm_args}" ]; then lm_tag+=$(sed -e 's/--/_/g' -e 's/[ =/]//g' <<< "${lm_args}"); fi
+fi
+: "${lm_stats_dir:=${expdir}/lm_stats_${lang}_$(basename "${token_dir}")}"
+: "${lm_exp:=${expdir}/lm_${lm_tag}}"
+: "${ngram_exp:=${expdir}/ngram}"
+: "${inference_ngram:=${ngram_num}gram.arpa.gz}"
+lm_stage() { # STEP VALIDATION_TEXT OPTIONS...
+    # shellcheck disable=SC2086
+    stage_cli lm --step "$1" --config "${lm_config}" --vocab "${token_dir}" --unit "${token_type}" \
+        --train "${lm_train_text:-${raw}/${train_set}/text}" --valid "$2" --stats_dir "${lm_stats_dir}" \
+        --out "${lm_exp}" --weights "${inference_lm}" "${@:3}" ${lm_args}
+}
+if active 6; then
+    log "Stage 6: lengths of the texts of the language model: ${lm_stats_dir}"
+    lm_stage stats "${lm_dev_text:-${raw}/${valid_set}/text}" --cmd "${train_cmd}"
+fi
+if active 7; then
+    log "Stage 7: training of the language model: ${lm_exp}"
+    lm_stage train "${lm_dev_text:-${raw}/${valid_set}/text}" --cmd "${cuda_cmd}" --ngpu "${ngpu}"
+fi
+if active 8; then
+    lm_stage perplexity "${lm_test_text:-${raw}/${test_sets%% *}/text}" --cmd "${train_cmd}"
+fi
+if active 9; then
+    log "Stage 9: n-gram model: ${ngram_exp}"
+    mkdir -p "${ngram_exp}"
+    legonn_cli ngram "${lm_train_text:-${raw}/${train_set}/text}" --vocab "${token_dir}" --unit "${token_type}" \
+        --order "${ngram_num}" -o "${ngram_exp}/${inference_ngram}"
+fi
+
 config_name=$(basename "${legonn_config}" .yaml)
 if [ -z "${legonn_tag}" ]; then
     legonn_tag=${config_name#train_}
@@ -327,8 +377,13 @@ if [ -z "${inference_tag}" ]; then
         inference_tag+=_legonn_model_$(basename "${inference_legonn_model}" .pth)
     fi
     if [ -n "${inference_args}" ]; then inference_tag+=$(sed -e 's/--/_/g' -e 's/[ =/]//g' <<< "${inference_args}"); fi
+    if "${use_lm}"; then inference_tag+=_lm_${lm_tag}; fi
+    if "${use_ngram}"; then inference_tag+=_ngram_${ngram_num}gram; fi
     if ! "${tune_search}" && ! "${given_weight}"; then inference_tag+=_untuned; fi
 fi
+lm_files=()
+if "${use_lm}"; then lm_files+=(--lm_file "${lm_exp}/${inference_lm}"); fi
+if "${use_ngram}"; then lm_files+=(--ngram_file "${ngram_exp}/${inference_ngram}"); fi
 decode_ngpu=$((ngpu > 0 ? 1 : 0))
 if ! "${gpu_inference}"; then decode_ngpu=0; fi
 decoded_sets=${test_sets}
@@ -338,7 +393,7 @@ if active 12; then
     if "${tune_search}" && ! "${given_weight}" && [ -d "${raw}/${valid_set}" ]; then
         log "Stage 12: weights of the search, tuned on ${raw}/${valid_set}"
         stage_cli tune --exp "${legonn_exp}" --data "${raw}/${valid_set}" --metric "${metrics%% *}" \
-            --limit "${tune_limit}" ${inference_legonn_model:+--model "${inference_legonn_model}"}
+            --limit "${tune_limit}" "${lm_files[@]}" ${inference_legonn_model:+--model "${inference_legonn_model}"}
     fi
     for set in ${decoded_sets}; do
         out=${legonn_exp}/${inference_tag}/${set}
@@ -346,7 +401,8 @@ if active 12; then
         # shellcheck disable=SC2086
         stage_cli decode --exp "${legonn_exp}" --data "$(data_of "${set}")" --out "${out}" --cmd "${decode_cmd}" \
             --nj "${inference_nj}" --ngpu "${decode_ngpu}" ${inference_legonn_model:+--model ${inference_legonn_model}} \
-            ${inference_config:+--config ${inference_config}} ${batch_size:+--batch_size ${batch_size}} ${inference_args}
+            ${inference_config:+--config ${inference_config}} ${batch_size:+--batch_size ${batch_size}} "${lm_files[@]}" \
+            ${inference_args}
     done
 fi
 if active 13; then

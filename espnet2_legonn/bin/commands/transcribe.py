@@ -5,28 +5,25 @@ from __future__ import annotations
 import argparse
 import contextlib
 import glob
-import json
-import math
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from espnet2_legonn.bin.commands.lines import SPEECH_FORMATS, TIMED, Lines, Part
 from espnet2_legonn.errors import DataError, LegoNNError, harmless
 
 if TYPE_CHECKING:
-    from espnet2_legonn.export import runner, search
+    from espnet2_legonn.export import runner
     from espnet2_legonn.export.backend import Exported
     from espnet2_legonn.inference.espnet import Speech2Text, Text2Text
     from espnet2_legonn.model.inputs import Recording
-    from espnet2_legonn.search import answers, options
+    from espnet2_legonn.search import answers
 
     Model = Speech2Text | Text2Text | Exported
     Answer = answers.Answer | runner.Result
-    Hypothesis = options.Hypothesis | search.Candidate
 
 # What libsndfile decodes; a file that is named is tried whatever it is called.
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".au", ".sph")
@@ -38,7 +35,10 @@ NUMBER ||| TEXT ||| decoder= -3.2 ctc= -4.1 ||| SCORE"""
 EPILOGS = {
     "transcribe": f"""Other sampling rates are resampled and several channels mixed, with a note.
 FILE may be a folder (searched for {" ".join(s[1:] for s in SUFFIXES)}) or a pattern in quotes.
-text: one line a file, FILE<TAB>TEXT for several; json: one object a line; srt: one entry a file.
+text: one line a file, FILE<TAB>TEXT for several; json: one object a line, with words, times and confidences;
+srt, vtt: subtitles; ctm: NIST's table of words. Times behind a length controller are estimates.
+What is longer than anything the model heard in training is cut where nobody speaks: by Silero's detector of speech if
+it is installed (extra vad), else by energy.
 {NBEST}
 {STATUS}
 example: legonn transcribe talk.wav interviews/ --model packs/asr#encoder --model packs/mt#decoder --format json""",
@@ -61,24 +61,19 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
         "--model", action="append", required=True, metavar="PACK[#MODULE,...]",
         help="a pack; given more than once, the parts are plugged in this order",
     )  # fmt: skip
-    formats = ["text", "json", "srt"] if name == "transcribe" else ["text", "json"]
+    formats = SPEECH_FORMATS if name == "transcribe" else ("text", "json")
     option("--format", choices=formats, default="text", help="json: also the scores and each module's own text")
     option("-o", "--output", type=Path, help="write here; by default on standard output")
     if name == "transcribe":
         option("--channel", type=int, help="take this channel (the first is 0) instead of mixing all")
-    option("--beam_size", type=int, default=5, help="hypotheses kept of each input")
-    option("--nbest", type=int, default=1, help="answers for each input, with what each scorer says of them")
-    option(
-        "--ctc_weight", type=float,
-        help="w in (1 - w) * decoder + w * CTC of the interface; 0: the decoder alone; by default what was tuned, else "
-        "0.4 where both have the same tokens",
-    )  # fmt: skip
-    option(
-        "--length_penalty", type=float,
-        help="score = log-probability / length ** length_penalty; by default what was tuned, else 1.0",
-    )  # fmt: skip
-    option("--temperature", type=float, default=1.0, help="above 1 the decoder reads flatter distributions")
-    option("--dtype", default="float32", help="of products: float32, bfloat16, float16, or int8, which is for CPUs")
+        option(
+            "--vad", choices=["auto", "silero", "energy", "none"], default="auto",
+            help="how long recordings are cut; none: they are not",
+        )  # fmt: skip
+        option(
+            "--longest", type=float, metavar="SECONDS", help="of one part; by default what the model heard in training"
+        )
+    _add_search(parser.add_argument_group("search").add_argument)
     option("--batch_size", type=int, default=8, help="inputs decoded together; the answers do not depend on it")
     option("--device", default="cpu", help="cpu, cuda, cuda:N")
     option(
@@ -88,6 +83,29 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
     option("--trust", action="store_true", help="also packs without a card, archives of espnet2.bin.pack")
     parser.epilog = EPILOGS[name]
     parser.set_defaults(run=transcribe if name == "transcribe" else translate)
+
+
+def _add_search(option: Callable[..., Any]) -> None:
+    option(
+        "--config", type=Path, metavar="YAML",
+        help="options of the search, those below and others (lm_file, ngram_file, penalty), as conf/decode.yaml of a "
+        "recipe; what is given here wins",
+    )  # fmt: skip
+    option("--beam_size", type=int, help="hypotheses kept of each input (default: 5)")
+    option("--nbest", type=int, help="answers for each input, with what each scorer says of them (default: 1)")
+    option(
+        "--ctc_weight", type=float,
+        help="w in (1 - w) * decoder + w * CTC of the interface; 0: the decoder alone; by default what was tuned, else "
+        "0.4 where both have the same tokens",
+    )  # fmt: skip
+    option(
+        "--length_penalty", type=float,
+        help="score = log-probability / length ** length_penalty; by default what was tuned, else 1.0",
+    )  # fmt: skip
+    option("--temperature", type=float, help="above 1 (the default) the decoder reads flatter distributions")
+    option("--hotwords", nargs="+", metavar="WORDS", help="what is expected, or a file with one a line")
+    option("--hotword_weight", type=float, help="what each token of a hotword gains (default: 1)")
+    option("--dtype", help="of products: float32 (the default), bfloat16, float16, or int8, which is for CPUs")
 
 
 @dataclass
@@ -159,16 +177,23 @@ class Desk:
 
 def transcribe(args: argparse.Namespace) -> int:
     """Decode audio files in the order given; the exit status."""
-    if args.format == "srt" and args.nbest > 1:
-        raise DataError("--format srt has room for one answer; leave --nbest out, or take --format json")
+    args.search = _search(args)
+    if args.format in ("srt", "vtt", "ctm") and args.nbest > 1:
+        raise DataError(f"--format {args.format} has room for one answer; leave --nbest out, or take --format json")
+    if args.format == "ctm" and args.backend == "onnx":
+        raise DataError("--format ctm: an export says no times of words; take --backend torch")
     desk = Desk()
     files = _find(args.files, desk)
     _require(args)
+    from espnet2_legonn.inference import segments
     from espnet2_legonn.inference.espnet import Speech2Text
     from espnet2_legonn.model.inputs import adapt_audio
 
     model = _load(Speech2Text, args, desk)
-    lines = _Lines(args.format, args.nbest, files != args.files or len(files) > 1)
+    if args.format in TIMED and args.backend == "torch":
+        model.times = True
+    lines = Lines(args.format, args.nbest, files != args.files or len(files) > 1)
+    longest = args.longest or (segments.longest_part(model.chain) if args.backend == "torch" else segments.USUAL)
 
     def read(path: str) -> Recording:
         recording = adapt_audio(path, model.fs, args.channel)
@@ -178,10 +203,15 @@ def transcribe(args: argparse.Namespace) -> int:
             desk.note(f"{path}: {recording.channels} channels, mixed into one; --channel chooses one", "channels")
         return recording
 
+    def cut(recording: Recording) -> list[tuple[Any, Any]]:
+        spans = segments.segments(recording.wave, model.fs, longest, args.vad)
+        return [(span, recording.wave[round(span[0] * model.fs) : round(span[1] * model.fs)]) for span in spans]
+
     with desk.opened(args.output, files):
-        for path, recording, answer in _decode(model, files, read, lambda r: r.wave, args.batch_size, desk):
-            if answer is not None:
-                desk.write(lines.speech(path, recording.seconds, answer))
+        for path, recording, found in _decode(model, files, read, cut, max(1, args.batch_size), desk):
+            if found is not None:
+                parts = [Part(start, end, answer) for (start, end), answer in found]
+                desk.write(lines.speech(path, recording.seconds, parts, args.channel))
     return int(desk.failed > 0)
 
 
@@ -190,13 +220,14 @@ def translate(args: argparse.Namespace) -> int:
     if args.texts and args.file:
         raise DataError("texts were given and --file, too: choose one")
     desk, items, at_once = Desk(), _texts(args), args.batch_size
+    args.search = _search(args)
     _require(args)
     from espnet2_legonn.inference.espnet import Text2Text
     from espnet2_legonn.model.inputs import encode_text, normalized
 
     model = _load(Text2Text, args, desk)
     vocab = model.source
-    lines = _Lines(args.format, args.nbest)
+    lines = Lines(args.format, args.nbest)
 
     def read(item: tuple[str, str]) -> list[int]:
         place, text = item
@@ -205,8 +236,8 @@ def translate(args: argparse.Namespace) -> int:
     if not (args.texts or args.file) and sys.stdin.isatty():
         at_once = 1  # somebody waits for each answer
     with desk.opened(args.output, [str(args.file)] if args.file else []):
-        for (_, text), _, answer in _decode(model, items, read, lambda ids: ids, at_once, desk):
-            desk.write(lines.text(text, answer))
+        for (_, text), _, found in _decode(model, items, read, lambda ids: [((), ids)], max(1, at_once), desk):
+            desk.write(lines.text(text, found[0][1] if found else None))
     return int(desk.failed > 0)
 
 
@@ -227,8 +258,35 @@ def _load(cls: type[Any], args: argparse.Namespace, desk: Desk) -> Any:
     chain, notes = join([pick(spec, args.trust) for spec in args.model])
     for note in notes:
         desk.note(note)
-    names = ("device", "beam_size", "nbest", "ctc_weight", "length_penalty", "temperature", "dtype")
-    return cls(chain, **{name: getattr(args, name) for name in names})
+    return cls(chain, device=args.device, **{"beam_size": 5, **args.search})
+
+
+def _search(args: argparse.Namespace) -> dict[str, Any]:
+    """Options of the search: those given over those of ``--config``; ``args.nbest`` gets its number.
+
+    Raises:
+        ConfigError: options of the file that are none of the search.
+    """
+    import dataclasses
+
+    from espnet2_legonn.data.text import plain_lines
+    from espnet2_legonn.errors import ConfigError
+    from espnet2_legonn.files.configs import read_config
+    from espnet2_legonn.files.schema import nearest
+    from espnet2_legonn.search.options import BeamOptions
+
+    known = [field.name for field in dataclasses.fields(BeamOptions)]
+    chosen = read_config(args.config) if args.config else {}
+    if not isinstance(chosen, dict):
+        raise ConfigError(f"{args.config}: must be a mapping of options")
+    if wrong := [name for name in chosen if name not in known]:
+        raise ConfigError(f"{args.config}: {n!r} is no option of the search{nearest(n, known)}" for n in wrong)
+    given = {name: value for name in known if (value := getattr(args, name, None)) is not None}
+    options = {**chosen, **given}
+    words = [line for w in options.pop("hotwords", ()) for line in (plain_lines(w) if Path(w).is_file() else [w])]
+    options["hotwords"] = tuple(filter(str.strip, words))
+    args.nbest = options.get("nbest", 1)
+    return options
 
 
 def _exported(cls: type[Any], args: argparse.Namespace) -> Exported:
@@ -241,9 +299,7 @@ def _exported(cls: type[Any], args: argparse.Namespace) -> Exported:
         faults.append("backend onnx runs one export; plug parts when you export: legonn export A B -o DIR")
     if faults:
         raise ConfigError(faults)
-    names = ("beam_size", "nbest", "ctc_weight", "length_penalty", "temperature", "dtype")
-    options = BeamOptions(**{name: getattr(args, name) for name in names})
-    return Exported(args.model[0], options, cls.kind, cls.elsewhere)
+    return Exported(args.model[0], BeamOptions(**args.search), cls.kind, cls.elsewhere)
 
 
 def _find(patterns: Sequence[str], desk: Desk) -> list[str]:
@@ -290,15 +346,15 @@ def _decode(
     model: Model,
     items: Iterable[Any],
     read: Callable[[Any], Any],
-    take: Callable[[Any], Any],
+    cut: Callable[[Any], list[tuple[Any, Any]]],
     size: int,
     desk: Desk,
-) -> Iterator[tuple[Any, Any, Answer | None]]:
-    """Each item in order, what was read of it, and the answer: None for what is empty or failed.
+) -> Iterator[tuple[Any, Any, list[tuple[Any, Answer]] | None]]:
+    """Each item in order, what was read of it, and the answers to its parts; None for what is empty or failed.
 
     Args:
-        read: an item to what is known of it; take: that to the chain's input.
-        size: items decoded together.
+        read: an item to what is known of it, None where that failed; cut: that to parts and the chain's input of each.
+        size: parts decoded together.
     """
     from tqdm import tqdm
 
@@ -306,22 +362,44 @@ def _decode(
     rest = iter(items)
     # disable=None: no bar where nobody looks
     with tqdm(total=total, unit="input", file=sys.stderr, disable=None, leave=False) as bar:
-        while window := list(islice(rest, max(1, size))):
-            done: list[Any] = []
+        while True:
             with desk.listening():
-                for item in window:
-                    try:
-                        done.append(read(item))
-                    except _LOST as error:
-                        done.append(None)
-                        desk.error(_faults(_place(item), error))
-                places = [_place(item) for item in window]
-                # Nothing is decoded for what could not be read or is empty.
-                given = [i for i, known in enumerate(done) if known is not None and len(take(known))]
-                answers = dict(zip(given, _answer(model, [(places[i], take(done[i])) for i in given], desk)))
-            for i, item in enumerate(window):
-                yield item, done[i], answers.get(i)
+                window = _window(rest, read, cut, size, desk)
+                # Nothing is decoded for what is empty.
+                given = [(_place(item, part), x) for item, _, parts in window for part, x in parts or () if len(x)]
+                answers = [a for i in range(0, len(given), size) for a in _answer(model, given[i : i + size], desk)]
+            if not window:
+                return
+            found = iter(answers)
+            for item, known, parts in window:
+                each = [(part, next(found) if len(x) else None) for part, x in parts or ()]
+                good = [(part, answer) for part, answer in each if answer is not None]
+                yield item, known, None if parts is None or (each and not good) else good
             bar.update(len(window))
+
+
+def _window(
+    rest: Iterator[Any],
+    read: Callable[[Any], Any],
+    cut: Callable[[Any], list[tuple[Any, Any]]],
+    size: int,
+    desk: Desk,
+) -> list[tuple[Any, Any, list[tuple[Any, Any]] | None]]:
+    """The next items that together have ``size`` parts, so that no more of long recordings is held than needed."""
+    window: list[tuple[Any, Any, list[tuple[Any, Any]] | None]] = []
+    number = 0
+    while number < size and (item := next(rest, None)) is not None:
+        try:
+            known = read(item)
+            parts = cut(known)
+        except _LOST as error:
+            desk.error(_faults(_place(item), error))
+            window.append((item, None, None))
+            number += 1
+            continue
+        window.append((item, known, parts))
+        number += max(1, len(parts))
+    return window
 
 
 def _answer(model: Model, inputs: list[tuple[str, Any]], desk: Desk) -> list[Answer | None]:
@@ -342,8 +420,10 @@ def _answer(model: Model, inputs: list[tuple[str, Any]], desk: Desk) -> list[Ans
     return answers
 
 
-def _place(item: Any) -> str:
-    return item if isinstance(item, str) else str(item[0])
+def _place(item: Any, part: Any = None) -> str:
+    """For messages: a file, or a line of texts; and of a recording in parts, where the part begins."""
+    place = item if isinstance(item, str) else str(item[0])
+    return f"{place} at {part[0]:.1f} s" if part and part[0] else place
 
 
 def _faults(place: str, error: BaseException) -> list[str]:
@@ -352,76 +432,3 @@ def _faults(place: str, error: BaseException) -> list[str]:
         return error.faults
     reason = next(iter(str(error).splitlines()), "") or type(error).__name__
     return [f"{place}: {reason}; if memory was short, split the input or lower --beam_size"]
-
-
-class _Lines:
-    """Answers as lines of one of the formats.
-
-    Args:
-        several: inputs are named.
-        nbest: answers asked for each input.
-    """
-
-    def __init__(self, format: str, nbest: int = 1, several: bool = False) -> None:
-        self.format, self.nbest, self.several, self.index = format, nbest, several, 0
-
-    def speech(self, file: str, seconds: float, answer: Answer) -> str:
-        """A file's answer."""
-        text, file = harmless(answer.text), harmless(file)
-        if self.format == "json":
-            return _json({"file": file, "text": text, "seconds": round(seconds, 3), **self._scores(answer)})
-        if self.format == "srt":
-            self.index += 1
-            return f"{self.index}\n{_clock(0)} --> {_clock(seconds)}\n{text}\n\n"
-        if self.nbest > 1:
-            return self._moses(answer)
-        return f"{file}\t{text}\n" if self.several else f"{text}\n"
-
-    def text(self, source: str, answer: Answer | None) -> str:
-        """A text's answer; there is a line for each source, so that files stay parallel."""
-        text = harmless(answer.text) if answer else ""
-        if self.format == "text":
-            return f"{text}\n" if self.nbest == 1 else self._moses(answer)
-        return _json({"source": source, "text": text, **self._scores(answer)})
-
-    def _scores(self, answer: Answer | None) -> dict[str, Any]:
-        """Score, parts by scorer and interfaces; all answers, if more than one was asked for."""
-        if answer is None:
-            return {"score": None, "scores": {}, "interfaces": {}}
-        shown = {name: harmless(path.text) for name, path in answer.interfaces.items()}
-        best: dict[str, Any] = {**_numbers(answer.best), "interfaces": shown}
-        if self.nbest > 1:
-            hypotheses: Sequence[Hypothesis] = answer.nbest
-            pairs = zip(answer.texts, hypotheses)
-            best["nbest"] = [{"text": harmless(text), **_numbers(hypothesis)} for text, hypothesis in pairs]
-        return best
-
-    def _moses(self, answer: Answer | None) -> str:
-        """Lines that tools for n-best lists read; the number is that of the input, from 0."""
-        number, self.index = self.index, self.index + 1
-        lines = []
-        hypotheses: Sequence[Hypothesis] = answer.nbest if answer else ()
-        for text, hypothesis in zip(answer.texts if answer else (), hypotheses):
-            parts = " ".join(f"{name}= {value:.6f}" for name, value in hypothesis.parts.items())
-            lines.append(f"{number} ||| {harmless(text)} ||| {parts} ||| {hypothesis.score:.6f}\n")
-        return "".join(lines) or f"{number} |||  |||  ||| \n"
-
-
-def _numbers(hypothesis: Hypothesis) -> dict[str, Any]:
-    scores = {name: _number(value) for name, value in hypothesis.parts.items()}
-    return {"score": _number(hypothesis.score), "scores": scores}
-
-
-def _number(value: Any) -> float | None:
-    """None for what CTC finds impossible: JSON has no infinity."""
-    return round(float(value), 6) if math.isfinite(value) else None
-
-
-def _json(data: dict[str, Any]) -> str:
-    return json.dumps(data, ensure_ascii=False) + "\n"
-
-
-def _clock(seconds: float) -> str:
-    """hh:mm:ss,mmm"""
-    ms = round(seconds * 1000)
-    return f"{ms // 3_600_000:02d}:{ms // 60_000 % 60:02d}:{ms // 1000 % 60:02d},{ms % 1000:03d}"

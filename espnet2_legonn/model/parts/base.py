@@ -71,6 +71,11 @@ class InputPart(nn.Module):
     collapse_slots: bool = False
     vocab: Vocabulary | None = None
 
+    @property
+    def step_seconds(self) -> float | None:
+        """Seconds from one step to the next; None for what is not tied to time."""
+        return None
+
     # -- the description -------------------------------------------------------------------------------------------
 
     @classmethod

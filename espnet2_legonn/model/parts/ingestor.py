@@ -53,6 +53,25 @@ class Embed(nn.Module):
         """Its tables with the rows (V',) in this order, by name."""
 
 
+def runs(best: torch.Tensor, lengths: torch.Tensor, blank: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Runs of slots with one best token, without those of blank; at least one run stays.
+
+    Args:
+        best: (B, K) the best token of each slot; lengths: (B,).
+
+    Returns:
+        (B, K) number of each slot's run, (B, K) whether its run is kept, and (B,) runs that are kept.
+    """
+    valid = valid_mask(lengths, best.shape[1])
+    starts = torch.ones_like(valid)
+    starts[:, 1:] = best[:, 1:] != best[:, :-1]
+    kept = (best != blank) & valid
+    # An item of blanks alone keeps its first run.
+    silent = ~kept.any(1, keepdim=True)
+    kept |= silent & (starts.cumsum(1) == 1) & valid
+    return (starts & kept).cumsum(1) - 1, kept, (starts & kept).sum(1)
+
+
 def collapse(log_probs: torch.Tensor, lengths: torch.Tensor, blank: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Merge each run of slots with one argmax into the mean of its distributions, then drop blank runs.
 
@@ -65,17 +84,7 @@ def collapse(log_probs: torch.Tensor, lengths: torch.Tensor, blank: int = 0) -> 
     Returns:
         log-probabilities (B, K', V) and lengths (B,), K' <= K.
     """
-    size = log_probs.shape[1]
-    valid = valid_mask(lengths, size)
-    best = log_probs.argmax(-1)
-    starts = torch.ones_like(valid)
-    starts[:, 1:] = best[:, 1:] != best[:, :-1]
-    kept = (best != blank) & valid
-    # An item of blanks alone keeps its first run.
-    silent = ~kept.any(1, keepdim=True)
-    kept |= silent & (starts.cumsum(1) == 1) & valid
-    place = (starts & kept).cumsum(1) - 1
-    new_lengths = (starts & kept).sum(1)
+    place, kept, new_lengths = runs(log_probs.argmax(-1), lengths, blank)
     longest = max(int(new_lengths.max()), 1)
     place = place.masked_fill(~kept, longest)  # dropped slots pile up in one more slot, cut off below
     counts = torch.zeros_like(log_probs[:, :1, 0]).expand(-1, longest + 1).scatter_add(1, place, kept.to(log_probs))

@@ -35,6 +35,12 @@ class WaveInput(InputPart):
         """Sampling rate in Hz."""
         raise NotImplementedError
 
+    @property
+    def step_seconds(self) -> float:
+        """Seconds from one step to the next, as ``steps`` counts them."""
+        steps = self.steps(torch.tensor([1000, 2000]) * self.fs)
+        return 1000 / float(steps[1] - steps[0])
+
     # -- data of a recipe ------------------------------------------------------------------------------------------
 
     @classmethod
