@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from espnet2_legonn.data.tables import Made, Table, atomic_text, joined, ordered, write_table
 from espnet2_legonn.errors import ConfigError, DataError
@@ -263,7 +263,7 @@ def tune_search(
     Returns:
         the curve as a table, and where the choice is kept.
     """
-    named = {name: file for name, file in (models or {}).items() if file}
+    named: dict[str, Any] = {name: file for name, file in (models or {}).items() if file}
     about = [metric, beam_size, limit, *([named] if named else [])]
     out = exp / "tune" / data.name
     weights, done = names.find_weights(exp, model).resolve(), out / "of.json"
@@ -284,7 +284,8 @@ def tune_search(
     chain = LegoNN.from_pretrained(exp, model)
     more = makers(BeamOptions(**named).filled(None, True), chain.require_text()) if named else []
     choice, weight, curve = tune(chain, data, metric, beam_size, more, limit=limit, out=out)
-    choice = replace(choice, **{name.replace("_file", "_weight"): weight for name in named})
+    weighed: dict[str, Any] = {name.replace("_file", "_weight"): weight for name in named}
+    choice = replace(choice, **weighed)
     kept = keep_search(exp, choice, model)
     write_atomic(done, mark)
     return f"{curve}\nkept in {kept}\n"

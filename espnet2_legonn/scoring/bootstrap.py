@@ -90,6 +90,13 @@ class Segments:
     unit: str
     speakers: str
 
+    @classmethod
+    def of(cls, metric: str, reference: str, stats: np.ndarray, score: Callable[[np.ndarray], np.ndarray]) -> Segments:
+        """From statistics (n, k) of utterances, which are drawn one by one."""
+        units = Units(stats.shape[1])
+        units.add(stats, [])
+        return units.segments(metric, reference, score)
+
     @property
     def value(self) -> float:
         """Score of the whole set."""

@@ -61,7 +61,7 @@ def spread(value: float, draws: np.ndarray, trainings: int) -> Spread:
 
 def resampled(segments: Segments, resamples: int = RESAMPLES, seed: int = SEED) -> np.ndarray:
     """Scores (resamples,) of draws of sentences: the same draws for all systems on one test set."""
-    return np.asarray(segments.score(resample_sums(segments.unit_sums(), resamples, seed)))
+    return np.asarray(segments.score(resample_sums(segments.sums, resamples, seed)))
 
 
 def draw_trainings(trainings: int, resamples: int, seed: int = SEED) -> np.ndarray:

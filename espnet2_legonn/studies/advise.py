@@ -81,7 +81,7 @@ def judged(name: str, candidates: Candidates, metric: str, language: str | None,
     for half in (halves, ~halves):
         best = max(chosen, key=lambda rows: better * float(score(rows[~half].sum(0, keepdims=True))[0]))
         out[half] = best[half]
-    return Trial(name, Segments(metric, "the same examples", tuple(map(str, range(n))), out, score))
+    return Trial(name, Segments.of(metric, "the same examples", out, score))
 
 
 def advise(encoder: LegoNN, donor: LegoNN, data: Path, metric: str, limit: int = 100, beam_size: int = 4) -> Advice:

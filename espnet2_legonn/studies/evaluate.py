@@ -120,7 +120,7 @@ def score_texts(
     ids = sorted(texts)
     refs = [[table[uid] for uid in ids] for table in references]
     stats, score = statistics(metric, refs, [texts[uid] for uid in ids], language)
-    return Segments(metric, "", tuple(ids), stats, score)
+    return Segments.of(metric, "", stats, score)
 
 
 def evaluate(

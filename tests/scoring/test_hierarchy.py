@@ -14,7 +14,7 @@ from espnet2_legonn.scoring.wer import rates
 def segments(rng: np.random.Generator, errors: float, sentences: int = 60) -> Segments:
     words = rng.integers(4, 12, sentences)
     stats = np.stack([rng.binomial(words, errors), words], axis=1)
-    return Segments("wer", "digest", tuple(map(str, range(sentences))), stats, rates)
+    return Segments.of("wer", "digest", stats, rates)
 
 
 def test_a_draw_is_the_mean_of_the_drawn_trainings() -> None:
