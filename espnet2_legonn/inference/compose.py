@@ -17,6 +17,7 @@ from espnet2_legonn.files.configs import read_config
 from espnet2_legonn.files.scratch import whole
 from espnet2_legonn.inference.language_model import PREFIX, decoder_of, explain
 from espnet2_legonn.inference.legonn import LegoNN
+from espnet2_legonn.model import hf_models
 from espnet2_legonn.model.description import plain
 from espnet2_legonn.model.interface import compare
 from espnet2_legonn.model.module import LanguageModelDecoder, consumed, produced
@@ -50,9 +51,10 @@ def pick(spec: str, trust: bool = False) -> TakenModules:
     Raises:
         LegoNNError: no such module, or modules that do not follow each other.
     """
-    if spec.startswith(PREFIX) and not spec.startswith("hf://"):
-        return TakenModules(decoder_of(spec.removeprefix(PREFIX)), spec)
     source, _, names = spec.partition("#")
+    if spec.startswith(PREFIX) and not spec.startswith("hf://"):
+        chain = decoder_of(source.removeprefix(PREFIX))
+        return TakenModules(chain, source, digest=hf_models.digest(chain.first.body))
     path = resolve(source)
     chain, card, digest = LegoNN.from_pretrained(source, trust=trust), None, ""
     with opened(path.parent if path.name == store.CONFIG else path) as folder:

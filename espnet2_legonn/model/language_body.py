@@ -140,12 +140,11 @@ class LanguageModelBody(nn.Module):
 
     def __init__(self, config: LanguageModelConfig, vocab: Vocabulary, where: str) -> None:
         super().__init__()
-        if vocab.tokenizer is None:
-            raise ConfigError(f"{where}: its vocabulary has no tokenizer.json; make it by `legonn vocab DIR --from-hf`")
         known = config.architecture is not None and config.hold
         model = fresh(config, len(vocab), where) if known else fetch(config, vocab, where)
         config.width = int(model.config.hidden_size)
-        lm = LanguageModel(model, len(vocab) - len(vocab.tokenizer.names))
+        assert config.absent is not None
+        lm = LanguageModel(model, config.absent)
         self.config, self.start = config, _ids([config.start or vocab.tokens[-1]], vocab, where)[0]
         self.before, self.behind = (_ids(names or [], vocab, where) for names in (config.before, config.behind))
         family = KINDS[config.type].families[model.config.model_type]

@@ -97,6 +97,7 @@ class LanguageModelConfig:
         width: D.
         start: token that a text begins behind; null: as the tokenizer says.
         before, behind: tokens at the ends of what is read; null: as the tokenizer says.
+        absent: so many tokens of the beginning (``<blank>``, perhaps ``<unk>``) are none of the model's.
     """
 
     model: str
@@ -111,6 +112,7 @@ class LanguageModelConfig:
     start: str | None = None
     before: list[str] | None = None
     behind: list[str] | None = None
+    absent: int | None = None
 
     # What other parts of a module ask of a body (see BodyConfig).
     heads: ClassVar[int] = 1
@@ -135,7 +137,7 @@ class LanguageModelConfig:
     @property
     def settled(self) -> dict[str, Any]:
         """What makes it again without its source."""
-        names = ("architecture", "width", "start", "before", "behind", "sha256")
+        names = ("architecture", "width", "start", "before", "behind", "absent", "sha256")
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -157,6 +159,8 @@ class LanguageModelConfig:
     def faults(self, where: str) -> list[str]:
         """Values that do not go together."""
         faults = []
+        if self.absent not in (None, 1, 2) or (self.hold and self.architecture is not None and self.absent is None):
+            faults.append(f"{where}.absent: {self.absent} is not 1 or 2, which goes with architecture")
         if not self.hold and not self.freeze:
             faults.append(f"{where}.hold: false, but freeze is false: what is learned must be kept")
         if self.lora is not None and not self.freeze:
@@ -216,6 +220,7 @@ def fetch(config: LanguageModelConfig, vocab: Vocabulary, where: str) -> Any:
     if not config.hold and config.sha256 not in (None, sha := digest(model)):
         raise CheckpointError(f"{where}: its weights have SHA-256 {sha}, not {config.sha256}")
     config.sha256 = None if config.hold else sha
+    config.absent = sum(place < 0 for place in own.rows)
     config.start = own.start if config.start is None else config.start
     config.before = list(own.before) if config.before is None else config.before
     config.behind = list(own.behind) if config.behind is None else config.behind

@@ -341,6 +341,17 @@ def test_a_pack_holds_the_weights(name: str, hub: dict[str, Path], tmp_path: Pat
     assert [c.name for c in again.configs] == ["enc", "decoder"]
 
 
+def test_a_writers_list_with_the_same_tokens_will_do(hub: dict[str, Path], tmp_path: Path) -> None:
+    """A composition keeps the writer's vocabulary, which may split texts in another way."""
+    found = of_model(str(hub["llama"]))
+    tokens = {"lm": {"tokens": list(found.vocab.tokens), "unit": "bpe"}, "src": toys.VOCABS["src"]}
+    encoder = LegoNN.from_config({"vocabs": tokens, "modules": [toys.encoder("enc", toys.TEXT, "lm", "2")]}).eval()
+    both = encoder + language.decoder(hub["llama"], "llama")
+    assert set(both.vocabs) == {"src", "lm"} and both.vocabs["lm"].tokenizer is None
+    both.save(tmp_path / "pack")
+    same(both, LegoNN.from_pretrained(tmp_path / "pack"))
+
+
 def test_what_may_not_be_changed_in_a_pack(hub: dict[str, Path], tmp_path: Path) -> None:
     language.chain(hub["gpt2"], "gpt2").save(tmp_path / "pack")
     path = tmp_path / "pack/lm.tokens.txt"
@@ -396,10 +407,11 @@ def fault(folder: Path, name: str, source: dict[str, Any] | None = None, **body:
         ({}, {"lora": {"dropout": 1.0}}, "dropout: 1.0 is not"),
         ({}, {"start": "<begin>"}, "'<begin>' (start, before, behind) is no token"),
         ({}, {"type": "hf_seq2seq"}, "a model of type 'llama' is not one of t5, mt5, bart, marian"),
-        ({}, {"architecture": {"model_type": "llama", "auto_map": {"AutoModel": "x--y.Z"}}}, "auto_map: no key of"),
-        ({}, {"architecture": {"model_type": "llama", "vocab_size": 5}}, "vocab_size: no key of"),
-        ({}, {"architecture": {"model_type": "llama", "hidden_size": 10**9}}, "is more than 200000"),
-        ({}, {"architecture": {"model_type": "qwen2", "use_sliding_window": True}}, "are not read"),
+        ({}, {"architecture": {"model_type": "llama", "auto_map": {"AutoModel": "x--y.Z"}}, "absent": 1}, "auto_map: no key of"),
+        ({}, {"architecture": {"model_type": "llama", "vocab_size": 5}, "absent": 1}, "vocab_size: no key of"),
+        ({}, {"architecture": {"model_type": "llama", "hidden_size": 10**9}, "absent": 1}, "is more than 200000"),
+        ({}, {"architecture": {"model_type": "qwen2", "use_sliding_window": True}, "absent": 1}, "are not read"),
+        ({}, {"architecture": {"model_type": "llama"}}, "absent: None is not 1 or 2"),
         ({"type": "wemb"}, {}, "reads and writes one vocabulary, its own"),
     ],
 )  # fmt: skip
