@@ -1,4 +1,4 @@
-"""Packages that are imported only when something of theirs is wanted: ESPnet and transformers."""
+"""Packages that are imported only when something of theirs is wanted: ESPnet, transformers and peft."""
 
 from __future__ import annotations
 
@@ -83,3 +83,17 @@ def transformers() -> ModuleType:
         if error.name != "transformers":
             raise
         raise ImportError("transformers is not installed: pip install 'espnet2_legonn[pretrained]'") from None
+
+
+def peft() -> ModuleType:
+    """Hugging Face's LoRA.
+
+    Raises:
+        ImportError: it is not installed; the message says how to install it.
+    """
+    try:
+        return importlib.import_module("peft")
+    except ModuleNotFoundError as error:
+        if error.name != "peft":
+            raise
+        raise ImportError("peft is not installed: pip install 'espnet2_legonn[lora]'") from None

@@ -11,7 +11,8 @@ from espnet2_legonn.adopt.vocabulary import Order
 from espnet2_legonn.data.vocabulary import BLANK, SOS_EOS, SPACE, UNK
 from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.files.schema import shown
-from espnet2_legonn.model.parts.pretrained import FAMILIES, described, family, library, normalizes
+from espnet2_legonn.model.hf_models import library
+from espnet2_legonn.model.parts.pretrained import FAMILIES, described, family, normalizes
 
 
 def is_one(source: Path) -> bool:

@@ -11,6 +11,7 @@ from espnet2_legonn.data.audio import is_pipe, seconds
 from espnet2_legonn.data.datadir import DataDir, select
 from espnet2_legonn.data.dirops import text_names
 from espnet2_legonn.data.tables import Table
+from espnet2_legonn.data.tokenizer_json import BEGINNING, TokenizerJson
 from espnet2_legonn.errors import DataError
 
 Length = Callable[[str], int]
@@ -61,11 +62,14 @@ def words(text: str) -> int:
 
 
 def pieces(bpemodel: Path | str) -> Length:
-    """Length in units of a sentencepiece model, as the paper counts tokens."""
+    """Length in units of a sentencepiece model, as the paper counts tokens, or of a tokenizer.json."""
     import sentencepiece
 
     if not Path(bpemodel).is_file():
         raise DataError(f"{bpemodel}: no such sentencepiece model")
+    if (data := Path(bpemodel).read_bytes()).startswith(BEGINNING):
+        tokenizer = TokenizerJson(data)
+        return lambda text: len(tokenizer.split(text))
     processor = sentencepiece.SentencePieceProcessor(model_file=str(bpemodel))
     return lambda text: len(processor.encode(text))
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from espnet2_legonn.data import spm
 from espnet2_legonn.data.pieces import PieceModel, read_model
+from espnet2_legonn.data.tokenizer_json import BEGINNING, TokenizerJson
 from espnet2_legonn.errors import DataError, harmless
 from espnet2_legonn.files import lines
 
@@ -54,8 +55,9 @@ class Vocabulary:
         unit: ``bpe`` (needs a sentencepiece model), ``phn``, ``char`` or ``word``.
         language: ISO code, for instance ``en``.
         normalization: name of the text treatment before tokenisation, for instance ``lc.rm``.
-        bpemodel: for unit ``bpe``, how words are split (bytes): a serialized sentencepiece model, or the merges of
-            subword-nmt (a text that begins with ``#version:``), whose pieces end in ``@@`` inside words.
+        bpemodel: for unit ``bpe``, how words are split (bytes): a serialized sentencepiece model, the merges of
+            subword-nmt (a text that begins with ``#version:``), whose pieces end in ``@@`` inside words, or the
+            ``tokenizer.json`` of a language model.
 
     Raises:
         DataError: lists everything that is wrong with the list.
@@ -96,6 +98,8 @@ class Vocabulary:
 
     def _misfit(self) -> list[str]:
         """Token list and sentencepiece model of two vocabularies: much of any text would become ``<unk>``."""
+        if self.tokenizer is not None:
+            return self._of_another_tokenizer(self.tokenizer)
         if self._pieces is None:
             return []
         pieces, tokens = set(self._pieces.pieces), set(self.tokens)
@@ -107,6 +111,17 @@ class Vocabulary:
             f"vocabulary: the sentencepiece model belongs to another token list: {len(foreign)} tokens are no pieces "
             f"of it ({' '.join(foreign[:5])}), {len(lacking)} of its {len(pieces)} pieces are no tokens "
             f"({' '.join(lacking[:5])}); take tokens.txt and bpe.model from one folder"
+        ]
+
+    def _of_another_tokenizer(self, tokenizer: TokenizerJson) -> list[str]:
+        foreign = [t for t in self.tokens if t not in tokenizer.names and t not in (BLANK, UNK, SOS_EOS)]
+        lacking = tokenizer.names.difference(self.tokens)
+        # Two of its tokens have our names: what ends a text, and what stands for the unknown.
+        if not foreign and len(lacking) <= 2:
+            return []
+        return [
+            f"vocabulary: the tokenizer belongs to another token list: {len(foreign)} tokens are none of its, "
+            f"{len(lacking)} of its {len(tokenizer.names)} are not listed; `legonn vocab DIR --from-hf` writes both"
         ]
 
     @classmethod
@@ -169,9 +184,15 @@ class Vocabulary:
 
     @functools.cached_property
     def _pieces(self) -> PieceModel | None:
-        if self.unit != "bpe" or not self.bpemodel or self.merges:
+        if self.unit != "bpe" or not self.bpemodel or self.merges or self.tokenizer is not None:
             return None
         return read_model(self.bpemodel)
+
+    @functools.cached_property
+    def tokenizer(self) -> TokenizerJson | None:
+        """A language model's own, if it is one."""
+        own = self.unit == "bpe" and self.bpemodel and self.bpemodel.startswith(BEGINNING)
+        return TokenizerJson(self.bpemodel) if own and self.bpemodel else None
 
     @property
     def normalizer(self) -> str | None:
@@ -205,12 +226,14 @@ class Vocabulary:
 
     def __getstate__(self) -> dict[str, Any]:
         # What splits text is rebuilt from its bytes after unpickling (data loader workers).
-        return {k: v for k, v in self.__dict__.items() if k not in ("_spm", "_bpe", "_pieces", "ids")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_spm", "_bpe", "_pieces", "tokenizer", "ids")}
 
     def split(self, text: str) -> list[str]:
         """Text to tokens, unknown ones included as they are."""
         if self.merges:
             return list(self._bpe.segment_tokens(text.split()))
+        if self.tokenizer is not None:
+            return self.tokenizer.split(text)
         if self.unit == "bpe":
             return list(self._spm.encode(text, out_type=str))
         if self.unit == "char":
@@ -233,6 +256,8 @@ class Vocabulary:
         tokens = [self.tokens[i] for i in ids if i not in special]
         if self.merges:
             return JOINT.sub("", " ".join(tokens))
+        if self.tokenizer is not None:
+            return self.tokenizer.join(tokens)
         if self.unit == "bpe":
             return self._join(tokens)
         if self.unit == "char":

@@ -111,6 +111,9 @@ def require_exportable(chain: Chain) -> None:
             f"{chain.names[-1]}.body: {last.config.body.type}: of decoders, only transformer_decoder has a graph for a "
             "step; decode this chain with PyTorch, or export the modules before it"
         )
+    for name, vocab in chain.vocabs.items():
+        if vocab.tokenizer is not None:
+            faults.append(f"vocabs.{name}: the runner splits no texts with a tokenizer.json; decode with PyTorch")
     if last.ports[1].vocab is None:
         faults.append(f"{chain.names[-1]} writes hidden states, no text; add the module that reads them")
     if faults:

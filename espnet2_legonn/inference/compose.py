@@ -15,10 +15,12 @@ from espnet2_legonn.errors import ConfigError, InterfaceMismatch, LegoNNError
 from espnet2_legonn.files.archive import sha256_of
 from espnet2_legonn.files.configs import read_config
 from espnet2_legonn.files.scratch import whole
+from espnet2_legonn.inference.language_model import PREFIX, decoder_of, explain
 from espnet2_legonn.inference.legonn import LegoNN
+from espnet2_legonn.model import hf_models
 from espnet2_legonn.model.description import plain
 from espnet2_legonn.model.interface import compare
-from espnet2_legonn.model.module import consumed, produced
+from espnet2_legonn.model.module import LanguageModelDecoder, consumed, produced
 from espnet2_legonn.packs import store
 from espnet2_legonn.packs.card import CARD, Card, Parent, Provenance, read_card
 from espnet2_legonn.packs.fetch import resolve
@@ -41,7 +43,7 @@ class TakenModules:
 
 
 def pick(spec: str, trust: bool = False) -> TakenModules:
-    """``PACK_OR_EXPERIMENT[#module[,module...]]`` to a chain and its card.
+    """``PACK_OR_EXPERIMENT[#module[,module...]]``, or ``hf:MODEL[@REVISION]``, to a chain and its card.
 
     Args:
         trust: archives without a card, too; see ``packs.load.load``.
@@ -50,6 +52,9 @@ def pick(spec: str, trust: bool = False) -> TakenModules:
         LegoNNError: no such module, or modules that do not follow each other.
     """
     source, _, names = spec.partition("#")
+    if spec.startswith(PREFIX) and not spec.startswith("hf://"):
+        chain = decoder_of(source.removeprefix(PREFIX))
+        return TakenModules(chain, source, digest=hf_models.digest(chain.first.body))
     path = resolve(source)
     chain, card, digest = LegoNN.from_pretrained(source, trust=trust), None, ""
     with opened(path.parent if path.name == store.CONFIG else path) as folder:
@@ -92,7 +97,7 @@ def join(
     for part in parts[1:]:
         right = part.chain
         where = f"{chain.names[-1]} -> {right.names[0]}"
-        if allow_remap and _vocabularies_differ(chain, right):
+        if allow_remap and _vocabularies_differ(chain, right) and not isinstance(right.first, LanguageModelDecoder):
             vocab = chain.last.ports[1].vocab
             assert vocab is not None
             right, report = remap(right, vocab, str(chain.configs[-1].target_vocab))
@@ -105,7 +110,11 @@ def join(
             try:
                 chain = chain + right
             except InterfaceMismatch as error:
-                if allow_remap or not _vocabularies_differ(chain, right):
+                if not _vocabularies_differ(chain, right):
+                    raise
+                if isinstance(right.first, LanguageModelDecoder):
+                    raise InterfaceMismatch([*error.faults, *_explained(chain, right, where)]) from None
+                if allow_remap:
                     raise
                 hint = f"{where}: if the vocabularies are close, `legonn compose --remap` lets {right.names[0]} read it"
                 raise InterfaceMismatch([*error.faults, hint]) from None
@@ -118,6 +127,12 @@ def _vocabularies_differ(left: LegoNN, right: LegoNN) -> bool:
     if source is None or sink is None or source.vocab.sha256 == sink.vocab.sha256:
         return False
     return any(f.fatal for f in compare(source, sink))
+
+
+def _explained(left: LegoNN, right: LegoNN, where: str) -> list[str]:
+    source, reader = produced(left.last), right.first.ports[1].vocab
+    assert source is not None and reader is not None
+    return explain(source, reader, right.first.config.body.model, where)
 
 
 def compose(

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from espnet2_legonn.model.espnet_body import EspnetBody, EspnetBodyConfig
+from espnet2_legonn.model.language_body import LanguageModelBody
 from espnet2_legonn.model.transformer import BODIES, BodyConfig, CrossTransformer, TransformerEncoder
 
 __all__ = [
-    "BODIES", "BodyConfig", "CrossTransformer", "EspnetBody", "EspnetBodyConfig", "NoBody", "NoBodyConfig",
-    "TransformerEncoder",
+    "BODIES", "BodyConfig", "CrossTransformer", "EspnetBody", "EspnetBodyConfig", "LanguageModelBody", "NoBody",
+    "NoBodyConfig", "TransformerEncoder",
 ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from espnet2_legonn.model.losses import Labels, ModuleLoss
 from espnet2_legonn.model.parts import InputPart, OutputPart
 from espnet2_legonn.model.parts.ctc import CTCInterface
-from espnet2_legonn.model.parts.ingestor import Embedded, Ingestor
+from espnet2_legonn.model.parts.ingestor import Embedded, MarginalsInput
 
 # Values of (items, slots, vocabulary): so many at once are no matter (256 MB in float32, half a dozen times), and so
 # many are computed at once where there are more.
@@ -33,7 +33,7 @@ def can_cross(output: OutputPart, reader: InputPart | None, states: torch.Tensor
     """Whether an interface and its reader are to be taken in pieces: a large vocabulary, and slots that stay apart."""
     if type(output) is not CTCInterface:
         return False
-    if reader is not None and (not isinstance(reader, Ingestor) or reader.collapse_slots):
+    if reader is not None and not (isinstance(reader, MarginalsInput) and reader.in_place):
         return False
     return _is_large(states, output.ctc_lo.out_features)
 
@@ -42,7 +42,7 @@ def cross(
     output: OutputPart, reader: InputPart | None, states: torch.Tensor, slots: torch.Tensor, labels: Labels
 ) -> Crossing:
     """The interface's loss, and its distributions as the reader embeds them, from states (B, K, D)."""
-    assert isinstance(output, CTCInterface) and (reader is None or isinstance(reader, Ingestor))
+    assert isinstance(output, CTCInterface) and (reader is None or isinstance(reader, MarginalsInput))
 
     def read(states: torch.Tensor, slots: torch.Tensor, *labels: torch.Tensor) -> tuple[ModuleLoss, torch.Tensor]:
         log_probs = output(states)

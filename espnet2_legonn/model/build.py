@@ -6,6 +6,7 @@ from pathlib import Path
 
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import ConfigError, DataError, LegoNNError
+from espnet2_legonn.model.bodies import BODIES
 from espnet2_legonn.model.description import ChainConfig, ModuleConfig, VocabConfig
 from espnet2_legonn.model.module import Module, build_module
 
@@ -38,6 +39,8 @@ def least_values(config: ChainConfig, vocabs: dict[str, Vocabulary]) -> int:
 def _least_values(config: ModuleConfig, vocabs: dict[str, Vocabulary]) -> int:
     body, control, size = config.body, config.length_control, config.body.size
     read, written = (0 if n is None else len(vocabs[n]) for n in (config.source_vocab, config.target_vocab))
+    if getattr(BODIES[body.type], "speaks", False):
+        return int(body.values(written))
     total = body.least_values + body.blocks(getattr(config.input, "num_blocks", 0)).least_values
     if control is not None:
         total += control.max_length * size + body.blocks(control.num_blocks).least_values

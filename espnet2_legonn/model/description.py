@@ -247,6 +247,8 @@ def _validate_module(config: ChainConfig, module: ModuleConfig, first: bool, las
         faults.append(f"{name}.input: a decoder module reads marginals (wemb, beam_conv) or states")
     if control is not None:
         faults += _validate_control(name, control)
+    if hasattr(body, "faults"):
+        faults += body.faults(f"{name}.body")
     return faults + module.reads.faults(module.input, f"{name}.input")
 
 

@@ -133,13 +133,15 @@ class DecoderModule(nn.Module):
 
     def __init__(self, config: ModuleConfig, vocabs: Vocabularies) -> None:
         super().__init__()
-        self.config, size, output = config, config.body.size, config.output
+        vocab = vocabs[config.output.vocab]
+        self.config, self.label_smoothing, self.sos_eos = config, config.output.label_smoothing, len(vocab) - 1
+        self.ports = (self._make(vocab, vocabs), Port("text", vocab))
+
+    def _make(self, vocab: Vocabulary, vocabs: Vocabularies) -> Port:
+        """Its parts; returns the port that it reads."""
+        config, size, output = self.config, self.config.body.size, self.config.output
         reads, self.input = _input(config, vocabs)
-        vocab = vocabs[output.vocab]
-        self.ports = (reads, Port("text", vocab))
         self.body = BODIES[config.body.type](config.body)
-        self.label_smoothing = output.label_smoothing
-        self.sos_eos = len(vocab) - 1
         self.embed = nn.Embedding(len(vocab), size)
         nn.init.normal_(self.embed.weight, std=size**-0.5)
         self.output = nn.Linear(size, len(vocab), bias=False)
@@ -151,10 +153,15 @@ class DecoderModule(nn.Module):
             nn.init.normal_(self.output.weight, std=size**-0.5)
         self.positions = SinusoidalPositions(size)
         self.dropout, self.scale = Dropout(config.body.dropout), size**0.5
+        return reads
 
     def _embed(self, tokens: torch.Tensor, start: int = 0) -> torch.Tensor:
         y = self.embed(tokens) * self.scale
         return self.dropout(self.positions(y, self.embed.weight.dtype, start))
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """States (..., D) to next tokens (..., V)."""
+        return self.output(states)
 
     def ingest(self, x: Read, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Input of the port's kind to memory (B, S, D), (B,)."""
@@ -165,7 +172,7 @@ class DecoderModule(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Teacher forcing: (B, L) labels -> logits (B, L+1, V) and targets (B, L+1), -1 beyond the end."""
         states, targets = self.states(x, lengths, labels, label_lengths)
-        return self.output(states), targets
+        return self.logits(states), targets
 
     def states(
         self, x: Read, lengths: torch.Tensor, labels: torch.Tensor, label_lengths: torch.Tensor
@@ -181,9 +188,9 @@ class DecoderModule(nn.Module):
         """Cross-entropy of labels behind this input."""
 
         def read(states: torch.Tensor, targets: torch.Tensor) -> ModuleLoss:
-            return cross_entropy(self.output(states), targets, self.label_smoothing)
+            return cross_entropy(self.logits(states), targets, self.label_smoothing)
 
-        return text_loss(read, self.output.out_features, *self.states(x, lengths, *labels))
+        return text_loss(read, self.sos_eos + 1, *self.states(x, lengths, *labels))
 
     def start(self, x: torch.Tensor, lengths: torch.Tensor) -> DecoderState:
         """Ingest once and begin to write."""
@@ -193,8 +200,58 @@ class DecoderModule(nn.Module):
         """Last tokens (N,) -> log-probabilities of the next ones (N, V); advances the state."""
         y = self._embed(tokens.unsqueeze(1), state.length).squeeze(1)
         state.length += 1
-        logits = self.output(state.body.step(y))
+        logits = self.logits(state.body.step(y))
         return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+
+
+class LanguageModelDecoder(DecoderModule):
+    """A decoder module whose body is a language model of somebody else's, which brings its own words.
+
+    Raises:
+        ConfigError: it reads in another way than by its own table, or other tokens than it writes.
+    """
+
+    def _make(self, vocab: Vocabulary, vocabs: Vocabularies) -> Port:
+        config, source = self.config, self.config.source_vocab
+        if config.input.type != "hf_embedding" or source is None or vocabs[source].sha256 != vocab.sha256:
+            raise ConfigError(
+                f"{config.name}: a language model reads and writes one vocabulary, its own, by its own table: "
+                "input: {type: hf_embedding, vocab: X}, output: {vocab: X}"
+            )
+        self.body = BODIES[config.body.type](config.body, vocab, f"{config.name}.body")
+        reads, self.input = _input(config, vocabs)
+        self.input.bind(self.body)
+        return reads
+
+    def _embed(self, tokens: torch.Tensor, start: int = 0) -> torch.Tensor:
+        """As the model reads them; a text begins behind its own token."""
+        if start == 0:
+            tokens = torch.cat([torch.full_like(tokens[:, :1], self.body.start), tokens[:, 1:]], 1)
+        return self.body.lm.embed(tokens)
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """By its own head."""
+        return self.body.lm.logits(states)
+
+    def loss(self, x: Read, lengths: torch.Tensor, labels: Labels) -> ModuleLoss:
+        """Cross-entropy over the tokens that the model has; others are no targets."""
+        absent = self.body.lm.absent
+
+        def read(states: torch.Tensor, targets: torch.Tensor) -> ModuleLoss:
+            wanted = (targets - absent).clamp(min=-1)
+            return cross_entropy(self.logits(states)[..., absent:], wanted, self.label_smoothing)
+
+        return text_loss(read, self.sos_eos + 1, *self.states(x, lengths, *labels))
+
+    def step(self, tokens: torch.Tensor, state: DecoderState) -> torch.Tensor:
+        """As of any decoder; where the model has no position left, a text ends."""
+        log_probs = super().step(tokens, state)
+        ends = state.body.ends
+        if ends is None:
+            return log_probs
+        end = torch.full_like(log_probs[0], -torch.inf)
+        end[self.sos_eos] = 0.0
+        return torch.where(ends.unsqueeze(1), end, log_probs)
 
 
 Module = EncoderModule | DecoderModule
@@ -239,4 +296,7 @@ def build_module(config: ModuleConfig, vocabs: Vocabularies) -> Module:
     Raises:
         ConfigError: BeamConv's k exceeds the vocabulary, or the length ratio is still to be derived.
     """
-    return DecoderModule(config, vocabs) if config.decodes else EncoderModule(config, vocabs)
+    if not config.decodes:
+        return EncoderModule(config, vocabs)
+    speaks = getattr(BODIES[config.body.type], "speaks", False)
+    return LanguageModelDecoder(config, vocabs) if speaks else DecoderModule(config, vocabs)

@@ -119,7 +119,13 @@ def _to_half(module: nn.Module, dtype: torch.dtype) -> None:
 
 
 def _to_int8(module: nn.Module) -> None:
-    """Linear layers; tables, convolutions and normalisation stay in float32."""
+    """Linear layers; tables, convolutions and normalisation stay in float32.
+
+    Raises:
+        ConfigError: a part does not take other layers.
+    """
+    if not all(getattr(part, "int8", True) for part in module.modules()):
+        raise ConfigError("dtype: int8 is not for language models of transformers; give bfloat16")
     for part in list(module.modules()):
         for name, child in part.named_children():
             if type(child) is nn.Linear:

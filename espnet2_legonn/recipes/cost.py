@@ -276,7 +276,11 @@ def _decoder_layers(
 ) -> list[Layer]:
     body, out = module.body, module.output
     vocab, tokens = sizes[out.vocab], lengths.of(out.vocab) + 1
-    stack = cross_stack(f"{module.name}.body", body, body.num_blocks, tokens, steps, precision)
+    name = f"{module.name}.body"
+    if isinstance(body, BodyConfig):
+        stack = cross_stack(name, body, body.num_blocks, tokens, steps, precision)
+    else:
+        stack = _body(name, body, tokens + steps, precision)
     stack.kept += tokens * (8 + precision.dropout * body.size)
     kept = tokens * (4 * vocab + precision.copies * precision.narrow * body.size)
     passing = tokens * (12 + precision.copies * precision.narrow) * vocab

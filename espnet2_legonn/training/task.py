@@ -228,6 +228,7 @@ class LegoNNTask(_abs_task.AbsTask):  # type: ignore[name-defined]
         chain = LegoNN(*build_modules(config, base))
         for described, module in zip(args.modules, chain):
             described["input"].update(module.input.settled)
+            described["body"].update(getattr(module.config.body, "settled", {}))
         if chain.first.input.data is None:
             kinds = " or ".join(beginnings())
             raise ConfigError(f"{chain.names[0]}: a chain is trained from {kinds}, not from {chain.input_kind}")

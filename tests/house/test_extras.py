@@ -26,6 +26,7 @@ WORKS = {
     "demo": ["-c", "import espeakng_loader, matplotlib; print(espeakng_loader.get_library_path())"],
     "zoo": ["-c", "import huggingface_hub, s3fs, fsspec; fsspec.filesystem('s3', anon=True)"],
     "pretrained": ["-c", "import transformers; transformers.Wav2Vec2Model, transformers.WhisperModel"],
+    "lora": ["-c", "import peft, transformers; peft.LoraConfig, transformers.LlamaForCausalLM"],
     "page": [*LEGONN, "demo", "--help"],
     "vad": ["-c", "import silero_vad; silero_vad.load_silero_vad()"],
     "onnx": [*LEGONN, "export", MT, "-o", "export"],

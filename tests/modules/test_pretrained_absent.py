@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from espnet2_legonn.errors import ConfigError
+from espnet2_legonn.model import hf_models
 from espnet2_legonn.model.chain import Chain
-from espnet2_legonn.model.parts import pretrained
 from tests.modules import toys
 
 
@@ -16,7 +16,7 @@ def test_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None
     def absent() -> Any:
         raise ImportError("transformers is not installed: pip install 'espnet2_legonn[pretrained]'")
 
-    monkeypatch.setattr(pretrained, "transformers", absent)
+    monkeypatch.setattr(hf_models, "transformers", absent)
     source = {"type": "pretrained", "model": "somebody/model"}
     with pytest.raises(ConfigError, match=r"input type pretrained: .* pip install 'espnet2_legonn\[pretrained\]'"):
         Chain.from_config({"vocabs": {"bpe": toys.VOCABS["bpe"]}, "modules": [toys.encoder("enc", source, "bpe")]})

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 EPILOG = """PACK is a folder, a zip, a URL, a name of the inventory, a hub tag or an experiment folder.
+hf:MODEL is a language model of Hugging Face's (folder or Hub name) as a decoder that has not been tuned.
 example: legonn compose exp/legonn_asr#encoder packs/mt_de_en#decoder -o exp/legonn_plugged"""
 
 

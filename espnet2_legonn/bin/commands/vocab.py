@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from espnet2_legonn.data.vocabulary import Vocabulary
 
-EPILOG = """DIR gets tokens.txt and, for bpe, bpe.model (which YAML calls tokens and bpemodel). Three ways:
-  --train   make one from texts, several of them make one joint vocabulary
-  --list    adopt a list as given, with --model: merges of subword-nmt or a sentencepiece model
-  neither   DIR holds one already
+EPILOG = """DIR gets tokens.txt and, for bpe, bpe.model (which YAML calls tokens and bpemodel). Four ways:
+  --train    make one from texts, several of them make one joint vocabulary
+  --list     adopt a list as given, with --model: merges of subword-nmt or a sentencepiece model
+  --from-hf  take that of a language model: its tokens in our order, and its tokenizer as bpe.model
+  neither    DIR holds one already
 --on reports how it fits further corpora: OOV rate, units per word and, with inputs, slots per unit at --ratio and the
 share of lines that CTC cannot align. Inputs are utt2num_samples (speech) or a text in the vocabulary --source.
 
@@ -29,6 +30,9 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--train", nargs="+", type=Path, metavar="TEXT", help="tables to make it from")
     how.add_argument("--list", type=Path, metavar="FILE", help="units as given, one a line")
+    how.add_argument(
+        "--from-hf", metavar="NAME[@REVISION]", help="folder or Hub name of a model: a vocabulary for its encoders"
+    )
     option("--unit", default="bpe", choices=["bpe", "char", "word", "phn"])
     option("--size", type=int, help="units to make, special ones included (bpe, word)")
     option("--model_type", default="unigram", choices=["unigram", "bpe"], help="how sentencepiece makes them")
@@ -77,10 +81,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _make(args: argparse.Namespace) -> None:
-    from espnet2_legonn.data import given_vocab, vocab
+    from espnet2_legonn.data import given_vocab, hf_vocab, vocab
     from espnet2_legonn.errors import ConfigError
 
-    if args.list:
+    if args.from_hf:
+        if args.unit != "bpe":
+            raise ConfigError(f"--from-hf: a model's tokens are of unit bpe, not {args.unit}")
+        name, _, revision = args.from_hf.partition("@")
+        hf_vocab.write(hf_vocab.of_model(name, revision or None), args.dir)
+    elif args.list:
         given_vocab.adopt(args.list, args.dir, args.unit, args.model)
     elif args.train and args.unit == "bpe":
         if args.size is None:

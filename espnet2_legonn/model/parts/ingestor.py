@@ -102,7 +102,49 @@ class Embedded(NamedTuple):
     values: torch.Tensor
 
 
-class Ingestor(InputPart):
+class MarginalsInput(InputPart):
+    """Marginals to vectors, whatever comes behind.
+
+    Args:
+        embed: marginals (B, K, V) and lengths to (B, K, D).
+        collapse_slots: merge runs of slots first.
+
+    Attributes:
+        in_place: what is read of a slot stands at the place of that slot.
+    """
+
+    kind = "marginals"
+    seen: Seen
+
+    def __init__(self, embed: Embed, collapse_slots: bool = False) -> None:
+        super().__init__()
+        self.embed = embed
+        self.collapse_slots, self.in_place = collapse_slots, not collapse_slots
+
+    @property
+    def contract(self) -> Seen | None:
+        """What it saw in training."""
+        return self.seen
+
+    def moved(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The tables of ``embed``."""
+        return {f"embed.{name}": table for name, table in self.embed.moved(rows).items()}
+
+    @classmethod
+    def card(cls, config: Any) -> dict[str, Any]:
+        """Which ingestor it is, and how it reads."""
+        return {"ingestor": config.type, "k": getattr(config, "k", None), "collapse": config.collapse}
+
+    def embedded(self, read: torch.Tensor | Embedded, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Marginals (B, K, V), (B,) -> (B, K', D), (B,)."""
+        if isinstance(read, Embedded):
+            return read.values, lengths
+        if self.collapse_slots:
+            read, lengths = collapse(read, lengths)
+        return self.embed(read, lengths), lengths
+
+
+class Ingestor(MarginalsInput):
     """Marginals to hidden states: embed, add positions, aggregate over slots (equations 17-18 or 20-21).
 
     Args:
@@ -111,12 +153,8 @@ class Ingestor(InputPart):
         collapse_slots: merge runs of slots first.
     """
 
-    kind = "marginals"
-
     def __init__(self, embed: Embed, sizes: BodyConfig, collapse_slots: bool = False) -> None:
-        super().__init__()
-        self.embed = embed
-        self.collapse_slots = collapse_slots
+        super().__init__(embed, collapse_slots)
         self.positions = SinusoidalPositions(sizes.size)
         self.scale = embed.scale
         self.dropout = Dropout(sizes.dropout)
@@ -145,28 +183,9 @@ class Ingestor(InputPart):
         width = config.receptive_field
         return [] if width > 0 and width % 2 else [f"{where}.receptive_field: {width} is not an odd number >= 1"]
 
-    @classmethod
-    def card(cls, config: Any) -> dict[str, Any]:
-        """Which ingestor it is, and how it reads."""
-        return {"ingestor": config.type, "k": getattr(config, "k", None), "collapse": config.collapse}
-
-    @property
-    def contract(self) -> Seen | None:
-        """What it saw in training."""
-        return self.seen
-
-    def moved(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The tables of ``embed``."""
-        return {f"embed.{name}": table for name, table in self.embed.moved(rows).items()}
-
     def forward(self, read: torch.Tensor | Embedded, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Marginals (B, K, V), (B,) -> (B, K', D), (B,)."""
-        if isinstance(read, Embedded):
-            h = read.values
-        else:
-            if self.collapse_slots:
-                read, lengths = collapse(read, lengths)
-            h = self.embed(read, lengths)
+        h, lengths = self.embedded(read, lengths)
         h = h * self.scale
         h = self.dropout(self.positions(h, self.encoder.after_norm.weight.dtype))
         return self.encoder(h, lengths), lengths

@@ -12,11 +12,9 @@ revision and a digest of the weights instead, and get them from there.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,9 +23,8 @@ from typing_extensions import Self
 
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import CheckpointError, ConfigError, DataError
-from espnet2_legonn.files.schema import nearest
-from espnet2_legonn.foreign import transformers
 from espnet2_legonn.model.dropout import Dropout
+from espnet2_legonn.model.hf_models import Family, Kinds, digest, library, telling
 from espnet2_legonn.model.masks import valid_mask, zero_padding
 from espnet2_legonn.model.parts.base import INPUTS
 from espnet2_legonn.model.parts.waves import WaveInput
@@ -35,17 +32,6 @@ from espnet2_legonn.model.position import SinusoidalPositions
 from espnet2_legonn.model.transformer import BodyConfig
 
 FS = 16000  # all of these models hear 16 kHz
-MOST, MOST_LAYERS = 200_000, 1000  # of a number and of layers: a stranger's description may ask for more
-
-
-class Family(NamedTuple):
-    """Names of transformers' classes, and where the model lies in one with a head."""
-
-    config: str
-    model: str
-    ctc: str | None = None
-
-
 FAMILIES = {
     "wav2vec2": Family("Wav2Vec2Config", "Wav2Vec2Model", "Wav2Vec2ForCTC"),
     "hubert": Family("HubertConfig", "HubertModel", "HubertForCTC"),
@@ -87,86 +73,13 @@ class PretrainedConfig:
 
 # -- transformers' models ------------------------------------------------------------------------------------------
 
-
-def library() -> Any:
-    """transformers.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        return transformers()
-    except ImportError as error:
-        raise ConfigError(f"input type pretrained: {error}") from None
-
-
-def family(kind: Any, where: str) -> Family:
-    """The classes of a kind of model.
-
-    Raises:
-        ConfigError: it is none that is read here.
-    """
-    if not isinstance(kind, str) or kind not in FAMILIES:
-        known = f"{', '.join(FAMILIES)}{nearest(kind, FAMILIES)}"
-        raise ConfigError(f"{where}: a model of type {kind!r} is not one of {known}")
-    return FAMILIES[kind]
-
-
-def described(config: Any) -> dict[str, Any]:
-    """transformers' description as plain data, with what belongs to the architecture alone."""
-    known = _known(config.model_type)
-    own = {key: value for key, value in config.to_dict().items() if key in known and value is not None}
-    return {"model_type": config.model_type, **own}
-
-
-def _known(kind: str) -> dict[str, Any]:
-    """Keys of a kind of model, and their defaults; not those of all models, of which some name code to be fetched."""
-    lib = library()
-    common = set(lib.PretrainedConfig().to_dict())
-    own = getattr(lib, FAMILIES[kind].config)().to_dict()
-    return {key: value for key, value in own.items() if key not in common and not key.startswith("_")}
-
-
-def architecture(given: dict[str, Any], where: str) -> Any:
-    """transformers' configuration of a description that may come from anybody.
-
-    Raises:
-        ConfigError: keys that the kind of model does not have, or absurd numbers.
-    """
-    names = family(given.get("model_type"), where)
-    known, faults = _known(str(given["model_type"])), []
-    for key, value in given.items():
-        if key != "model_type" and key not in known:
-            faults.append(f"{where}.{key}: no key of {names.config}{nearest(key, known)}")
-        most = MOST_LAYERS if "layers" in key else MOST
-        for number in value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(number, (int, float)) and abs(number) > most:
-                faults.append(f"{where}.{key}: {number} is more than {most}")
-    if given.get("add_adapter"):
-        faults.append(f"{where}.add_adapter: an adapter changes the number of steps; it is not read here")
-    if faults:
-        raise ConfigError(faults)
-    with _telling(where):
-        return getattr(library(), names.config)(**{k: v for k, v in given.items() if k != "model_type"})
-
-
-@contextlib.contextmanager
-def _telling(where: str) -> Iterator[None]:
-    """Whatever transformers makes of a wrong description or folder, as a fault of it."""
-    try:
-        yield
-    except ConfigError:
-        raise
-    except Exception as error:  # it raises what it likes, its own classes among them
-        first = next(iter(str(error).splitlines()), "")
-        raise ConfigError(f"{where}: {first or type(error).__name__}") from None
+KINDS = Kinds(FAMILIES)
+family, described, architecture = KINDS.family, KINDS.described, KINDS.architecture
 
 
 def fresh(config: Any) -> Any:
     """A model of a configuration, with random weights; of Whisper its encoder."""
-    lib = library()
-    with _telling("input.architecture"):
-        model = getattr(lib, FAMILIES[config.model_type].model)(config)
+    model = KINDS.fresh(config)
     return model.encoder if config.model_type == "whisper" else model
 
 
@@ -177,12 +90,12 @@ def fetch(config: PretrainedConfig, where: str) -> tuple[Any, bool]:
         ConfigError: it is not there, or of a kind that is not read here.
     """
     lib = library()
-    with _telling(f"{where}.model: {config.model}"):
+    with telling(f"{where}.model: {config.model}"):
         found = lib.AutoConfig.from_pretrained(config.model, revision=config.revision, trust_remote_code=False)
     names = family(found.model_type, f"{where}.model: {config.model}")
     if getattr(found, "add_adapter", False):
         raise ConfigError(f"{where}.model: {config.model} has an adapter, which changes the number of steps")
-    with _telling(f"{where}.model: {config.model}"):
+    with telling(f"{where}.model: {config.model}"):
         model = getattr(lib, names.model).from_pretrained(config.model, revision=config.revision)
     return (model.encoder if found.model_type == "whisper" else model), normalizes(config.model, config.revision)
 
@@ -194,15 +107,6 @@ def normalizes(model: str, revision: str | None = None) -> bool:
     except (OSError, ValueError):  # a folder without a preprocessor
         return False
     return bool(getattr(extractor, "do_normalize", False))
-
-
-def digest(model: nn.Module) -> str:
-    """SHA-256 of a model's weights and their names."""
-    sha = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        sha.update(f"{name} {tuple(tensor.shape)}\n".encode())
-        sha.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
-    return sha.hexdigest()
 
 
 # -- hearing -------------------------------------------------------------------------------------------------------
