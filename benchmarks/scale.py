@@ -18,21 +18,30 @@ from collections.abc import Iterator
 from pathlib import Path
 
 RESULTS = Path(__file__).resolve().parent / "results"
-DATA, SCORE = "-m espnet2_legonn.data.cli", "-m espnet2_legonn.bin.legonn_score score --missing error"
-STATISTICS = (
-    "-c import sys,pathlib;from espnet2_legonn.recipes.jobs import split_keys;p=pathlib.Path;"
-    "split_keys(p(sys.argv[1]),4,p(sys.argv[2]))"
-)
-# Words after `python`; a step with WORDS[0] == "-c" is one word of code.
+DATA, SCORE = "-m espnet2_legonn.data.cli", "-m espnet2_legonn.bin.legonn_score score"
+SPLIT = """import sys, pathlib
+from espnet2_legonn.recipes.jobs import split_keys
+split_keys(pathlib.Path(sys.argv[1]), 4, pathlib.Path(sys.argv[2]))"""
+OTHERS = """import sys
+texts = [[line.rstrip("\\n").partition(" ")[2] for line in open(path)] for path in sys.argv[2:]]
+if sys.argv[1] == "jiwer":
+    import jiwer
+    print(jiwer.wer(*texts))
+else:
+    import sacrebleu
+    print(sacrebleu.corpus_bleu(texts[1], texts[:1]))"""
+# Words after `python`; {} is the folder.
 STEPS = {
-    "validate": f"{DATA} validate {{0}}/in",
-    "copy": f"{DATA} copy {{0}}/in {{0}}/copy",
-    "filter": f"{DATA} filter {{0}}/in {{0}}/filter --max_tokens 18 --max_ratio 1.5",
-    "vocabulary, words": f"{DATA} vocab {{0}}/words {{0}}/in/text --unit word",
-    "vocabulary, BPE": f"{DATA} vocab {{0}}/bpe {{0}}/in/text --unit bpe --vocab_size 1000",
-    "statistics, keys": "",
-    "BLEU": f"{SCORE} --metric bleu --ref {{0}}/in/text --hyp {{0}}/in/src_text --outdir {{0}}/bleu",
-    "WER": f"{SCORE} --metric wer --ref {{0}}/in/text --hyp {{0}}/in/src_text --outdir {{0}}/wer",
+    "validate": f"{DATA} validate {{}}/in".split(),
+    "copy": f"{DATA} copy {{}}/in {{}}/copy".split(),
+    "filter": f"{DATA} filter {{}}/in {{}}/filter --max_tokens 18 --max_ratio 1.5".split(),
+    "vocabulary, words": f"{DATA} vocab {{}}/words {{}}/in/text --unit word".split(),
+    "vocabulary, BPE": f"{DATA} vocab {{}}/bpe {{}}/in/text --unit bpe --model_type bpe --vocab_size 1000".split(),
+    "statistics, keys": ["-c", SPLIT, "{}/in/text", "{}/keys"],
+    "WER": f"{SCORE} --metric wer --ref {{}}/in/text --hyp {{}}/in/src_text --outdir {{}}/wer".split(),
+    "BLEU, chrF": f"{SCORE} --metric bleu --ref {{}}/in/text --hyp {{}}/in/src_text --outdir {{}}/bleu".split(),
+    "(jiwer's WER)": ["-c", OTHERS, "jiwer", "{}/in/text", "{}/in/src_text"],
+    "(sacreBLEU's BLEU)": ["-c", OTHERS, "sacrebleu", "{}/in/text", "{}/in/src_text"],
 }
 
 
@@ -74,10 +83,7 @@ def measure(lines: int, steps: list[str], folder: Path) -> Iterator[dict[str, ob
     """One row for each step, over a corpus of so many lines."""
     write_corpus(folder / "in", lines)
     for name in steps:
-        words = STEPS[name].format(folder).split()
-        if name == "statistics, keys":
-            words = ["-c", STATISTICS[3:], str(folder / "in/text"), str(folder / "keys")]
-        seconds, memory = run(words, folder / "log")
+        seconds, memory = run([word.replace("{}", str(folder)) for word in STEPS[name]], folder / "log")
         yield {"step": name, "lines": lines, "seconds": round(seconds, 2), "mb": round(memory)}
 
 
