@@ -184,18 +184,27 @@ class Toy:
         warm = steps // 8
         unseen = frozenset(" ".join(source) for source, _ in self.test + self.dev)
         data = self.language.pairs(self.batch * steps, recipe.seed + 1000 * number, unseen)
-        source, target = (chain.vocabs[n].ids for n in ("src", "tgt"))
         for step in range(steps):
             optimizer.param_groups[0]["lr"] = rate * min((step + 1) / warm, (steps - step) / (steps - warm))
-            batch = data[step * self.batch : (step + 1) * self.batch]
-            x, lengths = padded([[source[w] for w in s] for s, _ in batch], 0)
-            labels = Labels(*padded([[target[w] for w in t] for _, t in batch], -1))
-            parts = chain.losses(x, lengths, dict.fromkeys(chain.names, labels))
+            parts = self.losses(chain, data[step * self.batch : (step + 1) * self.batch])
             loss = sum(p.total / p.tokens.clamp(min=1) for p in parts.values())
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(chain.parameters(), 1.0)
             optimizer.step()
+
+    def losses(self, chain: LegoNN, pairs: list[tuple[list[str], list[str]]]) -> dict[str, Any]:
+        """Of each module on these sentences."""
+        source, target = (chain.vocabs[n].ids for n in ("src", "tgt"))
+        x, lengths = padded([[source[w] for w in s] for s, _ in pairs], 0)
+        labels = Labels(*padded([[target[w] for w in t] for _, t in pairs], -1))
+        return chain.losses(x, lengths, dict.fromkeys(chain.names, labels))
+
+    @torch.no_grad()
+    def surprise(self, chain: LegoNN) -> float:
+        """Cross-entropy of the decoder on the test draw, nats a token."""
+        loss = self.losses(chain, self.test)[chain.names[-1]]
+        return float(loss.total / loss.tokens)
 
     def _learned(self, chain: LegoNN, recipe: Recipe) -> float:
         """Score on the dev draw: of the whole chain, and of the encoder alone where CTC trains it; the lower one."""

@@ -135,12 +135,13 @@ def test_collapse_holds_across_slots_per_token(large: Bench, encoder: str) -> No
 
 
 @pytest.mark.slow
-def test_without_collapse_three_slots_per_token_break_a_plug(large: Bench) -> None:
-    """The same encoder, good as it is alone, before a decoder that saw 2.0: it does not hold, and a warning says so.
+def test_without_collapse_three_slots_per_token_hurt_a_plug(large: Bench) -> None:
+    """A warning says so. The decoder is asked alone: searched jointly with CTC, as is the default, a plug holds.
 
-    Measured without dropout: 42.7 of 98.7 (DESIGN's toy pair: 3.8). The grammar helps the decoder here.
+    Both encoders are as good by themselves. The grammar of this language helps the decoder: whole sentences were hurt
+    much, a little or not at all (42.7 of 98.7 without dropout, 94.3 of 98 with it), the decoder's own loss always.
     """
-    own = large.plug("A", "A")
     with pytest.warns(UserWarning, match="slots per token"):
-        plugged = large.plug("3.0 slots", "A")
-    assert plugged < 0.95 * own
+        plugged = large["3.0 slots"][:1] + large["A"][1:]
+    fitting = large["alone"][:1] + large["A"][1:]
+    assert large.toy.surprise(plugged) > 1.2 * large.toy.surprise(fitting)
