@@ -66,8 +66,8 @@ def _to_learn(source: Interface, reader: Vocabulary) -> list[str]:
     """The task of a bridging module, with numbers where the two vocabularies give them."""
     own, slots = source.vocab, source.slots_per_token or SLOTS_PER_TOKEN
     begin = (
-        f"a module between (input: {{type: wemb}}, output: {{vocab: {VOCAB}}}, a small body) would learn to respell the "
-        "one as the other; texts are enough for it, split in both ways"
+        f"a module between (input: {{type: wemb}}, output: {{vocab: {VOCAB}}}, a small body) would learn to respell "
+        "the one as the other; texts are enough for it, split in both ways"
     )
     spelled = _spelled(own, reader)
     if spelled is None:

@@ -16,9 +16,11 @@ from espnet2_legonn.model.bridge import text_loss
 from espnet2_legonn.model.description import LengthControlConfig, ModuleConfig, parse_ratio
 from espnet2_legonn.model.dropout import Dropout
 from espnet2_legonn.model.interface import Interface
+from espnet2_legonn.model.language_body import LanguageModelStepper
 from espnet2_legonn.model.length_control import LengthController
 from espnet2_legonn.model.losses import Labels, ModuleLoss, cross_entropy
 from espnet2_legonn.model.parts import InputPart, OutputPart
+from espnet2_legonn.model.parts.hf_embedding import HFEmbeddingInput
 from espnet2_legonn.model.parts.ingestor import Embedded
 from espnet2_legonn.model.position import SinusoidalPositions
 from espnet2_legonn.model.seen import Seen
@@ -220,6 +222,7 @@ class LanguageModelDecoder(DecoderModule):
             )
         self.body = BODIES[config.body.type](config.body, vocab, f"{config.name}.body")
         reads, self.input = _input(config, vocabs)
+        assert isinstance(self.input, HFEmbeddingInput)
         self.input.bind(self.body)
         return reads
 
@@ -246,6 +249,7 @@ class LanguageModelDecoder(DecoderModule):
     def step(self, tokens: torch.Tensor, state: DecoderState) -> torch.Tensor:
         """As of any decoder; where the model has no position left, a text ends."""
         log_probs = super().step(tokens, state)
+        assert isinstance(state.body, LanguageModelStepper)
         ends = state.body.ends
         if ends is None:
             return log_probs
