@@ -68,6 +68,26 @@ def _tune(args: argparse.Namespace, extra: list[str]) -> None:
     print(stages.tune_search(args.exp, args.model, args.data, args.metric, args.beam_size, args.limit, models))
 
 
+def _vote(args: argparse.Namespace, extra: list[str]) -> None:
+    import json
+
+    from espnet2_legonn.inference.compose import join, pick
+    from espnet2_legonn.recipes.vote import vote_on
+    from espnet2_legonn.scoring.tables import write_report
+
+    if extra:
+        raise LegoNNError(f"vote: unknown options {' '.join(extra)}")
+    if len(args.encoders) != len(args.data):
+        raise LegoNNError(f"vote: {len(args.encoders)} encoders for {len(args.data)} data directories")
+    first, *others = (pick(spec) for spec in args.encoders)
+    chain, _ = join([first, pick(args.decoder)])
+    sizes = (args.metric, args.beam_size, args.limit)
+    found, table = vote_on(chain.eval(), [other.chain.eval() for other in others], args.data, *sizes)
+    about = f"{args.data[0].name}: tuned on the first half, told of the second; beam {args.beam_size}\n\n{table}"
+    write_report(args.out, about, json.loads(json.dumps(found)))
+    print(about)
+
+
 def _score(args: argparse.Namespace, extra: list[str]) -> None:
     from espnet2_legonn.data.text import plain_lines
     from espnet2_legonn.recipes import stages
@@ -116,6 +136,13 @@ def get_parser() -> argparse.ArgumentParser:
     tuning.add_argument("--ngram_file", help="an ARPA file that searches, too")
     tuning.add_argument("--beam_size", type=int, default=5)
     tuning.add_argument("--limit", type=int, default=0, help="the first N utterances only (0: all)")
+    voting = add("vote", _vote, "out")
+    voting.add_argument("--encoders", nargs="+", required=True, help="PACK#MODULE of each; the first feeds the decoder")
+    voting.add_argument("--decoder", required=True, help="PACK#MODULE")
+    voting.add_argument("--data", nargs="+", type=Path, required=True, help="a directory for each, of the same texts")
+    voting.add_argument("--metric", default="bleu")
+    voting.add_argument("--beam_size", type=int, default=5)
+    voting.add_argument("--limit", type=int, default=0, help="the first N utterances only (0: all)")
     scoring = add("score", _score, "exp", "data", "decoded")
     scoring.add_argument("--metrics", nargs="+", default=["wer"])
     scoring.add_argument("--nlsyms", type=Path, default=Path("none"), help="symbols that error rates leave out")

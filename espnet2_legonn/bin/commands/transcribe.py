@@ -57,9 +57,11 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
     else:
         option("texts", nargs="*", metavar="TEXT", help="texts; without any, lines of standard input")
         option("-f", "--file", type=Path, help="translate the lines of this file")
+        option("--votes", nargs="+", type=float, help="of voting encoders behind the first (default: ctc_weight)")
     option(
         "--model", action="append", required=True, metavar="PACK[#MODULE,...]",
-        help="a pack; given more than once, the parts are plugged in this order",
+        help="a pack; given more than once, the parts are plugged in this order"
+        + ("" if name == "transcribe" else "; A#MODULE,B#MODULE: encoders that vote, texts then have tabs between"),
     )  # fmt: skip
     formats = SPEECH_FORMATS if name == "transcribe" else ("text", "json")
     option("--format", choices=formats, default="text", help="json: also the scores and each module's own text")
@@ -184,7 +186,7 @@ def transcribe(args: argparse.Namespace) -> int:
         raise DataError("--format ctm: an export says no times of words; take --backend torch")
     desk = Desk()
     files = _find(args.files, desk)
-    _require(args)
+    _require(args.model, args.backend)
     from espnet2_legonn.inference import segments
     from espnet2_legonn.inference.espnet import Speech2Text
     from espnet2_legonn.model.inputs import adapt_audio
@@ -221,17 +223,24 @@ def translate(args: argparse.Namespace) -> int:
         raise DataError("texts were given and --file, too: choose one")
     desk, items, at_once = Desk(), _texts(args), args.batch_size
     args.search = _search(args)
-    _require(args)
+    encoders = several(args.model[0])
+    _require([*encoders, *args.model[1:]], args.backend)
     from espnet2_legonn.inference.espnet import Text2Text
     from espnet2_legonn.model.inputs import encode_text, normalized
 
-    model = _load(Text2Text, args, desk)
-    vocab = model.source
+    model: Any = _voting(args, encoders, desk) if len(encoders) > 1 else _load(Text2Text, args, desk)
+    vocabs = model.source_vocabs if len(encoders) > 1 else [model.source]
     lines = Lines(args.format, args.nbest)
 
-    def read(item: tuple[str, str]) -> list[int]:
+    def read(item: tuple[str, str]) -> list[Any]:
         place, text = item
-        return encode_text(text, vocab, place) if normalized(text, vocab).strip() else []
+        texts = text.split("\t") if len(vocabs) > 1 else [text]
+        if len(texts) != len(vocabs):
+            raise DataError(f"{place}: {len(texts)} texts for {len(vocabs)} encoders; put a tab between them")
+        if not all(normalized(t, v).strip() for t, v in zip(texts, vocabs)):
+            return []
+        ids = [encode_text(t, v, place) for t, v in zip(texts, vocabs)]
+        return ids if len(ids) > 1 else ids[0]
 
     if not (args.texts or args.file) and sys.stdin.isatty():
         at_once = 1  # somebody waits for each answer
@@ -241,11 +250,11 @@ def translate(args: argparse.Namespace) -> int:
     return int(desk.failed > 0)
 
 
-def _require(args: argparse.Namespace) -> None:
+def _require(specs: Sequence[str], backend: str) -> None:
     """A mistyped pack is said before seconds go into loading what would read it."""
     from espnet2_legonn.packs.fetch import resolve
 
-    for spec in args.model if args.backend == "torch" else ():
+    for spec in specs if backend == "torch" else ():
         resolve(spec.partition("#")[0])
 
 
@@ -259,6 +268,35 @@ def _load(cls: type[Any], args: argparse.Namespace, desk: Desk) -> Any:
     for note in notes:
         desk.note(note)
     return cls(chain, device=args.device, **{"beam_size": 5, **args.search})
+
+
+def several(spec: str) -> list[str]:
+    """``a#x,y,b#z`` to ``a#x,y`` and ``b#z``: what has a # begins another pack."""
+    specs: list[str] = []
+    for word in spec.split(","):
+        if specs and "#" not in word:
+            specs[-1] += f",{word}"
+        else:
+            specs.append(word)
+    return specs
+
+
+def _voting(args: argparse.Namespace, encoders: list[str], desk: Desk) -> Any:
+    """Encoders that vote: the first feeds the decoder, which the rest of ``--model`` makes."""
+    from espnet2_legonn.errors import ConfigError
+    from espnet2_legonn.inference.compose import join, pick
+    from espnet2_legonn.inference.vote import Vote, VotingText2Text
+    from espnet2_legonn.search.options import BeamOptions
+
+    if args.backend == "onnx":
+        raise ConfigError("backend onnx: an export has one encoder; take --backend torch")
+    chains = []
+    for number, spec in enumerate(encoders):
+        chain, notes = join([pick(part, args.trust) for part in (spec, *(args.model[1:] if number == 0 else ()))])
+        chains.append(chain.to(args.device).eval())
+        for note in notes:
+            desk.note(note)
+    return VotingText2Text(Vote(chains[0], chains[1:], args.votes), BeamOptions(**args.search))
 
 
 def _search(args: argparse.Namespace) -> dict[str, Any]:

@@ -1,0 +1,134 @@
+"""Several encoders vote: one search by the CTC scores of all of them, over one vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from espnet2_legonn.data.vocabulary import Vocabulary
+from espnet2_legonn.errors import ConfigError, DataError
+from espnet2_legonn.inference.legonn import LegoNN
+from espnet2_legonn.model.interface import Marginals, require_match
+from espnet2_legonn.model.module import produced
+from espnet2_legonn.search.answers import Answer
+from espnet2_legonn.search.chain_search import ScorerMaker
+from espnet2_legonn.search.ctc import CTCScorer
+from espnet2_legonn.search.options import DEFAULT_CTC_WEIGHT, BeamOptions, Hypothesis
+from espnet2_legonn.search.scorers import Scorer
+
+
+def voter(marginals: Marginals, name: str, weight: float) -> ScorerMaker:
+    """Makes the scorer of one encoder's interface, for utterances in the order of its marginals."""
+
+    def make(utterances: int, beam: int, device: torch.device) -> Scorer:
+        scorer = CTCScorer(marginals.log_probs.to(device), marginals.lengths.to(device), beam, weight, 2 * beam)
+        scorer.name = name
+        return scorer
+
+    return make
+
+
+class Vote:
+    """A chain, and encoders that vote with it: of another language of the same text, of its sound, trained apart.
+
+    The score of a text is that of the chain (docs/search.md) plus, of each encoder, its weight times log p of the text
+    by its CTC. All of them propose. The decoder reads the interface of the chain alone.
+
+    Args:
+        chain: encoder modules and a decoder, or encoder modules alone.
+        others: chains of encoder modules, whose last interface has the tokens that ``chain`` writes.
+        weights: of the others; by default each has that of the chain's own CTC.
+
+    Raises:
+        ConfigError: no others, weights for another number of them, or no CTC that could judge the text.
+        InterfaceMismatch: an interface over other tokens, with every reason.
+    """
+
+    def __init__(self, chain: LegoNN, others: Sequence[LegoNN], weights: Sequence[float] | None = None) -> None:
+        if not others:
+            raise ConfigError("vote: one encoder alone; give another one, or use the chain itself")
+        if weights is not None and len(weights) != len(others):
+            raise ConfigError(f"vote: {len(weights)} weights for {len(others)} encoders beside the first")
+        self.chain, self.others, self.weights = chain, list(others), weights
+        self.vocab, own = chain.require_text(), [i for m in chain if (i := produced(m)) is not None]
+        for number, other in enumerate(others, 2):
+            made = produced(other.last)
+            if made is None or not own:
+                raise ConfigError(f"vote: encoder {number}: {other.names[-1]} has no interface whose CTC could vote")
+            require_match(made, own[-1], f"vote: encoder {number}", collapse=True)  # each has slots of its own
+        if own[-1].vocab.sha256 != self.vocab.sha256:
+            raise ConfigError(
+                "vote: the decoder writes other tokens than it reads, so that no interface can judge them"
+            )
+
+    @property
+    def sources(self) -> list[LegoNN]:
+        """What reads each of the inputs."""
+        return [self.chain, *self.others]
+
+    def answer(
+        self,
+        inputs: Sequence[Sequence[Any]],
+        options: BeamOptions | None = None,
+        more: Sequence[ScorerMaker] = (),
+        judge_all: bool = False,
+    ) -> list[Answer]:
+        """What all say together of each item; they are decoded as one batch.
+
+        Args:
+            inputs: for each source a list of as many items, see ``LegoNN.batch``.
+
+        Raises:
+            DataError: lists of different lengths, or inputs that cannot be used.
+        """
+        if len(inputs) != len(self.sources):
+            raise DataError(f"vote: {len(inputs)} lists of inputs for {len(self.sources)} encoders")
+        if len({len(items) for items in inputs}) > 1:
+            sizes = ", ".join(str(len(items)) for items in inputs)
+            raise DataError(f"vote: lists of {sizes} inputs; each encoder reads the same items")
+        options = options or BeamOptions()
+        weights = self.weights or [self.own_weight(options)] * len(self.others)
+        voters = []
+        for number, (other, items, weight) in enumerate(zip(self.others, inputs[1:], weights), 2):
+            found, _, _ = other.encode(*other.batch(list(items)))
+            voters.append(voter(list(found.values())[-1], f"ctc_{number}", weight))
+        return self.chain.answer(list(inputs[0]), options, [*more, *voters], judge_all)
+
+    def own_weight(self, options: BeamOptions) -> float:
+        """Of the chain's own CTC in such a search."""
+        if options.ctc_weight is not None:
+            return options.ctc_weight
+        return DEFAULT_CTC_WEIGHT if self.chain.search is None else self.chain.search.ctc_weight
+
+    def generate(self, inputs: Sequence[Sequence[Any]], **options: Any) -> list[list[Hypothesis]]:
+        """``vote.generate([french, german])``: beam search; options are those of BeamOptions."""
+        return [answer.nbest for answer in self.answer(inputs, BeamOptions(**options))]
+
+    def __call__(self, inputs: Sequence[Sequence[Any]], **options: Any) -> list[str]:
+        """The text of each item."""
+        return [answer.text for answer in self.answer(inputs, BeamOptions(**options))]
+
+
+class VotingText2Text:
+    """``Vote`` with what ``legonn translate`` asks of ``Text2Text``; an input has the ids of each source.
+
+    Args:
+        options: of the search.
+    """
+
+    def __init__(self, vote: Vote, options: BeamOptions) -> None:
+        self.vote, self.options = vote, options
+        for source in vote.sources:
+            if source.input_kind != "tokens":
+                raise DataError(f"{source.names[0]} reads {source.input_kind}; in Python, Vote takes any inputs")
+
+    @property
+    def source_vocabs(self) -> list[Vocabulary]:
+        """Of the texts that each source reads."""
+        return [vocab for source in self.vote.sources if (vocab := source.first.ports[0].vocab) is not None]
+
+    def answers(self, inputs: Sequence[Sequence[list[int]]]) -> list[Answer]:
+        """All that is said of each input; they are decoded as one batch."""
+        return self.vote.answer([list(items) for items in zip(*inputs)], self.options)
