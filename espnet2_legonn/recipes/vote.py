@@ -70,8 +70,9 @@ def judge(
         some = uids[begin : begin + batch_size]
         with naming(some):
             rows += _batch(vote, [[table[uid] for uid in some] for table in tables], names, beam_size, begin)
-    owner, lengths, parts, ranks, texts = zip(*rows)
-    return Judged(names, *map(np.array, (owner, lengths, parts, ranks)), texts, references)
+    *numbers, texts = zip(*rows)
+    owner, lengths, parts, ranks = map(np.array, numbers)
+    return Judged(names, owner, lengths, parts, ranks, texts, references)
 
 
 def _batch(
