@@ -111,7 +111,7 @@ def test_speech_inputs_have_the_steps_of_the_model(tmp_path: Path) -> None:
     lengths = vocab_report.Lengths(Fraction(1), 1000, vocab)
     for samples in (1, 400, 512, 672, 16000, 123457):
         expected = int(conv.steps(log_mel.frames(torch.tensor(samples))))
-        assert lengths.steps("utt2num_samples", str(samples), {}) == expected
+        assert lengths.steps("utt2num_samples", str(samples)) == expected
 
 
 def test_table_and_json(given: Path, capsys: pytest.CaptureFixture[str]) -> None:
