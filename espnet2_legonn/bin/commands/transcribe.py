@@ -179,14 +179,14 @@ class Desk:
 
 def transcribe(args: argparse.Namespace) -> int:
     """Decode audio files in the order given; the exit status."""
+    desk = Desk()
+    files = _find(args.files, desk)
+    _require(args.model, args.backend)
     args.search = _search(args)
     if args.format in ("srt", "vtt", "ctm") and args.nbest > 1:
         raise DataError(f"--format {args.format} has room for one answer; leave --nbest out, or take --format json")
     if args.format == "ctm" and args.backend == "onnx":
         raise DataError("--format ctm: an export says no times of words; take --backend torch")
-    desk = Desk()
-    files = _find(args.files, desk)
-    _require(args.model, args.backend)
     from espnet2_legonn.inference import segments
     from espnet2_legonn.inference.espnet import Speech2Text
     from espnet2_legonn.model.inputs import adapt_audio
@@ -222,9 +222,9 @@ def translate(args: argparse.Namespace) -> int:
     if args.texts and args.file:
         raise DataError("texts were given and --file, too: choose one")
     desk, items, at_once = Desk(), _texts(args), args.batch_size
-    args.search = _search(args)
     encoders = several(args.model[0])
     _require([*encoders, *args.model[1:]], args.backend)
+    args.search = _search(args)
     from espnet2_legonn.inference.espnet import Text2Text
     from espnet2_legonn.model.inputs import encode_text, normalized
 
