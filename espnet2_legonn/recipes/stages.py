@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from espnet2_legonn.data.tables import atomic_text, read_table, write_table
 from espnet2_legonn.errors import ConfigError, DataError
@@ -245,7 +246,7 @@ def tune_search(
     out = exp / "tune" / data.name
     weights = store.find_weights(exp, model)
     text = chain_config(exp / store.CONFIG).column.table
-    named = {name: file for name, file in (models or {}).items() if file}
+    named: dict[str, Any] = {name: file for name, file in (models or {}).items() if file}
     files = [weights.resolve(), data / text, data / "text", *map(Path, named.values())]
     mark = json.dumps([metric, beam_size, limit, unchanged(files)])
     done = out / "of.json"
@@ -254,7 +255,8 @@ def tune_search(
     chain = LegoNN.from_pretrained(exp, model)
     more = makers(BeamOptions(**named).filled(None, True), chain.require_text()) if named else []
     choice, weight, curve = tune(chain, data, metric, beam_size, more, limit=limit, out=out)
-    choice = replace(choice, **{name.replace("_file", "_weight"): weight for name in named})
+    weighed: dict[str, Any] = {name.replace("_file", "_weight"): weight for name in named}
+    choice = replace(choice, **weighed)
     kept = keep_search(exp, choice, model)
     write_atomic(done, mark)
     return f"{curve}\nkept in {kept}\n"

@@ -71,7 +71,8 @@ def judge(
         with naming(some):
             rows += _batch(vote, [[table[uid] for uid in some] for table in tables], names, beam_size, begin)
     owner, lengths, parts, ranks, texts = zip(*rows)
-    return Judged(names, *map(np.array, (owner, lengths, parts, ranks)), texts, references)
+    numbers = np.array(owner), np.array(lengths), np.array(parts), np.array(ranks)
+    return Judged(names, *numbers, texts=texts, references=references)
 
 
 def _batch(
