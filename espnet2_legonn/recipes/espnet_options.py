@@ -117,7 +117,7 @@ NOTES: dict[str, str] = {
     "nj": "4 by default, not 32",
     "inference_nj": "2 by default, not 32: a job decodes batches",
     "gpu_inference": "true by default, where ngpu is above 0",
-    "skip_train": "as in asr.sh it leaves out stages 2, 4, 5, 10 and 11, and stage 3 makes ready test sets alone",
+    "skip_train": "as in asr.sh it leaves out stages 2 and 4 to 11, and stage 3 makes ready test sets alone",
     "skip_packing": "false by default",
     "skip_upload": "stage 15 alone; it is also --skip_upload_hf of newer scripts",
     "eval_valid_set": "as stage 4 left it (unfiltered where stage 4 did not run), in a folder named after the set",

@@ -75,7 +75,7 @@ def test_the_head_of_a_script(tmp_path: Path) -> None:
     [
         ("nbpe", "5", "nbpe"), ("tgt_nbpe", "5", "nbpe"), ("asr_config", "x", "legonn_config"),
         ("mt_args", "x", "legonn_args"), ("inference_asr_model", "3epoch.pth", "inference_legonn_model"),
-        ("use_lm", "false", ""), ("hyp_cleaner", "none", ""), ("num_ref", "1", ""),
+        ("use_lm", "true", "use_lm"), ("use_word_lm", "false", ""), ("hyp_cleaner", "none", ""), ("num_ref", "1", ""),
     ],
 )  # fmt: skip
 def test_what_a_name_sets(name: str, value: str, variable: str) -> None:
@@ -88,7 +88,7 @@ def test_what_a_name_sets(name: str, value: str, variable: str) -> None:
         ("stag", r"unknown option --stag \(did you mean 'stage'\?\)"),
         ("asr_tags", r"unknown option --asr_tags \(did you mean 'asr_tag'\?\)"),
         ("xyzzy", "unknown option --xyzzy$"),
-        ("use_lm", "--use_lm: not an option here: stages 6 to 9 are reserved .* nearest: --inference_args"),
+        ("use_word_lm", "--use_word_lm: not an option here: the language model has the tokens .* nearest: --lm_config"),
         ("asr_speech_fold_length", "batches are cut by .*batch_bins.*nearest: --legonn_config"),
     ],
 )
@@ -257,9 +257,9 @@ def test_gpus_are_counted(recipe: Path) -> None:
     ("words", "message"),
     [
         (["--stgae", "1"], "unknown option --stgae (did you mean 'stage'?)"),
-        (["--use_lm", "true"], "--use_lm: not an option here: stages 6 to 9 are reserved for language models"),
+        (["--use_word_lm", "true"], "--use_word_lm: not an option here: the language model has the tokens of"),
         (["--asr_tag"], "option --asr_tag needs a value"),
-        (["--use_lm"], "--use_lm: not an option here"),
+        (["--use_word_lm"], "--use_word_lm: not an option here"),
         (["--skip_train", "yes"], "option --skip_train accepts true or false"),
         (["--skip_upload_hf", "yes"], "accepts true or false"),
         (["--feats_type", "fbank_pitch"], "--feats_type fbank_pitch: must be raw or extracted"),

@@ -349,14 +349,13 @@ def test_the_model_file_is_the_one_named(mt: LegoNN, mt_pack: Path, tmp_path: Pa
 def test_all_faults_of_the_options_at_once(asr: LegoNN) -> None:
     with pytest.raises(ConfigError) as error:
         Speech2Text(
-            asr, "weights.pth", asr_train_config="x", lm_file="lm.pth", streaming=True, beamsize=3, dtype="float64",
+            asr, "weights.pth", asr_train_config="x", quantize_lm=True, streaming=True, beamsize=3, dtype="float64",
             device="gpu", nbest=30, length_penalty=0.6, normalize_length=False, ctc_weight=0.3,
         )  # fmt: skip
     assert error.value.faults == [
         "legonn_train_config and asr_train_config name the same thing: give one of them",
         "Speech2Text: 'beamsize' is no option (did you mean 'beam_size'?)",
-        "lm_file: this search has no language model, and without the model that was asked for the answers would be "
-        "others; leave it out",
+        "quantize_lm: a LegoNN chain has no such mode; leave it out",
         "streaming: a LegoNN chain has no such mode; leave it out",
         "length_penalty and normalize_length say the same thing: give one of them",
         "a chain in memory has its weights: leave out the model file, or use chain.load(...)",
@@ -378,11 +377,11 @@ def test_no_chain_and_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_tunes_another_search_is_left_out_with_a_warning(mt: LegoNN) -> None:
     with pytest.warns(UserWarning) as caught:
-        model = Text2Text(mt, penalty=0.5, lm_weight=1.0, token_type="bpe", **LONG)
+        model = Text2Text(mt, ngram_scorer="part", quantize_dtype="qint8", token_type="bpe", **LONG)
     (message,) = [str(w.message) for w in caught]
-    assert message.startswith("Text2Text: left out: penalty (")
-    assert all(f"; {word} (" in message for word in ("lm_weight", "token_type"))
-    assert "use length_penalty" in message
+    assert message.startswith("Text2Text: left out: ngram_scorer (")
+    assert all(f"; {word} (" in message for word in ("quantize_dtype", "token_type"))
+    assert "the n-gram model scores every candidate" in message
     assert model("k l")[0][0] == mt("k l", **LONG)
 
 

@@ -14,7 +14,7 @@ import pytest
 from espnet2_legonn import ConfigError, LegoNN
 from espnet2_legonn.bin.legonn import main
 from espnet2_legonn.inference import segments
-from espnet2_legonn.inference.cues import LINE, LONGEST, Spoken, ctm, cues, srt, vtt
+from espnet2_legonn.inference.cues import LINE, LONGEST, Spoken, clock, ctm, cues, srt, vtt
 from espnet2_legonn.search.words import Word
 from tests.zoo.sounds import FS, speech_pair, tone, write
 from tests.zoo.toys import build, change
@@ -121,6 +121,15 @@ def test_parts_without_times_are_one_cue() -> None:
     assert cues([]) == [] and vtt([]) == ""
 
 
+def test_srt_of_hours() -> None:
+    assert [clock(s) for s in (0, 59.9996, 3599.9, 36000 + 61.001)] == [
+        "00:00:00,000",
+        "00:01:00,000",
+        "00:59:59,900",
+        "10:01:01,001",
+    ]
+
+
 def test_vtt_escapes_its_marks() -> None:
     assert vtt(cues([Spoken(0.0, 3661.5, "a < b & c")])) == "00:00:00.000 --> 01:01:01.500\na &lt; b &amp; c\n\n"
 
@@ -186,9 +195,9 @@ def test_subtitles_have_the_times_of_the_whole(run: Run, asr: Path, talk: Path) 
 
 
 def test_formats_that_cannot_be(run: Run, asr: Path, talk: Path) -> None:
-    for form in ("vtt", "ctm"):
+    for form in ("srt", "vtt", "ctm"):
         status, _, err = run("transcribe", talk, "--model", asr, "--format", form, "--nbest", 2)
-        assert status == 2 and f"--format {form} has room for one answer" in err
+        assert status == 2 and f"--format {form} has room for one answer; leave --nbest out" in err
     status, _, err = run("transcribe", talk, "--model", asr, "--format", "ctm", "--backend", "onnx")
     assert status == 2 and "an export says no times of words; take --backend torch" in err
 

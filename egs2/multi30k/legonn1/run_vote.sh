@@ -3,8 +3,11 @@
 # Needs what run.sh trains for these languages (README.md). MULTI30K=DIR makes the test sets that are not there yet.
 set -euo pipefail
 sources="fr de cs"   # the first feeds the decoder
+# shellcheck disable=SC2034  # read by name
 encoder_fr=exp/legonn_encoder_fr_en#encoder
+# shellcheck disable=SC2034
 encoder_de=exp/legonn_legonn_de_en#encoder
+# shellcheck disable=SC2034
 encoder_cs=exp/legonn_encoder_cs_en#encoder
 decoder=exp/legonn_legonn_de_en#decoder
 test_set=test2016
