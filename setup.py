@@ -21,7 +21,7 @@ EXTRAS = {
     # Where somebody speaks in long recordings: Silero's model comes with it (MIT).
     "vad": ["silero-vad"],
     # LoRA for language models as decoders.
-    "lora": ["transformers>=5.0", "peft>=0.17"],
+    "lora": ["transformers>=5.0", "peft>=0.17", "accelerate", "tokenizers"],
     # Packs from elsewhere: the Hub, and what fsspec needs for S3. Web servers and folders need nothing.
     "zoo": ["huggingface_hub>=0.34", "fsspec", "s3fs"],
     # The page of `legonn demo`; 6.24 is the first with a run history to switch off.

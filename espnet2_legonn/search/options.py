@@ -36,7 +36,8 @@ class BeamOptions:
         penalty: ESPnet's: a bonus for each token, <sos/eos> counted, before the length penalty.
         lm_train_config, lm_file: description and weights of a language model of ESPnet's over the tokens searched.
         lm_weight: its log-probability is added so many times; None: what was tuned for the chain, else 0.3.
-        ngram_file: an ARPA file over the tokens searched; ngram_weight: as ``lm_weight``.
+        ngram_file: an ARPA file over the tokens searched.
+        ngram_weight: as ``lm_weight``.
         ilm_weight: what the decoder writes whatever it reads is taken away so many times.
         hotwords: words and phrases that are expected; texts that say them gain.
         hotword_weight: how much, in nats for each token of a hotword (``search/hotwords.py``).

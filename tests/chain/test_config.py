@@ -107,8 +107,8 @@ SCHEMA_FAULTS = [
     (
         "modules.0.input.type",
         "token",
-        "first.input: type 'token' is not one of beam_conv, espnet_frontend, features, pretrained, speech, states, "
-        "tokens, wemb (did you mean 'tokens'?)",
+        "first.input: type 'token' is not one of beam_conv, espnet_frontend, features, hf_embedding, pretrained, "
+        "speech, states, tokens, wemb (did you mean 'tokens'?)",
     ),
     ("modules.0.input", "tokens", "first.input: must be a mapping with type: beam_conv | "),
     ("modules.0.body", 7, "first.body: must be a mapping with type: transformer | transformer_decoder | "),

@@ -161,7 +161,7 @@ def test_results_show_tokenised_and_split_bleu_with_signatures(exp: Path, data: 
     for name, signature in (("", "tok:13a"), (" (tok)", "tok:none"), (" (split)", "compounds:split")):
         (row,) = [line for line in results.splitlines() if line.startswith(f"|decode/newstest2014{name}|100.0")]
         assert signature in row and "version:" in row
-    assert "use_lm" not in (ROOT / "egs2" / "TEMPLATE" / "legonn1" / "legonn.sh").read_text()
+    assert "\nuse_lm=false " in (ROOT / "egs2" / "TEMPLATE" / "legonn1" / "legonn.sh").read_text()
 
 
 def test_a_pack_of_files_elsewhere_works_on_another_machine(exp: Path, tmp_path: Path) -> None:

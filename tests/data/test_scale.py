@@ -110,12 +110,14 @@ def peak(step: Callable[[Path, Path], object], source: Path, out: Path) -> int:
 )
 @pytest.mark.usefixtures("small")
 def test_memory_does_not_grow_with_lines(tmp_path: Path, step: str, kind: str) -> None:
-    work = (STEPS | TEXTS)[step]
-    sizes = (20, 500, 2000)
+    """Within a fifth. Sorting whole directories opens more files for each power of the number of lines: less than twice
+    the memory for four times as many lines."""
+    work, sorting = (STEPS | TEXTS)[step], kind == "in another order" and step in ("copy", "filter")
+    sizes = (20, 2000, 8000) if sorting else (20, 500, 2000)
     folders = [write(tmp_path / str(n), n, kind == "speech", kind == "in another order") for n in sizes]
     work(folders[0], tmp_path / "first")  # imports and caches
     little, much = (peak(work, folder, tmp_path / f"{folder.name}-out") for folder in folders[1:])
-    assert much <= 1.2 * little + BUFFERS, (little, much)
+    assert much <= (2 if sorting else 1.2) * little + BUFFERS, (little, much)
 
 
 @pytest.mark.usefixtures("small")

@@ -20,7 +20,7 @@ from tests.docs.pages import ROOT, all_pages, blocks, read
 
 TEMPLATE = ROOT / "egs2/TEMPLATE/legonn1/legonn.sh"
 LEGONN = "espnet2_legonn.bin.legonn"
-PLAIN = {".", "cat", "cd", "cp", "mkdir", "git", "export"}
+PLAIN = {".", "cat", "cd", "cp", "mkdir", "git", "export", "paste", "pip"}
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 import transformers
 
 from espnet2_legonn.data.tables import read_table
+from espnet2_legonn.errors import command
 
 
 def tokenizer_of(bpemodel: Path) -> transformers.PreTrainedTokenizerFast:
@@ -52,7 +54,8 @@ def loss_of(model: Any, read: torch.Tensor, wanted: torch.Tensor) -> torch.Tenso
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=-100, reduction="sum")
 
 
-def main() -> None:
+@command
+def main() -> int:
     """Train, and say the perplexity of the validation text after each epoch."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--train", type=Path, required=True, help="text of a data directory")
@@ -97,7 +100,8 @@ def main() -> None:
         print(f"epoch {epoch}: perplexity of a token of the validation text {math.exp(nats):.2f}", flush=True)
     model.save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
