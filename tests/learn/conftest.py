@@ -200,12 +200,6 @@ class Toy:
         labels = Labels(*padded([[target[w] for w in t] for _, t in pairs], -1))
         return chain.losses(x, lengths, dict.fromkeys(chain.names, labels))
 
-    @torch.no_grad()
-    def surprise(self, chain: LegoNN) -> float:
-        """Cross-entropy of the decoder on the test draw, nats a token."""
-        loss = self.losses(chain, self.test)[chain.names[-1]]
-        return float(loss.total / loss.tokens)
-
     def _learned(self, chain: LegoNN, recipe: Recipe) -> float:
         """Score on the dev draw: of the whole chain, and of the encoder alone where CTC trains it; the lower one."""
         scores = [self.score(chain, self.dev)]
