@@ -213,3 +213,16 @@ def test_hotwords_arrive(run: Run, asr: Path, talk: Path, tmp_path: Path) -> Non
     assert named[1] == told
     status, _, err = run("transcribe", talk, "--model", asr, "--hotwords", "tokyo")
     assert status == 1 and "'tokyo' cannot be spelled" in err
+
+
+def test_options_of_the_search_from_a_file(run: Run, asr: Path, talk: Path, tmp_path: Path) -> None:
+    word, config = LegoNN.from_pretrained(asr).require_text().tokens[2], tmp_path / "decode.yaml"
+    config.write_text(f"hotwords: [{word}]\nhotword_weight: 9\npenalty: 0.5\nnbest: 2\n")
+    options = ("transcribe", talk, "--model", asr, "--format", "json")
+    found = json.loads(run(*options, "--config", config)[1])
+    assert len(found["nbest"]) == 2 and set(found["scores"]) == {"ctc", "hotwords", "length_bonus"}
+    one = json.loads(run(*options, "--config", config, "--nbest", 1)[1])
+    assert "nbest" not in one and one["text"] == found["text"], "what is given wins"
+    config.write_text("hotword: x\n")
+    status, _, err = run(*options, "--config", config)
+    assert status == 2 and "'hotword' is no option of the search (did you mean 'hotwords'?)" in err

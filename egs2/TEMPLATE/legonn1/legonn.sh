@@ -77,7 +77,7 @@ phoneme_opts="--backend auto --strip_stress"   # options of `data.cli phonemes`
 g2p=none             # lexicon | g2p_en | auto: use_phonemes with this backend
 # Language models (stages 6-9), which the search of stage 12 uses, too
 use_lm=false         # train a language model of ESPnet's over the target's tokens
-lm_config=conf/train_lm.yaml   # its training
+lm_config=conf/train_lm.yaml   # its training. Where a recipe has no such file, that of TEMPLATE
 lm_args=             # options of its statistics and training. They win over the config
 lm_tag=              # default: that of the config with lm_args
 lm_exp=              # default: exp/lm_<tag>
@@ -289,6 +289,9 @@ if active 5; then
     fi
 fi
 
+if [ "${lm_config}" = conf/train_lm.yaml ] && [ ! -f "${lm_config}" ]; then
+    lm_config=${MAIN_ROOT}/egs2/TEMPLATE/legonn1/conf/train_lm.yaml
+fi
 if [ -z "${lm_tag}" ]; then
     lm_tag=$(basename "${lm_config}" .yaml)
     lm_tag=${lm_tag#train_}
