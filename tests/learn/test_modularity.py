@@ -138,8 +138,8 @@ def test_collapse_holds_across_slots_per_token(large: Bench, encoder: str) -> No
 def test_another_number_of_slots_is_told(large: Bench) -> None:
     """A decoder that saw two slots for each token, behind three.
 
-    How much it hurts depends on the task, so nothing is asserted of it. In this language the decoder's loss stays (0.681
-    and 0.678 nats), in mini_legonn it loses a third of its BLEU (RESULTS.md there).
+    How much it hurts depends on the task, so nothing is asserted of it. In this language the decoder's loss stays
+    (0.681 and 0.678 nats), in mini_legonn it loses a third of its BLEU (RESULTS.md there).
     """
     with pytest.warns(UserWarning, match="slots per token"):
         large["3.0 slots"][:1] + large["A"][1:]
