@@ -93,8 +93,8 @@ def test_compositions(tmp_path: Path) -> None:
         assert "not run" not in first, text
         assert last.count("not run") == (4 if table == "IV" else 2)  # Table III is another recipe's
     exp = recipe / "exp"
-    two, three = (exp / f"legonn_plug_{n}/decode/test/interfaces/pronunciation/text" for n in ("two", "three"))
-    assert two.read_text() == three.read_text()
+    texts = [(exp / f"legonn_plug_{n}/decode/test/interfaces/pronunciation/text").read_text() for n in ("two", "three")]
+    assert texts[0] == texts[1]
     before = {p: p.stat().st_mtime_ns for p in exp.rglob("result.json")}
     told = run(recipe, *three, **corpora)
     assert told.count("scored before") == 7 and before == {p: p.stat().st_mtime_ns for p in exp.rglob("result.json")}
