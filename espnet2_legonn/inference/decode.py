@@ -138,6 +138,11 @@ def read_inputs(path: Path, keys: Sequence[str] | None = None) -> dict[str, str]
     return {key: table[key] for key in keys}
 
 
+def inputs_of(chain: LegoNN, data: Path, limit: int = 0) -> dict[str, str]:
+    """Utterance ids and what a chain reads of a data directory; the first ``limit`` alone (0: all)."""
+    return dict(list(read_inputs(data / column_of(chain).table).items())[: limit or None])
+
+
 def column_of(chain: LegoNN) -> Column:
     """Where a data directory has what a chain reads.
 

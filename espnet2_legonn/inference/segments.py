@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -68,14 +70,22 @@ def joined(spans: Sequence[Span], longest: float) -> list[Span]:
     return parts
 
 
+@functools.lru_cache(maxsize=1)
+def _silero() -> Any:
+    """The model, once for all recordings; it begins each anew."""
+    from silero_vad import load_silero_vad
+
+    return load_silero_vad()
+
+
 def _by_silero(wave: np.ndarray, rate: int, longest: float) -> list[Span]:
     """Speech as Silero's model hears it, which comes with its package; cut at silences where it goes on for long."""
     import torch
-    from silero_vad import get_speech_timestamps, load_silero_vad
+    from silero_vad import get_speech_timestamps
 
     heard = torch.from_numpy(change_rate(wave, rate, _RATE))
     found = get_speech_timestamps(
-        heard, load_silero_vad(), sampling_rate=_RATE, max_speech_duration_s=longest, speech_pad_ms=round(1000 * MARGIN)
+        heard, _silero(), sampling_rate=_RATE, max_speech_duration_s=longest, speech_pad_ms=round(1000 * MARGIN)
     )
     return [(span["start"] / _RATE, span["end"] / _RATE) for span in found]
 

@@ -15,7 +15,7 @@ from espnet2_legonn.model.module import produced
 from espnet2_legonn.search.answers import Answer
 from espnet2_legonn.search.chain_search import ScorerMaker
 from espnet2_legonn.search.ctc import CTCScorer
-from espnet2_legonn.search.options import DEFAULT_CTC_WEIGHT, BeamOptions, Hypothesis
+from espnet2_legonn.search.options import BeamOptions, Hypothesis
 from espnet2_legonn.search.scorers import Scorer
 
 
@@ -98,9 +98,9 @@ class Vote:
 
     def own_weight(self, options: BeamOptions) -> float:
         """Of the chain's own CTC in such a search."""
-        if options.ctc_weight is not None:
-            return options.ctc_weight
-        return DEFAULT_CTC_WEIGHT if self.chain.search is None else self.chain.search.ctc_weight
+        weight = options.filled(self.chain.search, True).ctc_weight
+        assert weight is not None
+        return weight
 
     def generate(self, inputs: Sequence[Sequence[Any]], **options: Any) -> list[list[Hypothesis]]:
         """``vote.generate([french, german])``: beam search; options are those of BeamOptions."""

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from torch import nn
+from typing_extensions import Self
 
-from espnet2_legonn.errors import ConfigError
+from espnet2_legonn.errors import CheckpointError, ConfigError
 from espnet2_legonn.files.schema import nearest
 from espnet2_legonn.foreign import transformers
 
@@ -79,6 +80,16 @@ class Kinds:
             raise ConfigError(f"{where}: a model of type {kind!r} is not one of {known}")
         return self.families[kind]
 
+    def found(self, lib: Any, model: str, revision: str | None, where: str) -> tuple[Any, Any]:
+        """transformers' configuration of a folder or a name on the Hub, and the classes of its kind.
+
+        Raises:
+            ConfigError: it is not there, or none that is read here.
+        """
+        with telling(where):
+            config = lib.AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+        return config, self.family(config.model_type, where)
+
     def _known(self, kind: str) -> dict[str, Any]:
         """Keys of a kind of model, and their defaults; not those of all models: some name code to be fetched."""
         lib = library()
@@ -122,6 +133,43 @@ class Kinds:
         """A model of a configuration, with random weights."""
         with telling(where):
             return getattr(library(), self.families[config.model_type].model)(config)
+
+
+class Borrowed(nn.Module):
+    """A module around a model of somebody else's, whose weights it holds or leaves where they came from.
+
+    Weights that are not held are no weights of the module: its state, its number and DDP leave them out.
+    """
+
+    def borrow(self, model: nn.Module, hold: bool) -> None:
+        """Take the model in, with its weights or without."""
+        self.held = model if hold else None
+        self._apart = [] if hold else [model]
+
+    @property
+    def borrowed(self) -> Any:
+        """The model."""
+        return self._apart[0] if self.held is None else self.held
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        for part in self._apart:
+            part._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+
+def keep_digest(config: Any, model: nn.Module, weights: str) -> None:
+    """Note in a description (``hold``, ``sha256``) which weights are meant, where they are not held.
+
+    Args:
+        weights: what they are called.
+
+    Raises:
+        CheckpointError: they are others than the description says.
+    """
+    found = None if config.hold else digest(model)
+    if found is not None and config.sha256 not in (None, found):
+        raise CheckpointError(f"{weights} have SHA-256 {found}, not {config.sha256}")
+    config.sha256 = found
 
 
 def digest(model: nn.Module) -> str:

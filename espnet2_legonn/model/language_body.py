@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from typing_extensions import Self
 
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import ConfigError, DataError
-from espnet2_legonn.model.hf_models import library
+from espnet2_legonn.model.hf_models import Borrowed, library
 from espnet2_legonn.model.language_model import KINDS, LanguageModel, LanguageModelConfig, adapt, fetch, fresh
 from espnet2_legonn.model.masks import valid_mask
 from espnet2_legonn.model.stepping import Stepper
@@ -120,7 +120,7 @@ class _Seq2SeqStepper(LanguageModelStepper):
             self.states, self.mask = self.states.index_select(0, rows), self.mask.index_select(0, rows)
 
 
-class LanguageModelBody(nn.Module):
+class LanguageModelBody(Borrowed):
     """What both kinds share. A decoder module with such a body has the model's words, and none of its own.
 
     Args:
@@ -153,21 +153,15 @@ class LanguageModelBody(nn.Module):
             lm.requires_grad_(False).eval()
         if config.lora is not None:
             adapt(model, config.lora, family.targets, f"{where}.lora")
-        # Weights that are not held are no weights of the module: its state, its number and DDP leave them out.
-        self.held = lm if config.hold else None
-        self._apart = [] if config.hold else [lm]
+        self.borrow(lm, config.hold)
         learned = {n.replace(".", "-"): p for n, p in lm.named_parameters() if p.requires_grad and not config.hold}
         self.adapters = nn.ParameterDict(learned)
 
     @property
     def lm(self) -> LanguageModel:
         """The model."""
-        return self._apart[0] if self.held is None else self.held
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        for part in self._apart:
-            part._apply(fn, recurse)
-        return super()._apply(fn, recurse)
+        found: LanguageModel = self.borrowed
+        return found
 
     def train(self, mode: bool = True) -> Self:
         """As in torch; of a frozen model only LoRA's dropout is on."""

@@ -17,9 +17,9 @@ from torch import nn
 
 from espnet2_legonn.data.hf_vocab import of_model
 from espnet2_legonn.data.vocabulary import Vocabulary
-from espnet2_legonn.errors import CheckpointError, ConfigError
+from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.foreign import peft
-from espnet2_legonn.model.hf_models import Kinds, digest, library, telling
+from espnet2_legonn.model.hf_models import Kinds, keep_digest, library, telling
 from espnet2_legonn.model.transformer import BodyConfig
 
 # The logit of a token that the model does not have: its probability is 0 in every format, and no number is infinite.
@@ -201,9 +201,7 @@ def fetch(config: LanguageModelConfig, vocab: Vocabulary, where: str) -> Any:
         CheckpointError: weights that a description names are others now.
     """
     lib, kinds, where = library(f"body type {config.type}"), KINDS[config.type], f"{where}.model: {config.model}"
-    with telling(where):
-        found = lib.AutoConfig.from_pretrained(config.model, revision=config.revision, trust_remote_code=False)
-    names = kinds.family(found.model_type, where)
+    found, names = kinds.found(lib, config.model, config.revision, where)
     own = of_model(config.model, config.revision, vocab.language, vocab.normalization)
     if own.vocab.sha256 != vocab.sha256:
         raise ConfigError(
@@ -217,9 +215,7 @@ def fetch(config: LanguageModelConfig, vocab: Vocabulary, where: str) -> Any:
             config.model, revision=config.revision, config=described, use_safetensors=True,
             dtype=torch.get_default_dtype(),
         )  # fmt: skip
-    if not config.hold and config.sha256 not in (None, sha := digest(model)):
-        raise CheckpointError(f"{where}: its weights have SHA-256 {sha}, not {config.sha256}")
-    config.sha256 = None if config.hold else sha
+    keep_digest(config, model, f"{where}: its weights")
     config.absent = sum(place < 0 for place in own.rows)
     config.start = own.start if config.start is None else config.start
     config.before = list(own.before) if config.before is None else config.before

@@ -48,7 +48,7 @@ class Timeline:
 
     def __enter__(self) -> Self:
         for module in self.chain:
-            for attention in _source_attentions(module):
+            for attention in source_attentions(module):
                 self._hooks.append(attention.register_forward_pre_hook(self._keep))
         return self
 
@@ -79,7 +79,7 @@ class Timeline:
             if module.input.collapse_slots and before is not None:
                 spans = _collapsed(spans, before)
             if module.length_control is not None:
-                attentions = _source_attentions(module)
+                attentions = source_attentions(module)
                 weights = [a.weights(*self._read[a]) for a in attentions]
                 steps = self._read[attentions[0]][2].flatten(1).sum(1)  # of the mask over what is read
                 spans = _attended(spans, weights, steps, module.length_control.slots(steps))
@@ -89,7 +89,7 @@ class Timeline:
         return spans
 
 
-def _source_attentions(module: Module) -> list[MultiHeadAttention]:
+def source_attentions(module: Module) -> list[MultiHeadAttention]:
     """Those of a length controller that read the sound."""
     control = module.length_control if isinstance(module, EncoderModule) else None
     return [] if control is None else [block.src_attn for block in control.blocks.cross_blocks()]

@@ -350,6 +350,17 @@ def _chain_faults(where: str, plan: Plan, experiment: Experiment) -> list[str]:
     return []
 
 
+def cell_fault(cell: Cell, dataset: str, experiments: dict[str, Experiment]) -> str | None:
+    """Why a cell has no score on a test set; None if it will have one."""
+    if cell.exp not in experiments:
+        return f"no experiment {cell.exp!r}{nearest(cell.exp, experiments)}"
+    if cell.search not in experiments[cell.exp].searches:
+        return f"experiment {cell.exp} is not decoded by search {cell.search!r}"
+    if dataset not in experiments[cell.exp].tests:
+        return f"experiment {cell.exp} is not tested on {dataset}"
+    return None
+
+
 def _table_faults(table: Table, names: dict[str, Experiment]) -> list[str]:
     where, faults = f"table {table.title!r}", []
     for row in table.rows:
@@ -359,12 +370,8 @@ def _table_faults(table: Table, names: dict[str, Experiment]) -> list[str]:
         if column.metric not in METRICS:
             faults.append(f"{where}: no metric {column.metric!r}{nearest(column.metric, METRICS)}")
     for _, column, cell in table.cells():
-        if cell.exp not in names:
-            faults.append(f"{where}: no experiment {cell.exp!r}{nearest(cell.exp, names)}")
-        elif cell.search not in names[cell.exp].searches:
-            faults.append(f"{where}: experiment {cell.exp} is not decoded by search {cell.search!r}")
-        elif column.set not in names[cell.exp].tests:
-            faults.append(f"{where}: experiment {cell.exp} is not tested on {column.set}")
+        if fault := cell_fault(cell, column.set, names):
+            faults.append(f"{where}: {fault}")
     return faults
 
 

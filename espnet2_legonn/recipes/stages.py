@@ -312,7 +312,7 @@ def score(
         metric_of.known(metric)
     config = chain_config(exp / names.CONFIG)
     vocabs = {m.name: config.vocabs[m.target.vocab] for m in config.modules if m.target is not None}
-    speakers = data / "utt2spk" if (data / "utt2spk").is_file() else None
+    speakers = metric_of.speakers_of(data)
     made_by = read_origin(decoded)
     found = []
     for name, folder in [("", decoded)] + [(m, decoded / "interfaces" / m) for m in vocabs]:

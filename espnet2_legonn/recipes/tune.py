@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from espnet2_legonn.inference.decode import column_of, each_batch, naming, read_inputs
+from espnet2_legonn.inference.decode import each_batch, inputs_of, naming
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.model.interface import SearchChoice
 from espnet2_legonn.model.module import DecoderModule, produced
@@ -34,7 +34,7 @@ NGRAM_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
 # Searches that propose candidates; a scorer of weight 0 still judges.
 PROPOSERS = (0.0, 0.4, 1.0)
 MODELS = ("lm", "ngram")  # language models share one weight
-_IMPOSSIBLE = -1e9
+IMPOSSIBLE = -1e9
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,14 @@ class Candidates:
         zero = np.zeros(len(self.owner))
         decoder, ctc, *models = (self.parts.get(name, zero) for name in ("decoder", "ctc", *MODELS))
         total = (1 - w) * decoder + w * ctc + n * sum(models)
-        ranked = np.lexsort((total / self.lengths**penalty, self.owner))
-        last = np.searchsorted(self.owner[ranked], np.arange(self.utterances), side="right") - 1
-        return np.asarray(ranked[last])
+        return best_rows(total / self.lengths**penalty, self.owner, self.utterances)
+
+
+def best_rows(scores: np.ndarray, owner: np.ndarray, utterances: int) -> np.ndarray:
+    """(u,) row of the best candidate of each utterance, from scores (n,) and the utterances (n,) they belong to."""
+    ranked = np.lexsort((scores, owner))
+    last = np.searchsorted(owner[ranked], np.arange(utterances), side="right") - 1
+    return np.asarray(ranked[last])
 
 
 def find_candidates(
@@ -94,8 +99,7 @@ def find_candidates(
     Raises:
         DataError: no such metric, a reference is missing, or inputs that cannot be read.
     """
-    inputs = read_inputs(data / column_of(chain).table)
-    inputs = dict(list(inputs.items())[: limit or None])
+    inputs = inputs_of(chain, data, limit)
     vocab = chain.last.ports[1].vocab
     assert vocab is not None
     references = read_references(metric, data, vocab, inputs)
@@ -114,7 +118,7 @@ def find_candidates(
     empty = sorted(set(number.values()) - {row[0] for row in rows})
     rows += [(i, 1, dict.fromkeys(names, 0.0), "") for i in empty]  # sources without words
     owner, sizes, parts, texts = zip(*rows)
-    table = {k: np.maximum([p[k] for p in parts], _IMPOSSIBLE) for k in parts[0] if all(k in p for p in parts)}
+    table = {k: np.maximum([p[k] for p in parts], IMPOSSIBLE) for k in parts[0] if all(k in p for p in parts)}
     return Candidates(np.array(owner), np.array(sizes), table, texts, references)
 
 

@@ -14,17 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.inference.decode import column_of, naming, read_inputs
+from espnet2_legonn.inference.decode import inputs_of, naming
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.inference.vote import Vote
-from espnet2_legonn.recipes.tune import PENALTIES
+from espnet2_legonn.recipes.tune import IMPOSSIBLE, PENALTIES, best_rows
 from espnet2_legonn.recipes.validation import read_references
 from espnet2_legonn.scoring import metrics
 from espnet2_legonn.scoring.results import markdown_table
 from espnet2_legonn.search.options import BeamOptions
 
 STEPS = 10  # of the grid: weights are tenths that add up to 1
-IMPOSSIBLE = -1e9
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def judge(
     Raises:
         DataError: utterances that not all of them have, or a reference is missing.
     """
-    tables = [read_inputs(d / column_of(chain).table) for d, chain in zip(sources, vote.sources)]
+    tables = [inputs_of(chain, d) for d, chain in zip(sources, vote.sources)]
     uids = list(tables[0])[keys]
     if lost := [f"{d}: no {uid}" for d, table in zip(sources, tables) for uid in uids if uid not in table]:
         raise DataError(lost[:5])
@@ -110,10 +109,8 @@ def _batch(
 
 def _value(judged: Judged, metric: str, totals: np.ndarray, penalty: float, stats: tuple) -> float:
     table, score = stats
-    ranked = np.lexsort((totals / judged.lengths**penalty, judged.owner))
-    number = len(judged.references[0])
-    last = np.searchsorted(judged.owner[ranked], np.arange(number), side="right") - 1
-    return float(score(table[ranked[last]].sum(0, keepdims=True))[0])
+    rows = best_rows(totals / judged.lengths**penalty, judged.owner, len(judged.references[0]))
+    return float(score(table[rows].sum(0, keepdims=True))[0])
 
 
 def _statistics(judged: Judged, metric: str, language: str | None) -> tuple:
@@ -179,7 +176,7 @@ def vote_on(
         sources: data directories of the set, one for each encoder; limit: its first utterances only (0: all).
     """
     vote = Vote(chain, others)
-    number = len(read_inputs(sources[0] / column_of(chain).table))
+    number = len(inputs_of(chain, sources[0]))
     number = min(number, limit or number)
     halves = [slice(0, number // 2), slice(number // 2, number)]
     judged = [judge(vote, sources, metric, beam_size, half) for half in halves]

@@ -68,6 +68,12 @@ def reference_files(name: str, data: Path, phonemes: bool = False) -> list[Path]
     return references(data, name)
 
 
+def speakers_of(data: Path) -> Path | None:
+    """The speakers of a data directory, whom intervals draw; None if it names none."""
+    file = data / "utt2spk"
+    return file if file.is_file() else None
+
+
 def score(
     name: str, data: Path, hyp: Path, language: str | None = None, utt2spk: Path | None = None, phonemes: bool = False
 ) -> BleuReport | ErrorReport:

@@ -14,8 +14,8 @@ import numpy as np
 
 from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.files.configs import read_config
-from espnet2_legonn.files.schema import Reader, nearest
-from espnet2_legonn.recipes.plan import Cell, Column, Plan
+from espnet2_legonn.files.schema import Reader
+from espnet2_legonn.recipes.plan import Cell, Column, Plan, cell_fault
 from espnet2_legonn.scoring.hierarchy import Spread, spread
 from espnet2_legonn.scoring.metrics import known
 from espnet2_legonn.studies.scores import Scores, paired
@@ -98,18 +98,14 @@ def load_claims(path: Path, plan: Plan) -> list[Claim]:
 
 
 def _faults(claim: Claim, plan: Plan) -> list[str]:
-    faults, names = [], plan.by_name
+    faults = []
     kinds = [k for k in ("at_least", "each", "within", "at_most") if getattr(claim, k) is not None]
     if len(kinds) != 1:
         faults.append(f"{claim.name}: give one of at_least, each, within, at_most")
     for pair in claim.pairs:
         for cell in (pair.of, pair.over):
-            if cell.exp not in names:
-                faults.append(f"{claim.name}: no experiment {cell.exp!r}{nearest(cell.exp, names)}")
-            elif cell.search not in names[cell.exp].searches:
-                faults.append(f"{claim.name}: experiment {cell.exp} is not decoded by search {cell.search!r}")
-            elif pair.set not in names[cell.exp].tests:
-                faults.append(f"{claim.name}: experiment {cell.exp} is not tested on {pair.set}")
+            if fault := cell_fault(cell, pair.set, plan.by_name):
+                faults.append(f"{claim.name}: {fault}")
     return faults
 
 

@@ -14,7 +14,7 @@ import torch
 from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.inference.decode import column_of, each_batch, naming, read_inputs
+from espnet2_legonn.inference.decode import each_batch, inputs_of, naming
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.model.interface import Marginals
 from espnet2_legonn.model.losses import Labels, ctc_loss
@@ -136,8 +136,7 @@ def evaluate(
         DataError: bad inputs, no such metric, or no module has references.
     """
     known(metric)
-    inputs = read_inputs(data / column_of(chain).table)
-    inputs = dict(list(inputs.items())[: limit or None])
+    inputs = inputs_of(chain, data, limit)
     wanted = {}
     for name, module in zip(chain.names, chain):
         vocab = module.ports[1].vocab

@@ -17,7 +17,7 @@ from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.inference.plot import Picture, heat_map, picture
 from espnet2_legonn.model.attention import MultiHeadAttention
 from espnet2_legonn.model.interface import Marginals
-from espnet2_legonn.model.module import EncoderModule
+from espnet2_legonn.model.timeline import source_attentions
 from espnet2_legonn.search.answers import Answer
 from espnet2_legonn.search.options import BeamOptions
 
@@ -59,11 +59,7 @@ def watched(module: MultiHeadAttention) -> Iterator[list[torch.Tensor]]:
     seen: list[torch.Tensor] = []
 
     def watch(attention: Any, args: tuple[Any, ...]) -> None:
-        query, source, mask = (*args, None)[:3]
-        q, (k, _) = attention._split(attention.linear_q(query)), attention.keys_values(source)
-        scores = (q @ k.transpose(-2, -1)).float() * q.shape[-1] ** -0.5
-        scores = scores if mask is None else scores.masked_fill(~mask, -torch.inf)
-        seen.append(scores.softmax(-1).mean(1))
+        seen.append(attention.weights(*args[:3]).mean(1))
 
     handle = module.register_forward_pre_hook(watch)
     try:
@@ -74,12 +70,8 @@ def watched(module: MultiHeadAttention) -> Iterator[list[torch.Tensor]]:
 
 def controllers(chain: LegoNN) -> dict[str, MultiHeadAttention]:
     """The last cross-attention of each length controller, by module."""
-    found = {}
-    for name, module in zip(chain.names, chain):
-        if isinstance(module, EncoderModule) and module.length_control is not None:
-            last: Any = module.length_control.blocks.decoders[-1]
-            found[name] = last.src_attn
-    return found
+    found = {name: source_attentions(module) for name, module in zip(chain.names, chain)}
+    return {name: attentions[-1] for name, attentions in found.items() if attentions}
 
 
 def inspect(

@@ -17,7 +17,7 @@ from espnet2_legonn.recipes.report import read_score
 from espnet2_legonn.recipes.runner import DONE
 from espnet2_legonn.recipes.study import seed_folder
 from espnet2_legonn.scoring.hierarchy import Spread, mean_draws, mean_spread, resampled, spread
-from espnet2_legonn.scoring.metrics import score
+from espnet2_legonn.scoring.metrics import score, speakers_of
 
 DRAWS = "resamples.npy"  # beside result.json: scores of the resampled set
 _UPDATES = re.compile(r"\[train\].*?total_count=(\d+)")
@@ -58,7 +58,7 @@ class Scores:
         kept = answers / f"score_{column.metric}" / DRAWS
         if not kept.is_file() or kept.stat().st_mtime_ns < kept.with_name("result.json").stat().st_mtime_ns:
             data = self.raw / column.set
-            speakers = data / "utt2spk" if (data / "utt2spk").is_file() else None
+            speakers = speakers_of(data)
             phonemes = column.metric == "per"
             report = score(column.metric, data, answers / "text", utt2spk=speakers, phonemes=phonemes)
             if abs(report.value - value) > 1e-6:

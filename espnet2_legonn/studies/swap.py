@@ -10,11 +10,11 @@ import numpy as np
 
 from espnet2_legonn.data.tables import write_table
 from espnet2_legonn.errors import ConfigError
-from espnet2_legonn.inference.decode import column_of, decode_table, read_inputs
+from espnet2_legonn.inference.decode import decode_table, inputs_of
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.scoring.bootstrap import SEED
 from espnet2_legonn.scoring.hierarchy import Spread, draw_trainings, resampled, spread
-from espnet2_legonn.scoring.metrics import known, score
+from espnet2_legonn.scoring.metrics import known, score, speakers_of
 from espnet2_legonn.scoring.results import markdown_table
 from espnet2_legonn.search.options import BeamOptions
 
@@ -156,8 +156,8 @@ def swap(
     """
     parts = sides(chains, at)
     known(metric)
-    inputs = read_inputs(data / column_of(chains[0]).table)
-    speakers = data / "utt2spk" if (data / "utt2spk").is_file() else None
+    inputs = inputs_of(chains[0], data)
+    speakers = speakers_of(data)
     found = []
     for i, (encoder, _) in enumerate(parts):
         for j, (_, decoder) in enumerate(parts):

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from espnet2_legonn import ConfigError, LegoNN
-from espnet2_legonn.bin.legonn import main
 from espnet2_legonn.inference import segments
 from espnet2_legonn.inference.cues import LINE, LONGEST, Spoken, clock, ctm, cues, srt, vtt
 from espnet2_legonn.search.words import Word
@@ -140,15 +139,6 @@ def test_ctm_is_a_table() -> None:
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def command(*words: str | Path) -> tuple[int, str, str]:
-        status = main([str(word) for word in words])
-        return status, *capsys.readouterr()
-
-    return command
 
 
 @pytest.fixture

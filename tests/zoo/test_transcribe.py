@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from espnet2_legonn import DataError, LegoNN
-from espnet2_legonn.bin.legonn import get_parser, main
+from espnet2_legonn.bin.legonn import get_parser
 from espnet2_legonn.inference import espnet as inference
 from espnet2_legonn.inference.cues import clock
 from espnet2_legonn.model.inputs import adapt_audio
@@ -45,15 +45,6 @@ def mt(tmp_path: Path) -> Path:
 def files(tmp_path: Path) -> list[str]:
     """Three recordings in a folder, in the order of their names."""
     return [str(write(tmp_path / "audio" / f"{i}.wav", tone(0.2 + 0.1 * i, i))) for i in range(3)]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def command(*words: str | Path) -> tuple[int, str, str]:
-        status = main([str(word) for word in words])
-        return status, *capsys.readouterr()
-
-    return command
 
 
 def texts(pack: Path, inputs: Any, *modules: str) -> list[str]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from espnet2_legonn.export import runner
     from espnet2_legonn.export.backend import Exported
     from espnet2_legonn.inference.espnet import Speech2Text, Text2Text
+    from espnet2_legonn.inference.legonn import LegoNN
     from espnet2_legonn.model.inputs import Recording
     from espnet2_legonn.search import answers
 
@@ -260,14 +261,18 @@ def _require(specs: Sequence[str], backend: str) -> None:
 
 def _load(cls: type[Any], args: argparse.Namespace, desk: Desk) -> Any:
     """The model; what its joints have to say is a note."""
-    from espnet2_legonn.inference.compose import join, pick
-
     if args.backend == "onnx":
         return _exported(cls, args)
-    chain, notes = join([pick(spec, args.trust) for spec in args.model])
+    return cls(_chain(args.model, args.trust, desk), device=args.device, **{"beam_size": 5, **args.search})
+
+
+def _chain(specs: Sequence[str], trust: bool, desk: Desk) -> LegoNN:
+    from espnet2_legonn.inference.compose import join, pick
+
+    chain, notes = join([pick(spec, trust) for spec in specs])
     for note in notes:
         desk.note(note)
-    return cls(chain, device=args.device, **{"beam_size": 5, **args.search})
+    return chain
 
 
 def several(spec: str) -> list[str]:
@@ -284,18 +289,13 @@ def several(spec: str) -> list[str]:
 def _voting(args: argparse.Namespace, encoders: list[str], desk: Desk) -> Any:
     """Encoders that vote: the first feeds the decoder, which the rest of ``--model`` makes."""
     from espnet2_legonn.errors import ConfigError
-    from espnet2_legonn.inference.compose import join, pick
     from espnet2_legonn.inference.vote import Vote, VotingText2Text
     from espnet2_legonn.search.options import BeamOptions
 
     if args.backend == "onnx":
         raise ConfigError("backend onnx: an export has one encoder; take --backend torch")
-    chains = []
-    for number, spec in enumerate(encoders):
-        chain, notes = join([pick(part, args.trust) for part in (spec, *(args.model[1:] if number == 0 else ()))])
-        chains.append(chain.to(args.device).eval())
-        for note in notes:
-            desk.note(note)
+    specs = [[encoders[0], *args.model[1:]], *([spec] for spec in encoders[1:])]
+    chains = [_chain(parts, args.trust, desk).to(args.device).eval() for parts in specs]
     return VotingText2Text(Vote(chains[0], chains[1:], args.votes), BeamOptions(**args.search))
 
 

@@ -22,9 +22,10 @@ from torch import nn
 from typing_extensions import Self
 
 from espnet2_legonn.data.vocabulary import Vocabulary
-from espnet2_legonn.errors import CheckpointError, ConfigError, DataError
+from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.model.dropout import Dropout
-from espnet2_legonn.model.hf_models import Family, Kinds, digest, library, telling
+from espnet2_legonn.model.hf_models import Borrowed, Family, Kinds, keep_digest, library, telling
+from espnet2_legonn.model.hf_models import digest as digest  # its first place
 from espnet2_legonn.model.masks import valid_mask, zero_padding
 from espnet2_legonn.model.parts.base import INPUTS
 from espnet2_legonn.model.parts.waves import WaveInput
@@ -89,13 +90,11 @@ def fetch(config: PretrainedConfig, where: str) -> tuple[Any, bool]:
     Raises:
         ConfigError: it is not there, or of a kind that is not read here.
     """
-    lib = library()
-    with telling(f"{where}.model: {config.model}"):
-        found = lib.AutoConfig.from_pretrained(config.model, revision=config.revision, trust_remote_code=False)
-    names = family(found.model_type, f"{where}.model: {config.model}")
+    lib, where = library(), f"{where}.model: {config.model}"
+    found, names = KINDS.found(lib, config.model, config.revision, where)
     if getattr(found, "add_adapter", False):
-        raise ConfigError(f"{where}.model: {config.model} has an adapter, which changes the number of steps")
-    with telling(f"{where}.model: {config.model}"):
+        raise ConfigError(f"{where} has an adapter, which changes the number of steps")
+    with telling(where):
         model = getattr(lib, names.model).from_pretrained(config.model, revision=config.revision)
     return (model.encoder if found.model_type == "whisper" else model), normalizes(config.model, config.revision)
 
@@ -217,7 +216,7 @@ class Mels(nn.Module):
 
 
 @INPUTS.add("pretrained")
-class PretrainedInput(WaveInput):
+class PretrainedInput(Borrowed, WaveInput):
     """Waveforms to model width by somebody else's speech model.
 
     Args:
@@ -234,9 +233,7 @@ class PretrainedInput(WaveInput):
     def __init__(self, config: PretrainedConfig, body: BodyConfig, hears: Waves | Mels) -> None:
         super().__init__()
         self.config = config
-        # Weights that are not held are no weights of the module: its state, its number and DDP leave them out.
-        self.held = hears if config.hold else None
-        self._apart = [] if config.hold else [hears]
+        self.borrow(hears, config.hold)
         layers, width = hears.config.num_hidden_layers, int(hears.config.hidden_size)
         faults = []
         if isinstance(config.layers, int) and not 0 <= config.layers <= layers:
@@ -282,9 +279,7 @@ class PretrainedInput(WaveInput):
         else:
             model, normalize = fetch(config, where)
         config.normalize = normalize if config.normalize is None else config.normalize
-        if not config.hold and config.sha256 not in (None, found := digest(model)):
-            raise CheckpointError(f"{where}: the weights of {config.model} have SHA-256 {found}, not {config.sha256}")
-        config.sha256 = None if config.hold else found
+        keep_digest(config, model, f"{where}: the weights of {config.model}")
         config.architecture = described(model.config)
         whisper = config.architecture["model_type"] == "whisper"
         return cls(config, body, Mels(model) if whisper else Waves(model, bool(config.normalize)))
@@ -326,7 +321,8 @@ class PretrainedInput(WaveInput):
     @property
     def hears(self) -> Waves | Mels:
         """The model."""
-        return self._apart[0] if self.held is None else self.held
+        found: Waves | Mels = self.borrowed
+        return found
 
     def read(self, item: Any, place: str) -> np.ndarray:
         """A file or a waveform; Whisper's encoder hears no more than 30 s.
@@ -340,11 +336,6 @@ class PretrainedInput(WaveInput):
         return wave
 
     # -- training --------------------------------------------------------------------------------------------------
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        for part in self._apart:
-            part._apply(fn, recurse)
-        return super()._apply(fn, recurse)
 
     def train(self, mode: bool = True) -> Self:
         """As in torch; a frozen model stays in evaluation mode."""
