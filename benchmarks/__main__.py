@@ -2,7 +2,7 @@
 
     make bench                       a few minutes: decoding and training at width 256
     make bench BENCH_ARGS=--full     all batch sizes, and the paper's size of translation
-    python -m benchmarks --docs      write the newest results of benchmarks/results into docs/speed.md
+    python -m benchmarks --docs      write what is in benchmarks/ into docs/
 
 Figures are medians of processor time, so that what else the machine does counts little. The exit status is 1 if a
 ratio to the oracle, a search without caches in the same run, or to the search without CTC is worse than it should be.
@@ -32,10 +32,8 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from benchmarks import accuracy, peers, systems, training  # noqa: E402
+from benchmarks import pages, peers, systems, training  # noqa: E402
 
-RESULTS = Path(__file__).resolve().parent / "results"
-PAGE = RESULTS.parents[1] / "docs" / "speed.md"
 ORACLE = "ours without caches (oracle)"
 # At least this many times the oracle at batch 16, and at most this much more with CTC at the largest batch.
 FASTER, DEARER = 3.0, 1.35
@@ -154,7 +152,9 @@ def about() -> dict[str, Any]:
         except PackageNotFoundError:
             versions[package] = "-"
     cpu = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "")
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RESULTS.parent).stdout
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=pages.RESULTS.parent
+    ).stdout
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="minutes"),
         "cpu": cpu or platform.processor(),
@@ -187,88 +187,24 @@ def regressions(results: dict[str, Any]) -> list[str]:
     return faults
 
 
-def tables(results: dict[str, Any]) -> str:
-    """Markdown."""
-    facts = results["about"]
-    packages = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    lines = [
-        f"{facts['cpu']} ({facts['kernels']}), one thread; {packages};",
-        f"commit `{facts['commit'][:9]}`, {facts['date']}",
-    ]
-    for name, result in results["sizes"].items():
-        size = {"small": systems.SMALL, "paper": systems.PAPER}[name]
-        shape = f"width {size.width}, {size.encoders} + {size.decoders} blocks, {size.vocab:,} tokens"
-        search = f"beam {systems.BEAM}, {systems.LENGTH} tokens in and out"
-        lines += ["", f"**Decoding**, {shape}, {search}. Inputs a second, and"]
-        lines += ["the ratio to ESPnet, which takes one text at a time.", ""]
-        base = statistics.median(result["texts"]["ESPnet"]["1"])
-        lines += _table(result["texts"] | result["speech"], base, result["agreement"])
-        lines += ["", f"**Training**, the same shape, {training.BATCH} texts of {systems.LENGTH} tokens an update.", ""]
-        lines += ["|system|target tokens a second|x ESPnet|", "|---|---|---|"]
-        first = statistics.median(result["training"]["ESPnet"])
-        for system, values in result["training"].items():
-            lines.append(f"|{system}|{statistics.median(values):.0f}|{statistics.median(values) / first:.2f}|")
-    return "\n".join(lines) + "\n"
-
-
-def _table(rates: dict[str, dict[str, list[float]]], base: float, same: dict[str, float]) -> list[str]:
-    batches = sorted({batch for by in rates.values() for batch in by}, key=int)
-    head = "|".join(f"batch {b}" for b in batches)
-    lines = [f"|system|{head}|same best hypothesis|", "|---" * (len(batches) + 2) + "|"]
-    for system, by in rates.items():
-        middle = {batch: statistics.median(values) for batch, values in by.items()}
-        ratio = system != "ESPnet" and "speech" not in system
-        times = {b: f" (x{rate / base:.1f})" if ratio else "" for b, rate in middle.items()}
-        cells = [f"{middle[b]:.1f}{times[b]}" if b in middle else "" for b in batches]
-        shared = f"{100 * same[system]:.0f} %" if system in same else ""
-        lines.append(f"|{system}|{'|'.join(cells)}|{shared}|")
-    return lines
-
-
-def newest() -> dict[str, Any]:
-    """The results that were written last."""
-    found = [json.loads(path.read_text()) for path in RESULTS.glob("*.json")]
-    return dict(max(found, key=lambda results: results["about"]["date"]))
-
-
-def accuracies() -> str:
-    """Markdown of what `benchmarks.accuracy` found."""
-    lines = []
-    for path in sorted(accuracy.RESULTS.glob("*.json")):
-        found = json.loads(path.read_text())
-        lines += [f"**{found['name']}**, {found['inputs']:,} inputs.", ""]
-        lines += [f"|dtype|tokens of a slot|{found['metric'].upper()}|same|", "|---|---|---|---|"]
-        for way in found["ways"]:
-            lines.append(f"|{way['dtype']}|{way['top_k'] or 'all'}|{way['score']:.1f}|{100 * way['same']:.1f} %|")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def page(text: str) -> str:
-    """The text of docs/speed.md with the newest results between its markers."""
-    for name, found in (("tables", tables(newest())), ("accuracy", accuracies())):
-        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-        head, rest = text.split(begin)
-        text = f"{head}{begin}\n{found}{end}{rest.split(end)[1]}"
-    return text
-
-
 def main() -> int:
     """Measure, write, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="more batch sizes, and the paper's size")
     parser.add_argument("--rounds", type=int, default=3, help="after one that warms up (default: 3)")
-    parser.add_argument("--docs", action="store_true", help="only write the newest results into docs/speed.md")
+    parser.add_argument("--docs", action="store_true", help="only write the newest results into docs/")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     if args.docs:
-        PAGE.write_text(page(PAGE.read_text()))
+        for name, parts in pages.blocks().items():
+            page = pages.DOCS / name
+            page.write_text(pages.filled(page.read_text(), parts))
         return 0
     results = run(args.full, args.rounds)
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{results['about']['date'][:10]}{'_full' if args.full else ''}.json"
+    pages.RESULTS.mkdir(exist_ok=True)
+    path = pages.RESULTS / f"{results['about']['date'][:10]}{'_full' if args.full else ''}.json"
     path.write_text(json.dumps(results, indent=1) + "\n")
-    print(tables(results), end="")
+    print(pages.tables(results), end="")
     faults = regressions(results)
     for fault in faults:
         print(f"slower than it should be: {fault}", file=sys.stderr)

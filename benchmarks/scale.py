@@ -3,7 +3,7 @@
     make bench-scale                              100,000 to a million lines
     python -m benchmarks.scale --lines 10000000   another size
 
-Prints a table, and writes the figures (scale.json) and their curves (scale.png) to benchmarks/results.
+Prints a table, and writes the figures (scale.json) and their curves (scale.svg) to benchmarks/scale.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-RESULTS = Path(__file__).resolve().parent / "results"
+from benchmarks import pages
+
+RESULTS = Path(__file__).resolve().parent / "scale"
 DATA, SCORE = "-m espnet2_legonn.data.cli", "-m espnet2_legonn.bin.legonn_score score"
 SPLIT = """import sys, pathlib
 from espnet2_legonn.recipes.jobs import split_keys
@@ -87,16 +89,6 @@ def measure(lines: int, steps: list[str], folder: Path) -> Iterator[dict[str, ob
         yield {"step": name, "lines": lines, "seconds": round(seconds, 2), "mb": round(memory)}
 
 
-def table(rows: list[dict[str, object]]) -> str:
-    """Markdown: a line for each step, seconds and MB for each size."""
-    sizes = sorted({row["lines"] for row in rows})
-    found = {(row["step"], row["lines"]): f"{row['seconds']} s, {row['mb']} MB" for row in rows}
-    lines = ["| step | " + " | ".join(f"{size:,} lines" for size in sizes) + " |", "|---" * (len(sizes) + 1) + "|"]
-    steps = [step for step in STEPS if (step, sizes[0]) in found]
-    lines += [f"| {step} | " + " | ".join(found.get((step, n), "") for n in sizes) + " |" for step in steps]
-    return "\n".join(lines)
-
-
 def plot(rows: list[dict[str, object]], path: Path) -> None:
     """Memory over lines, a curve for each step."""
     import matplotlib
@@ -111,7 +103,7 @@ def plot(rows: list[dict[str, object]], path: Path) -> None:
     axes.set(xscale="log", xlabel="lines", ylabel="greatest resident memory (MB)", ylim=(0, None))
     axes.legend(fontsize="small")
     figure.tight_layout()
-    figure.savefig(path, dpi=150)
+    figure.savefig(path)
 
 
 def main() -> int:
@@ -129,8 +121,8 @@ def main() -> int:
                 rows.append(row)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "scale.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    plot(rows, args.out / "scale.png")
-    print(table(rows))
+    plot(rows, args.out / "scale.svg")
+    print(pages.scale(rows))
     return 0
 
 

@@ -18,6 +18,7 @@ from espnet2_legonn.recipes.runner import DONE
 from espnet2_legonn.recipes.study import seed_folder
 from espnet2_legonn.scoring.hierarchy import Spread, mean_draws, mean_spread, resampled, spread
 from espnet2_legonn.scoring.metrics import score, speakers_of
+from espnet2_legonn.scoring.results import count_parameters
 
 DRAWS = "resamples.npy"  # beside result.json: scores of the resampled set
 _UPDATES = re.compile(r"\[train\].*?total_count=(\d+)")
@@ -80,6 +81,11 @@ class Scores:
             told = json.loads((exp / DONE).read_text(encoding="utf-8"))
             hours.append(told["seconds"] / 3600 if trained else 0.0)
         return (round(float(np.mean(updates))), float(np.mean(hours))) if updates else None
+
+    def parameters(self, cell: Cell) -> int | None:
+        """Weights of the system, of all its modules; None: they are not there any more."""
+        places = (folder(seed_folder(self.exp_dir, seed), cell.exp) for seed in self.seeds)
+        return next(filter(None, map(count_parameters, places)), None)
 
 
 def mean_of(runs: Mapping[int, Run]) -> Spread:

@@ -46,6 +46,7 @@ def study(tmp_path: Path) -> Scores:
             (place / "done.json").write_text(json.dumps({"seconds": 1800.0, "results": [], "notes": []}))
         poor = tmp_path / "exp" / f"seed{seed}" / "legonn_poor"
         (poor / "train.yaml").touch()
+        (poor / "config.yaml").write_text("num_parameters: 123000\n")
         lines = [f"{e}epoch results: [train] loss=1, total_count={e * 50}, [valid] total_count=8" for e in (1, 2)]
         (poor / "train.log").write_text("\n".join(lines))
     return Scores(tmp_path / "exp", tmp_path / "raw", [1, 2, 3, 4])
@@ -162,7 +163,15 @@ def test_the_command(study: Scores, tmp_path: Path, capsys: pytest.CaptureFixtur
     told = json.loads((tmp_path / "out" / "real.json").read_text())
     base, joint = (row["cells"][0] for row in told["tables"][0]["rows"])
     assert base["less_first"] is None and joint["less_first"]["value"] < -20 and list(joint["seeds"]) == ["1", "2", "3"]
-    assert (base["updates"], joint["updates"]) == (100, 0)
+    assert (base["updates"], joint["updates"]) == (100, 0) and (base["parameters"], joint["parameters"]) == (
+        123000,
+        None,
+    )
+    assert "0.12 M, 100, 0.50" in said and "![" in said and "](real/1.svg)" in said and "real/2.svg" not in said
+    drawn = (tmp_path / "out/real/1.svg").read_bytes()
+    assert all(row["label"].encode() in drawn for row in told["tables"][0]["rows"]) and b"WER" in drawn
+    main([*words, "--raw", str(study.raw), "--seeds", "1", "2", "3", "--out", str(tmp_path / "out" / "real")])
+    assert (tmp_path / "out/real/1.svg").read_bytes() == drawn, "the same scores, the same bytes"
 
 
 def test_nothing_is_done(tmp_path: Path) -> None:
