@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import pages
+from benchmarks import pages, process
 
 RESULTS = Path(__file__).resolve().parent / "scale"
 DATA, SCORE = "-m espnet2_legonn.data.cli", "-m espnet2_legonn.bin.legonn_score score"
@@ -64,29 +63,12 @@ def write_corpus(folder: Path, lines: int) -> None:
         file.close()
 
 
-def run(words: list[str], log: Path) -> tuple[float, float]:
-    """Processor seconds and the greatest resident memory (MB) of a Python process.
-
-    Raises:
-        SystemExit: it failed.
-    """
-    with log.open("wb") as out:
-        pid = os.posix_spawn(
-            sys.executable, [sys.executable, *words], os.environ,
-            file_actions=[(os.POSIX_SPAWN_DUP2, out.fileno(), 1), (os.POSIX_SPAWN_DUP2, out.fileno(), 2)],
-        )  # fmt: skip
-        _, status, used = os.wait4(pid, 0)
-    if status:
-        sys.exit(f"{' '.join(words)}\n{log.read_text()[-2000:]}")
-    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
-
-
 def measure(lines: int, steps: list[str], folder: Path) -> Iterator[dict[str, object]]:
     """One row for each step, over a corpus of so many lines."""
     write_corpus(folder / "in", lines)
     for name in steps:
-        seconds, memory = run([word.replace("{}", str(folder)) for word in STEPS[name]], folder / "log")
-        yield {"step": name, "lines": lines, "seconds": round(seconds, 2), "mb": round(memory)}
+        used = process.run([word.replace("{}", str(folder)) for word in STEPS[name]], folder)
+        yield {"step": name, "lines": lines, "seconds": round(used.seconds, 2), "mb": round(used.mb)}
 
 
 def plot(rows: list[dict[str, object]], path: Path) -> None:

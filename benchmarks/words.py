@@ -13,9 +13,7 @@ import argparse
 import collections
 import ctypes
 import json
-import os
 import random
-import subprocess
 import sys
 import tempfile
 import warnings
@@ -29,7 +27,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from benchmarks import pages
+from benchmarks import pages, process
 from espnet2_legonn import LegoNN
 from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.inference.cues import Spoken, cues
@@ -134,16 +132,11 @@ def transcribed(
     path: Path, models: Sequence[str], vad: str, words: Sequence[str], begins: Sequence[float | None]
 ) -> dict[str, Any]:
     """``legonn transcribe`` of the recording, in a process of its own: what it found, seconds of processor, memory."""
-    command = [sys.executable, "-m", "espnet2_legonn.bin.legonn", "transcribe", str(path), "--format", "json"]
+    command = ["-m", "espnet2_legonn.bin.legonn", "transcribe", str(path), "--format", "json"]
     for model in models:
         command += ["--model", model]
-    with tempfile.TemporaryFile("w+") as out:
-        child = subprocess.Popen([*command, "--vad", vad], stdout=out, stderr=subprocess.DEVNULL)
-        _, status, used = os.wait4(child.pid, 0)
-        if status:
-            raise SystemExit(f"legonn transcribe failed with status {status}")
-        out.seek(0)
-        found = json.load(out)
+    used = process.run([*command, "--vad", vad], path.parent)
+    found = json.loads(used.out)
     aligned = jiwer.process_words(" ".join(words), found["text"])
     errors = []
     for chunk in aligned.alignments[0]:
@@ -158,8 +151,8 @@ def transcribed(
     near = [np.abs(known - cue.start).min() for cue in cues([Spoken(0, spoken[-1].end, "", spoken)])]
     return {
         "vad": vad, "parts": len(found["parts"]), "wer": round(100 * aligned.wer, 1), "begins": summary(errors),
-        "cues": summary(near), "rtf": round((used.ru_utime + used.ru_stime) / soundfile.info(path).duration, 3),
-        "mb": round(used.ru_maxrss / 1024),
+        "cues": summary(near), "rtf": round(used.seconds / soundfile.info(path).duration, 3),
+        "mb": round(used.mb),
     }  # fmt: skip
 
 
