@@ -9,6 +9,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from espnet2_legonn.scoring.metrics import known
 from espnet2_legonn.scoring.results import markdown_table
 from espnet2_legonn.scoring.significance import compare
 from espnet2_legonn.search.chain_search import search_ctc
-from espnet2_legonn.search.options import BeamOptions
+from espnet2_legonn.search.options import DEFAULT_LENGTH_PENALTY, BeamOptions, Hypothesis
 from espnet2_legonn.search.words import alignment
 from espnet2_legonn.studies.evaluate import references_of, require_all, score_texts
 
@@ -125,8 +126,8 @@ def readings(
 def cascades(marginals: Marginals, rest: LegoNN, numbers: Sequence[int], options: BeamOptions) -> list[list[list[int]]]:
     """Answers (ids) by way of the interface's n-best texts, for each n of ``numbers`` and each item.
 
-    The texts of CTC's prefix search go on one by one, one-hot on their likeliest slots. The answer with the highest
-    log P(text | input) + log P(answer | text) wins.
+    The texts of CTC's prefix search go on one by one, one-hot on their likeliest slots. Of their best answers the one
+    with the highest log P(text | input) + log P(answer | text) wins, over length ** length_penalty as in every search.
     """
     most = max(numbers)
     nbest = search_ctc(marginals, BeamOptions(max(most, options.beam_size), 0.0, nbest=most))
@@ -134,8 +135,14 @@ def cascades(marginals: Marginals, rest: LegoNN, numbers: Sequence[int], options
     tokens = best_slots(marginals, items, [h.ids for texts in nbest for h in texts])
     x, lengths = marginals.log_probs[items], marginals.lengths[items]
     answers = iter(rest.answer(Marginals(one_hot(x, tokens), lengths, marginals.interface), options))
-    scored = [[(h.log_prob + (best := next(answers).best).log_prob, best.ids) for h in texts] for texts in nbest]
-    return [[max(found[:n], key=lambda pair: pair[0])[1] for found in scored] for n in numbers]
+    default = DEFAULT_LENGTH_PENALTY if isinstance(rest.last, DecoderModule) else 0.0
+    power = default if options.length_penalty is None else options.length_penalty
+
+    def ranked(text: Hypothesis, best: Hypothesis) -> tuple[float, list[int]]:
+        return (text.log_prob + best.log_prob) / (len(best.ids) + 1) ** power, best.ids
+
+    scored = [[ranked(text, next(answers).best) for text in texts] for texts in nbest]
+    return [[max(found[:n], key=itemgetter(0))[1] for found in scored] for n in numbers]
 
 
 def cut(chain: LegoNN, at: str | None) -> tuple[LegoNN, LegoNN]:

@@ -121,7 +121,8 @@ def test_readings_against_numpy(marginals: Marginals) -> None:
         own = {name: read[i].log_probs[0].double().numpy() for name, read in found.items()}
         table = own["as it is"]
         best = table.argmax(1)
-        np.testing.assert_array_equal(np.exp(own["the best token of each slot (one-hot)"]), np.eye(table.shape[1])[best])
+        said_alone = np.exp(own["the best token of each slot (one-hot)"])
+        np.testing.assert_array_equal(said_alone, np.eye(table.shape[1])[best])
         for t in (0.5, 3.0):
             flat = np.exp(table) ** (1 / t)
             np.testing.assert_allclose(np.exp(own[f"temperature {t:g}"]), flat / flat.sum(1, keepdims=True), atol=1e-6)
@@ -135,12 +136,14 @@ def test_slots_of_no_text_are_blank(marginals: Marginals) -> None:
     assert best_slots(marginals, [0], [[]]).tolist() == [[0] * 5]
 
 
-@pytest.mark.parametrize("n", [1, 2, 3])
-def test_a_cascade_is_the_best_of_all_that_are_listed(chain: LegoNN, marginals: Marginals, n: int) -> None:
-    """Every text of the interface by its probability, and every answer of at most two tokens to each."""
+@pytest.mark.parametrize(("n", "power"), [(1, 0.0), (2, 0.0), (3, 0.0), (3, 1.0)])
+def test_a_cascade_is_the_best_of_all_that_are_listed(
+    chain: LegoNN, marginals: Marginals, n: int, power: float
+) -> None:
+    """Every text of the interface by its probability, and every answer of one or two tokens to each."""
     rest, size = chain[1:], len(chain.vocabs["tgt"])
-    options = BeamOptions(40, 0.0, maxlenratio=-2, ctc_weight=0.0)
-    answers = [list(ids) for length in range(3) for ids in itertools.product(range(1, size - 1), repeat=length)]
+    options = BeamOptions(40, power, maxlenratio=-2, minlenratio=-1, ctc_weight=0.0)
+    answers = [list(ids) for length in (1, 2) for ids in itertools.product(range(1, size - 1), repeat=length)]
     wanted = []
     for i in range(len(marginals)):
         own, chances = marginals[i], texts_of(marginals[i].log_probs[0])
@@ -148,8 +151,9 @@ def test_a_cascade_is_the_best_of_all_that_are_listed(chain: LegoNN, marginals: 
         for text in sorted((t for t in chances if size - 1 not in t), key=chances.__getitem__, reverse=True)[:n]:
             path = torch.tensor([best_path(own.log_probs[0].double().numpy(), list(text))])
             given = torch.nn.functional.one_hot(path, size).float().log()
-            for ids in answers:
-                listed.append((np.log(chances[text]) + log_prob(rest, given, ids), ids))
+            ranked = [(log_prob(rest, given, ids) / (len(ids) + 1) ** power, ids) for ids in answers]
+            score, ids = max(ranked)
+            listed.append((np.log(chances[text]) / (len(ids) + 1) ** power + score, ids))
         wanted.append(max(listed)[1])
     assert cascades(marginals, rest, [n], options) == [wanted]
 
@@ -165,8 +169,9 @@ def log_prob(rest: LegoNN, given: torch.Tensor, ids: list[int]) -> float:
 
 
 def test_a_wider_cascade_goes_on_from_the_narrow_one(chain: LegoNN, marginals: Marginals) -> None:
-    together = cascades(marginals, chain[1:], [1, 4], BeamOptions(4, 0.0, ctc_weight=0.0))
-    assert together[0] == cascades(marginals, chain[1:], [1], BeamOptions(4, 0.0, ctc_weight=0.0))[0]
+    options = BeamOptions(4, 0.0, minlenratio=-3, ctc_weight=0.0)
+    together = cascades(marginals, chain[1:], [1, 4], options)
+    assert together[0] == cascades(marginals, chain[1:], [1], options)[0]
     assert together[0] != together[1], "another text of the interface wins somewhere"
 
 
