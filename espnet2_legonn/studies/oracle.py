@@ -183,7 +183,8 @@ def oracle(
     """
     known(metric)
     front, rest = cut(chain, at)
-    options, vocab, inputs = options or BeamOptions(), rest.require_text(), inputs_of(chain, data, limit)
+    options, vocab = options or BeamOptions(), rest.require_text()
+    inputs = inputs_of(chain, data, limit)
     if options.ctc_weight is None:
         options = replace(options, ctc_weight=0.0 if isinstance(rest.last, DecoderModule) else 1.0)
     scored = references_of(data, str(rest.configs[-1].target_vocab), vocab, metric, inputs)
