@@ -25,7 +25,7 @@ def data(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", METRICS)
 def test_one_figure_whoever_asks(data: Path, name: str) -> None:
     """What chooses checkpoints is what stage 13 reports: every metric that is documented, with either."""
-    report = score(name, data, data / "hyp", "en", "text_phn" if name == "per" else "text")
+    report = score(name, data, data / "hyp", "en", table="text_phn" if name == "per" else "text")
     figure = value(name, [list(REFS.values())], list(HYPS.values()), "en")
     assert figure == pytest.approx(report.value) and 0 < figure < 100
     perfect = value(name, [list(REFS.values())], list(REFS.values()), "en")
