@@ -45,8 +45,9 @@ def main(cmd: Sequence[str] | None = None) -> None:
     write_table(args.out, "wav.scp", wavs)
     write_table(args.out, "text", {u.id: u.text for u in utterances})
     if args.read != "text":
-        translations = list(read_table(args.source / "text").values())
-        write_table(args.out, "text_translation", {u.id: translations[int(u.id.rpartition("-")[2])] for u in utterances})
+        texts = list(read_table(args.source / "text").values())
+        numbers = {u.id: int(u.id.rpartition("-")[2]) for u in utterances}
+        write_table(args.out, "text_translation", {uid: texts[number] for uid, number in numbers.items()})
     write_speakers(args.out, {u.id: u.speaker for u in utterances})
     print(f"{args.out}: {len(utterances)} utterances of {len({u.speaker for u in utterances})} speakers")
 
