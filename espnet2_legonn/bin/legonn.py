@@ -28,6 +28,7 @@ COMMANDS = {
     "ngram": ("ngram", "estimate an n-gram language model over the tokens of a vocabulary"),
     "cost": ("cost", "what a training configuration costs: parameters, updates, memory a card, hours"),
     "evaluate": ("evaluate", "judge each module: score, loss, slots a token, blanks, entropy, calibration"),
+    "oracle": ("oracle", "what would a decoder make of another interface? references, one-hot, n-best cascades"),
     "inspect": ("inspect", "one utterance as a page: interfaces, length control, answers and their scorers"),
     "swap": ("swap", "every encoder with every decoder of chains that were trained alike: matrix, test of equivalence"),
     "transcribe": ("transcribe", "speech files to text"),

@@ -85,6 +85,16 @@ def is_text(name: str) -> bool:
     return _TEXT_NAME.fullmatch(name) is not None and not _COPY.search(name)
 
 
+def target_table(folder: Path, vocab: str, unit: str) -> str:
+    """Name of the table of a data directory with the texts of a vocabulary.
+
+    That is ``text_<vocabulary>`` where there is one (what was said in speech that is translated), else ``text_phn``
+    for phonemes, else ``text``.
+    """
+    own = f"text_{vocab}"
+    return own if (folder / own).is_file() else "text_phn" if unit == "phn" else "text"
+
+
 def split_fields(value: str) -> list[str]:
     """Fields of a value, cut at blanks and tabs only."""
     return _FIELDS.split(value) if value else []

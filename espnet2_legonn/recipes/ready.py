@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from operator import itemgetter
 from pathlib import Path
 
 from espnet2_legonn.data.checks import Wanted
 from espnet2_legonn.data.datadir import DataDir
-from espnet2_legonn.data.tables import read_rows
+from espnet2_legonn.data.tables import read_rows, target_table
 from espnet2_legonn.data.vocab import Coverage, measure
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.model.build import load_vocab
@@ -16,10 +17,10 @@ from espnet2_legonn.model.description import ChainConfig
 RECORDINGS = "wav.scp"
 
 
-def target_files(config: ChainConfig) -> dict[str, str]:
-    """Text table of each vocabulary that the chain is trained to say: words, or phonemes."""
+def target_files(config: ChainConfig, folder: Path) -> dict[str, str]:
+    """Text table of each vocabulary that the chain is trained to say, see ``target_table``."""
     vocabs = {m.target.vocab for m in config.modules if m.writes.kind == "marginals"}
-    return {name: "text_phn" if config.vocabs[name].unit == "phn" else "text" for name in vocabs}
+    return {name: target_table(folder, name, config.vocabs[name].unit) for name in vocabs}
 
 
 def require_valid(config: ChainConfig, folders: Iterable[Path], targets: bool = True) -> None:
@@ -33,14 +34,14 @@ def require_valid(config: ChainConfig, folders: Iterable[Path], targets: bool = 
         DataError: every fault of all directories.
     """
     first = config.modules[0]
-    files = [config.column.table, *(sorted(set(target_files(config).values())) if targets else ())]
     probe = first.reads.probe(first.input) if targets else None
-    wanted = Wanted(
-        text=False, wav=False, files=tuple(files), spk_sort=False, allow_empty_text=True, durations=probe,
-        filled=tuple(files) if targets else (),
-    )  # fmt: skip
     faults: list[str] = []
     for folder in dict.fromkeys(folders):
+        files = (config.column.table, *(sorted(set(target_files(config, folder).values())) if targets else ()))
+        wanted = Wanted(
+            text=False, wav=False, files=files, spk_sort=False, allow_empty_text=True, durations=probe,
+            filled=files if targets else (),
+        )  # fmt: skip
         try:
             DataDir(folder).check(wanted).tables()
             if probe is not None and config.column.table != RECORDINGS:
@@ -66,15 +67,15 @@ def coverages(config: ChainConfig, config_file: Path, folders: Iterable[Path]) -
     Raises:
         DataError: a vocabulary or a text is missing or damaged.
     """
-    pairs = list(target_files(config).items())
-    if (source := config.modules[0].source_vocab) is not None:
-        pairs.append((source, config.column.table))
+    source, pairs = config.modules[0].source_vocab, list[tuple[str, Path]]()
+    for folder in dict.fromkeys(folders):
+        read = [] if source is None else [(source, config.column.table)]
+        pairs += [(name, folder / file) for name, file in (*target_files(config, folder).items(), *read)]
     found = []
-    for name, file in sorted(pairs):
+    for name, file in sorted(pairs, key=itemgetter(0)):
         description = config.vocabs[name]
         here = not isinstance(description.tokens, str) or Path(description.tokens).is_file()
-        vocab = load_vocab(description, None if here else config_file.parent)
-        found += [measure(vocab, folder / file) for folder in dict.fromkeys(folders)]
+        found.append(measure(load_vocab(description, None if here else config_file.parent), file))
     return found
 
 

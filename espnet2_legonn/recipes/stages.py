@@ -17,7 +17,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espnet2_legonn.data.tables import Made, Table, atomic_text, joined, ordered, write_table
+from espnet2_legonn.data.tables import Made, Table, atomic_text, is_text, joined, ordered, target_table, write_table
 from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.files.configs import files_of, read_config, sources
 from espnet2_legonn.files.scratch import LAUNCHING, TRAINING, alone
@@ -55,11 +55,10 @@ def data_triples(config: ChainConfig, data: Path, targets: bool = True) -> list[
         DataError: a file that the chain needs is missing.
     """
     wanted = [tuple(config.column)]
-    units = {config.vocabs[m.target.vocab].unit for m in config.modules if m.target is not None}
-    if targets and units - {"phn"}:
-        wanted.append(("text", "text", "text"))
-    if targets and "phn" in units:
-        wanted.append(("text_phn", "text_phn", "text"))
+    if targets:
+        used = {m.target.vocab for m in config.modules if m.target is not None}
+        tables = {target_table(data, name, config.vocabs[name].unit) for name in used}
+        wanted += [(table, table, "text") for table in sorted(tables)]
     missing = [str(data / name) for name, _, _ in wanted if not (data / name).is_file()]
     if missing:
         raise DataError(f"{m}: this chain needs it; run the stages that make it" for m in missing)
@@ -311,24 +310,24 @@ def score(
     for metric in metrics:
         metric_of.known(metric)
     config = chain_config(exp / names.CONFIG)
-    vocabs = {m.name: config.vocabs[m.target.vocab] for m in config.modules if m.target is not None}
+    vocabs = {m.name: m.target.vocab for m in config.modules if m.target is not None}
     speakers = metric_of.speakers_of(data)
     made_by = read_origin(decoded)
     found = []
     for name, folder in [("", decoded)] + [(m, decoded / "interfaces" / m) for m in vocabs]:
         if not (folder / "text").is_file():
             continue
-        vocab = vocabs[name or _last_target(config)]
-        phonemes = vocab.unit == "phn"
-        reference = data / ("text_phn" if phonemes else "text")
-        if not reference.is_file():
+        called = vocabs[name or _last_target(config)]
+        vocab = config.vocabs[called]
+        table = target_table(data, called, vocab.unit)
+        if not (data / table).is_file():
             continue  # a donor's phonemes need not be known for this data
-        for metric in ["per"] if phonemes else metrics:
+        for metric in ["per"] if vocab.unit == "phn" else metrics:
             with seen_by(metric, data, folder / "text", symbols) as (references, text):
-                result = metric_of.score(metric, references, text, vocab.language, speakers, phonemes)
+                result = metric_of.score(metric, references, text, vocab.language, speakers, table)
                 out = folder / f"score_{metric}"
                 result.write(out, made_by)
-                write_trn(metric, metric_of.reference_files(metric, references, phonemes), text, out, speakers)
+                write_trn(metric, metric_of.reference_files(metric, references, table), text, out, speakers)
             if not metric_of.known(metric).higher:
                 run_sclite(out, score_opts)
             found.append((name, metric, result.value))
@@ -344,7 +343,7 @@ def seen_by(metric: str, data: Path, hyp: Path, symbols: Sequence[str]) -> Itera
     from espnet2_legonn.scoring.trn import without_symbols
 
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("text", "text_phn"):
-            if (data / name).is_file():
-                without_symbols(data / name, Path(folder) / name, symbols)
+        for path in data.iterdir():
+            if is_text(path.name):
+                without_symbols(path, Path(folder) / path.name, symbols)
         yield Path(folder), without_symbols(hyp, Path(folder) / "hyp", symbols)

@@ -31,7 +31,7 @@ def read_references(metric: str, data: Path, vocab: Vocabulary, keys: Collection
     Raises:
         DataError: no such metric, or a reference is missing.
     """
-    files = metrics.reference_files(metric, data, vocab.unit == "phn")
+    files = metrics.reference_files(metric, data, "text_phn" if vocab.unit == "phn" else "text")
     tables = [read_table(file) for file in files]
     if lost := [f"{file}: no line for {k}" for file, table in zip(files, tables) for k in keys if k not in table]:
         raise DataError(lost)

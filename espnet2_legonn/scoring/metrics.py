@@ -59,13 +59,11 @@ def known(name: str) -> Metric:
     return METRICS[name]
 
 
-def reference_files(name: str, data: Path, phonemes: bool = False) -> list[Path]:
-    """Reference tables of a data directory for a metric, the first and (for BLEU) further ones."""
+def reference_files(name: str, data: Path, table: str = "text") -> list[Path]:
+    """Reference tables of a data directory for a metric, the first and (for BLEU of ``text``) further ones."""
     from espnet2_legonn.scoring.translation import references
 
-    if phonemes or not known(name).higher:
-        return [data / ("text_phn" if phonemes else "text")]
-    return references(data, name)
+    return references(data, name, table) if known(name).higher else [data / table]
 
 
 def speakers_of(data: Path) -> Path | None:
@@ -75,13 +73,13 @@ def speakers_of(data: Path) -> Path | None:
 
 
 def score(
-    name: str, data: Path, hyp: Path, language: str | None = None, utt2spk: Path | None = None, phonemes: bool = False
+    name: str, data: Path, hyp: Path, language: str | None = None, utt2spk: Path | None = None, table: str = "text"
 ) -> BleuReport | ErrorReport:
     """Score a hypothesis table against the references of a data directory, with intervals.
 
     Args:
         language: of the target: how BLEU cuts its texts.
-        phonemes: the references are ``text_phn``.
+        table: of the references; only those of ``text`` have further ones.
 
     Raises:
         DataError: see ``score_error_rate`` and ``score_translation``.
@@ -90,8 +88,8 @@ def score(
     from espnet2_legonn.scoring.wer import score_error_rate
 
     if known(name).higher:
-        return score_translation(name, data, hyp, language, utt2spk)
-    return score_error_rate(reference_files(name, data, phonemes)[0], hyp, name, utt2spk)
+        return score_translation(name, data, hyp, language, utt2spk, table)
+    return score_error_rate(data / table, hyp, name, utt2spk)
 
 
 def statistics(

@@ -89,24 +89,31 @@ def change_of(metric: str, language: str | None) -> Change | None:
     return Change(f"detok:moses-{language}", undo, str, tokenizer)
 
 
-def references(data: Path, metric: str) -> list[Path]:
-    """The reference tables of a data directory for one metric, the first and further ones."""
+def references(data: Path, metric: str, table: str = "text") -> list[Path]:
+    """The reference tables of a data directory for one metric, the first and (of ``text``) further ones."""
+    if table != "text":
+        return [data / table]
     name = "text.raw" if metric == "bleu_detok" else "text"
     further = [p for p in data.glob(f"{name}.*") if p.suffix[1:].isdigit() and p.name.count(".") == name.count(".") + 1]
     return [data / name, *sorted(further, key=lambda p: int(p.suffix[1:]))]
 
 
 def score_translation(
-    metric: str, data: Path, hyp: Path, language: str | None = None, utt2spk: Path | None = None
+    metric: str,
+    data: Path,
+    hyp: Path,
+    language: str | None = None,
+    utt2spk: Path | None = None,
+    table: str = "text",
 ) -> BleuReport:
     """Score a hypothesis table against the references of a data directory.
 
     Args:
         metric: one of ``METRICS``.
         language: of the target, for tokenisation and detokenisation.
-        utt2spk: see ``score_bleu``.
+        utt2spk: see ``score_bleu``; table: of the references.
 
     Raises:
         DataError: see ``score_bleu`` and ``change_of``.
     """
-    return score_bleu(references(data, metric), hyp, utt2spk, change=change_of(metric, language))
+    return score_bleu(references(data, metric, table), hyp, utt2spk, change=change_of(metric, language))

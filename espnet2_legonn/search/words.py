@@ -36,8 +36,28 @@ class Word(NamedTuple):
         return self._replace(start=self.start + seconds, end=self.end + seconds)
 
 
+def alignment(marginals: Marginals, ids: list[int]) -> tuple[list[int], list[float]] | None:
+    """The likeliest slots that say a text (torchaudio's ``forced_align``).
+
+    Args:
+        marginals: of the item alone (batch of 1); ids: tokens of its interface.
+
+    Returns:
+        the token of each slot and its log-probability; None where the text is empty, has more tokens than the slots
+        can say, or is impossible.
+    """
+    needed = len(ids) + sum(a == b for a, b in zip(ids, ids[1:]))
+    if not ids or needed > marginals.log_probs.shape[1]:
+        return None
+    from torchaudio.functional import forced_align  # slow to import, needed by few
+
+    targets = torch.tensor([ids], dtype=torch.int32, device=marginals.log_probs.device)
+    best, scores = forced_align(marginals.log_probs, targets, blank=marginals.interface.vocab.blank_id)
+    return (best[0].tolist(), scores[0].tolist()) if bool(scores.isfinite().all()) else None
+
+
 def align(marginals: Marginals, spans: Spans, ids: list[int], vocab: Vocabulary) -> list[Word]:
-    """Words of a text, aligned with what an interface says of one item (torchaudio's ``forced_align``).
+    """Words of a text, aligned with what an interface says of one item.
 
     Args:
         marginals, spans: of the item alone (batch of 1).
@@ -50,17 +70,12 @@ def align(marginals: Marginals, spans: Spans, ids: list[int], vocab: Vocabulary)
     own = marginals.interface.vocab
     if own.sha256 != vocab.sha256:
         ids = [] if own.unit == "phn" else own.encode(vocab.decode(ids))
-    needed = len(ids) + sum(a == b for a, b in zip(ids, ids[1:]))
-    if not ids or needed > marginals.log_probs.shape[1]:
+    aligned = alignment(marginals, ids)
+    if aligned is None:
         return []
-    from torchaudio.functional import forced_align  # slow to import, needed for times alone
-
-    targets = torch.tensor([ids], dtype=torch.int32, device=marginals.log_probs.device)
-    best, scores = forced_align(marginals.log_probs, targets, blank=own.blank_id)
-    if not bool(scores.isfinite().all()):
-        return []  # the interface finds it impossible
-    runs = [list(run) for label, run in itertools.groupby(range(best.shape[1]), best[0].tolist().__getitem__) if label]
-    start, end, log_probs = (values[0].tolist() for values in (spans.start, spans.end, scores))
+    best, log_probs = aligned
+    runs = [list(run) for label, run in itertools.groupby(range(len(best)), best.__getitem__) if label]
+    start, end = (values[0].tolist() for values in (spans.start, spans.end))
     found = []
     for text, tokens in words_of(ids, own):
         slots = [slot for token in tokens for slot in runs[token]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from espnet2_legonn.data.tables import read_table
+from espnet2_legonn.data.tables import read_table, target_table
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.inference.decode import each_batch, inputs_of, naming
@@ -96,13 +96,33 @@ class _Sums:
             self.judged += right_or_wrong(tokens, labels.ids[i, : labels.lengths[i]].tolist())
 
 
-def references_of(data: Path, vocab: Vocabulary, metric: str) -> tuple[str, list[dict[str, str]]] | None:
-    """Metric of a module's text and its references; None where the data have none (a donor's phonemes)."""
-    phonemes = vocab.unit == "phn"
-    files = reference_files(metric, data, phonemes)
+def references_of(
+    data: Path, name: str, vocab: Vocabulary, metric: str, uids: Iterable[str]
+) -> tuple[str, list[dict[str, str]]] | None:
+    """Metric of a module's text and its references; None where the data have none (a donor's phonemes).
+
+    Args:
+        name: of the vocabulary, see ``target_table``; uids: utterances that must have references.
+
+    Raises:
+        DataError: some of them have none.
+    """
+    files = reference_files(metric, data, target_table(data, name, vocab.unit))
     if not all(file.is_file() for file in files):
         return None
-    return "per" if phonemes else metric, [read_table(file) for file in files]
+    return "per" if vocab.unit == "phn" else metric, [require_all(file, uids) for file in files]
+
+
+def require_all(file: Path, uids: Iterable[str]) -> dict[str, str]:
+    """A table of texts that has all of these utterances.
+
+    Raises:
+        DataError: it has not.
+    """
+    table = read_table(file)
+    if lost := [uid for uid in uids if uid not in table]:
+        raise DataError(f"{file.parent}: no reference for {', '.join(lost[:5])}")
+    return table
 
 
 def labels_of(texts: Sequence[str], vocab: Vocabulary, device: torch.device) -> Labels:
@@ -138,17 +158,17 @@ def evaluate(
     known(metric)
     inputs = inputs_of(chain, data, limit)
     wanted = {}
-    for name, module in zip(chain.names, chain):
+    for config, module in zip(chain.configs, chain):
         vocab = module.ports[1].vocab
-        found = None if vocab is None else references_of(data, vocab, metric)
-        if vocab is not None and found is not None and (isinstance(module, DecoderModule) or produced(module)):
-            if lost := [uid for uid in inputs if any(uid not in table for table in found[1])]:
-                raise DataError(f"{data}: no reference for {', '.join(lost[:5])}")
-            wanted[name] = (module, vocab, *found)
+        if vocab is None or not (isinstance(module, DecoderModule) or produced(module)):
+            continue
+        found = references_of(data, str(config.target_vocab), vocab, metric, inputs)
+        if found is not None:
+            wanted[config.name] = (module, vocab, *found)
     if not wanted:
         raise DataError(f"{data}: has no references for any module of this chain")
     sums = {name: _Sums() for name in wanted}
-    for items in each_batch(chain, inputs, batch_size, "evaluate"):
+    for items in each_batch(chain, inputs, batch_size):
         uids = list(items)
         with naming(uids):
             batch = chain.batch(list(items.values()))

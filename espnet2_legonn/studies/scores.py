@@ -60,8 +60,8 @@ class Scores:
         if not kept.is_file() or kept.stat().st_mtime_ns < kept.with_name("result.json").stat().st_mtime_ns:
             data = self.raw / column.set
             speakers = speakers_of(data)
-            phonemes = column.metric == "per"
-            report = score(column.metric, data, answers / "text", utt2spk=speakers, phonemes=phonemes)
+            table = "text_phn" if column.metric == "per" else "text"
+            report = score(column.metric, data, answers / "text", utt2spk=speakers, table=table)
             if abs(report.value - value) > 1e-6:
                 raise DataError(f"{answers}/text: scores {report.value}, result.json says {value}; run the plan again")
             np.save(kept, resampled(report.segments))

@@ -17,7 +17,8 @@ from tests.corpora.text_recipes import ROOT
 
 EGS2 = ROOT / "egs2"
 # base*.yaml is inherited, train_lm.yaml is for ESPnet's task.
-OTHERS = ("card.yaml", "plan.yaml", "plan_speech.yaml", "claims.yaml", "lengths.yaml", "train_lm.yaml")
+PLANS = ("plan.yaml", "plan_speech.yaml", "plan_translation.yaml")
+OTHERS = (*PLANS, "card.yaml", "claims.yaml", "lengths.yaml", "train_lm.yaml")
 ALL = sorted(p for p in EGS2.glob("*/legonn1/conf/**/*.yaml") if p.name not in OTHERS and not p.name.startswith("base"))
 TRAIN = [p for p in ALL if p.name.startswith("train_")]
 FINETUNE = [p for p in ALL if p.name.startswith("finetune")]

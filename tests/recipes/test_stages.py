@@ -125,6 +125,20 @@ def test_data_triples(data: Path) -> None:
     assert stages.data_triples(parsed([RECOGNISER]), folder) == [wanted[0], wanted[2]], "phonemes alone"
 
 
+def test_a_vocabulary_with_texts_of_its_own(data: Path, tmp_path: Path) -> None:
+    """``text_<vocabulary>`` is what is trained with and scored against, in place of text or text_phn."""
+    folder = subset(data / "valid", tmp_path / "test", 4)
+    (folder / "text_phn").rename(folder / "text_phones")
+    names = [triple.split(",")[1] for triple in stages.data_triples(parsed(MODULES["speech"]), folder)]
+    assert names == ["speech", "text", "text_phones"]
+    exp = build([FIRST, DECODER]).save(tmp_path / "pair")
+    out = infer(exp, folder, tmp_path / "out")
+    os.rename(out / "1best_recog" / "text", out / "text")
+    (folder / "text_tgt").write_text((out / "text").read_text())
+    scores = {name: value for name, _, value in stages.score(exp, folder, out, ["wer"])}
+    assert scores[""] == 0 and scores["encoder"] > 0
+
+
 def test_all_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"wav\.scp: this chain needs it; run the stages that make it") as caught:
         stages.data_triples(parsed(MODULES["speech"]), tmp_path)

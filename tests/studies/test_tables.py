@@ -186,8 +186,13 @@ def test_the_study_of_multi30k() -> None:
     names = {claim.name for claim in load_claims(STUDY / "claims.yaml", plan)}
     assert names == {"H1", "H2", "H3", "H4", "H6", "H7", "H9a", "H9b"}
     assert {e.train for e in plan.experiments if e.train.startswith("train_de")} == {"train_de", "train_de_29000"}
-    speech = load_plan(STUDY / "plan_speech.yaml", tables="all")
-    assert speech.made(speech.by_name["de_en"]) == plan.made(plan.by_name["de_en"]), "the same donor"
+    speech, translation = (load_plan(STUDY / f"plan_{name}.yaml", tables="all") for name in ("speech", "translation"))
+    for other in (speech, translation):
+        assert other.made(other.by_name["de_en"]) == plan.made(plan.by_name["de_en"]), "the same donor"
+        assert [t.seeds for t in other.tables] == [1] * len(other.tables), "descriptions"
+    assert {"st", "plug_units"} <= set(translation.by_name) and "st" not in plan.by_name
+    heard = {e.train for e in translation.experiments if "speech" in e.train}
+    assert heard == {"train_speech_de"}, "no module hears speech and its translation"
     assert len(load_plan(STUDY.parents[2] / "an4/legonn1/conf/plan.yaml", tables="study").experiments) == 4
     # Rows of one task differ in nothing but the system.
     for task in ("fr_4500", "fr_1000", "cs_4500", "cs_1000"):

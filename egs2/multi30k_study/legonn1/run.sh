@@ -13,6 +13,7 @@ expdir=exp/study
 seeds="1 2 3"
 only=                # experiments to run, with what they need (default: those of the tables, in their order)
 speech=false         # conf/plan_speech.yaml instead, after the text rows: captions read aloud by espeak-ng
+translation=false    # conf/plan_translation.yaml instead, after the text rows: German speech into English, three modules
 results=../../../docs/results   # where stage 12 writes
 help_message="Usage: MULTI30K=DIR $0 [--stage N] [--stop_stage N] [--nj N] [--seeds \"NUMBERS\"] [--only \"NAMES\"]"
 
@@ -20,7 +21,9 @@ SECONDS=0
 # shellcheck source=../../TEMPLATE/legonn1/parse_options.sh
 . parse_options.sh
 
-if "${speech}"; then plan=conf/plan_speech.yaml; fi
+name=multi30k_study claims=(--claims conf/claims.yaml)
+if "${speech}"; then plan=conf/plan_speech.yaml name=multi30k_study_speech claims=(); fi
+if "${translation}"; then plan=conf/plan_translation.yaml name=multi30k_study_translation claims=(); fi
 active() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
 if active 1; then local/data.sh; fi
 for step in 3 4 5; do
@@ -51,12 +54,23 @@ if active 5 && "${speech}"; then
     python3 -m espnet2_legonn.data.cli subset dump/raw/train_speech_4500 dump/raw/train_speech_1000 \
         --utt_list data/train_speech_1000.list
 fi
+if active 5 && "${translation}"; then local/translation.sh; fi
 if active 10; then
     # shellcheck disable=SC2086
     python3 -m espnet2_legonn.bin.legonn_plan "${plan}" --workers "${nj}" --expdir "${expdir}" --tables study \
         --seeds ${seeds} ${only:+--only ${only}}
 fi
-if active 11 && ! "${speech}"; then # swaps of seeds: the paper's search and the default
+if active 11 && "${translation}"; then # what the recogniser's errors cost, and cascades of its texts
+    for seed in ${seeds}; do
+        st=${expdir}/seed${seed}/legonn_st
+        [ -f "${st}/done.json" ] || continue
+        for at in recognizer encoder; do
+            python3 -m espnet2_legonn.bin.legonn oracle "${st}" --data dump/raw/test_st --metric bleu --at "${at}" \
+                --beam_size 4 -o "${st}/oracle_${at}.json"
+        done
+    done
+fi
+if active 11 && [ "${name}" = multi30k_study ]; then # swaps of seeds: the paper's search and the default
     for weight in 0 0.4; do
         found=() # trained ones alone
         for seed in ${seeds}; do
@@ -69,8 +83,6 @@ if active 11 && ! "${speech}"; then # swaps of seeds: the paper's search and the
     done
 fi
 if active 12; then
-    name=multi30k_study claims=(--claims conf/claims.yaml)
-    if "${speech}"; then name=multi30k_study_speech claims=(); fi
     # shellcheck disable=SC2086
     python3 -m espnet2_legonn.studies.tables "${plan}" "${claims[@]}" --expdir "${expdir}" --seeds ${seeds} \
         --out "${results}/${name}"
