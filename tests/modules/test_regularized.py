@@ -80,7 +80,7 @@ def test_intermediate_ctc(conditioned: bool, control: bool) -> None:
         wanted += 0.7 * ((1 - WEIGHT) * ref.ctc_by_forward(end, words) + WEIGHT * middle)
         inner += float(middle)
         last.append(end)
-    assert float(found.total) == pytest.approx(wanted, rel=1e-9) and int(found.tokens) == 8
+    assert found.total.item() == pytest.approx(wanted, rel=1e-9) and int(found.tokens) == 8
     assert float(found.stats["intermediate"][0]) == pytest.approx(inner, rel=1e-9)
     written, slots = model.last(*toys.padded(SOURCES))
     for row, length, want in zip(written.detach().numpy(), slots, last):
@@ -127,7 +127,7 @@ def test_two_passes(monkeypatch: pytest.MonkeyPatch) -> None:
         terms["intermediate"] += np.mean([ref.ctc_by_forward(x, words) for x in (*a[:-1], *b[:-1])])
         terms["consistency"] += 0.5 * ((np.exp(a[-1]) - np.exp(b[-1])) * (a[-1] - b[-1])).sum()
     wanted = 0.7 * ((1 - WEIGHT) * terms["ctc"] + WEIGHT * terms["intermediate"] + 0.2 * terms["consistency"])
-    assert float(found.total) == pytest.approx(wanted, rel=1e-9)
+    assert found.total.item() == pytest.approx(wanted, rel=1e-9)
     for name, value in terms.items():
         assert float(found.stats[name][0]) == pytest.approx(value, rel=1e-9) and int(found.stats[name][1]) == 8
 
@@ -138,7 +138,6 @@ def test_what_has_no_ctc_path_adds_nothing() -> None:
     model.last.length_control.max_length = 2
     parts = run(model)["enc"]
     assert int(parts.stats["infeasible"][0]) == 2 and int(parts.tokens) == 1
-    torch.manual_seed(5)
     one = run(toys.chain([encoder(consistency=0.2)]).train(), (1,))["enc"]
     assert float(one.stats["consistency"][0]) == 0.0, "no dropout, no difference"
     losses_of = consistency_loss(*torch.randn(2, 3, 2, 7).log_softmax(-1), torch.tensor([0, 2, 0]))
@@ -218,10 +217,7 @@ def test_validation_and_frozen_modules_pass_once(monkeypatch: pytest.MonkeyPatch
 def test_only_modules_that_ask_pass_twice() -> None:
     """The one behind reads the first pass, the ports count a batch once."""
     modules = [encoder(True, consistency=0.2, dropout=0.3), toys.decoder(toys.wemb("bpe"), dropout=0.3)]
-    model, plain_ = toys.chain(modules).train(), toys.chain(modules[1:])
-    assert plain_ is not None
-    calls = []
-    model.last.register_forward_pre_hook(lambda *_: calls.append(1))
+    model = toys.chain(modules).train()
     counted: list[int] = []
     model.first.body.register_forward_hook(lambda *_: counted.append(1))
     model.last.body.register_forward_hook(lambda *_: counted.append(10))
@@ -264,14 +260,14 @@ WIDE = {"type": "conformer", "output_size": 8, "attention_heads": 2, "linear_uni
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"output__intermediate__blocks": [3]}, r"enc.output.intermediate.blocks: \[3\].*from 1 to 2; length_control has"),
+        ({"output__intermediate__blocks": [3]}, r"enc.output.intermediate.blocks: \[3\].*1 to 2; length_control has 3"),
         ({"output__intermediate__blocks": []}, r"blocks: \[\]: must be different numbers"),
         ({"output__intermediate__blocks": [1, 1]}, r"blocks: \[1, 1\]: must be different numbers"),
         ({"output__intermediate__blocks": [0]}, r"blocks: \[0\]"),
         ({"length_control": None}, "enc.output.intermediate: stands between blocks, and body has 1"),
         ({"length_control": None, "body": WIDE}, "between the blocks of a body of type conformer; give length_control"),
         ({"length_control": None, "body": {"type": "none", "size": 8}}, "a body of type none; give length_control"),
-        ({"output__intermediate__weight": 1.0}, "enc.output.intermediate.weight: 1.0 is not at least 0 and less than 1"),
+        ({"output__intermediate__weight": 1.0}, "enc.output.intermediate.weight: 1.0 is not at least 0"),
         ({"output__intermediate__blokcs": [1]}, r"unknown key 'blokcs' \(did you mean 'blocks'\?\)"),
         ({"output__consistency": -0.1}, "enc.output.consistency: -0.1 is not at least 0"),
         ({"output__ctc_weight": 0.0}, "enc.output.intermediate: is a part of the CTC loss, and ctc_weight is 0"),
