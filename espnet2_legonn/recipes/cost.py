@@ -268,6 +268,8 @@ def _interfaces(module: ModuleConfig, vocab: int, slots: float, precision: Preci
     """The interface; intermediate ones share its weights, and a projection brings back what self-conditioning reads."""
     size, intermediate = module.body.size, getattr(module.output, "intermediate", None)
     last = interface(f"{module.name}.interface", size, vocab, slots, precision)
+    if getattr(module.output, "consistency", 0):
+        last.kept += 4 * slots * vocab  # probabilities that the other pass is compared with
     if intermediate is None:
         return [last]
     found = [replace(last, name=f"{last.name}.{number}", parameters=0) for number in intermediate.blocks]

@@ -253,7 +253,14 @@ def _decode_and_score(plan: Plan, experiment: Experiment, raw: Path, exp: Path, 
 
 
 def _search(
-    plan: Plan, name: str, experiment: Experiment, chain: LegoNN, raw: Path, exp: Path, exp_dir: Path, tuned: bool = False
+    plan: Plan,
+    name: str,
+    experiment: Experiment,
+    chain: LegoNN,
+    raw: Path,
+    exp: Path,
+    exp_dir: Path,
+    tuned: bool = False,
 ) -> tuple[BeamOptions, list[ScorerMaker]]:
     """Options of a search by name, tuned on the experiment's validation set if it says so, and its n-gram scorer.
 

@@ -12,7 +12,7 @@ SUBCOMMANDS = sorted(cli.EXAMPLES)
 
 def test_all_subcommands_are_there():
     assert SUBCOMMANDS == sorted(
-        "validate fix combine subset copy perturb format filter vocab phonemes normalize".split()
+        "validate fix combine subset copy relabel perturb format filter vocab phonemes normalize".split()
     )
 
 

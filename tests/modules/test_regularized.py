@@ -69,7 +69,7 @@ def run(model: Chain, chosen: tuple[int, ...] = (0, 1, 2), extra: int = 0) -> di
 @pytest.mark.parametrize("control", [True, False], ids=["length_control", "body"])
 @pytest.mark.parametrize("conditioned", [True, False], ids=["self_conditioned", "intermediate"])
 def test_intermediate_ctc(conditioned: bool, control: bool) -> None:
-    """(1 - w) CTC + w mean of CTC between the blocks, all by one projection; what is conditioned feels it to the end."""
+    """(1 - w) CTC + w mean of CTC between the blocks, all by one projection; conditioning is felt to the end."""
     model = toys.doubled(toys.chain([encoder(conditioned, control)], sharp=3.0)).eval()
     w = ref.part(toys.weights(model), "mods.enc")
     found, wanted, last = run(model)["enc"], 0.0, []

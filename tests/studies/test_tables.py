@@ -179,6 +179,10 @@ def test_the_study_of_multi30k() -> None:
     assert {e.train for e in plan.experiments if e.train.startswith("train_de")} == {"train_de", "train_de_29000"}
     speech = load_plan(STUDY / "plan_speech.yaml", tables="all")
     assert speech.made(speech.by_name["de_en"]) == plan.made(plan.by_name["de_en"]), "the same donor"
+    better = load_plan(STUDY / "plan_interface.yaml", tables="study")
+    again = [e for e in better.experiments if e.name in plan.by_name]
+    assert len(again) == 5 < len(better.experiments)
+    assert all(better.fingerprint(e) == plan.fingerprint(plan.by_name[e.name]) for e in again), "not done again"
     assert len(load_plan(STUDY.parents[2] / "an4/legonn1/conf/plan.yaml", tables="study").experiments) == 4
     # Rows of one task differ in nothing but the system.
     for task in ("fr_4500", "fr_1000", "cs_4500", "cs_1000"):

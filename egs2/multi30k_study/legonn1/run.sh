@@ -8,7 +8,7 @@ set -euo pipefail
 stage=1              # 1 data, 3-5 filter and vocabularies, 10 experiments of the plan, 11 swaps of seeds, 12 the tables
 stop_stage=10000
 nj=1                 # experiments at a time
-plan=conf/plan.yaml
+plan=conf/plan.yaml  # or conf/plan_interface.yaml: what makes an interface better
 expdir=exp/study
 seeds="1 2 3"
 only=                # experiments to run, with what they need (default: those of the tables, in their order)
@@ -56,7 +56,7 @@ if active 10; then
     python3 -m espnet2_legonn.bin.legonn_plan "${plan}" --workers "${nj}" --expdir "${expdir}" --tables study \
         --seeds ${seeds} ${only:+--only ${only}}
 fi
-if active 11 && ! "${speech}"; then # swaps of seeds: the paper's search and the default
+if active 11 && [ "${plan}" = conf/plan.yaml ]; then # swaps of seeds: the paper's search and the default
     for weight in 0 0.4; do
         found=() # trained ones alone
         for seed in ${seeds}; do
@@ -70,7 +70,10 @@ if active 11 && ! "${speech}"; then # swaps of seeds: the paper's search and the
 fi
 if active 12; then
     name=multi30k_study claims=(--claims conf/claims.yaml)
-    if "${speech}"; then name=multi30k_study_speech claims=(); fi
+    case "${plan}" in
+        conf/plan.yaml) ;;
+        *) name=$(basename "${plan}" .yaml) name=multi30k_study_${name#plan_} claims=() ;;
+    esac
     # shellcheck disable=SC2086
     python3 -m espnet2_legonn.studies.tables "${plan}" "${claims[@]}" --expdir "${expdir}" --seeds ${seeds} \
         --out "${results}/${name}"
