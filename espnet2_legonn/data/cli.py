@@ -21,6 +21,7 @@ EXAMPLES = {
     "combine": "data/train_sp data/a data/b",
     "subset": "data/train data/dev --first 4000",
     "copy": "data/a data/b --utt_prefix b- --spk_prefix b-",
+    "relabel": "dump/raw/train dump/raw/train_distilled exp/legonn_x/decode/train/text",
     "perturb": "data/train data/train_sp --factors 0.9 1.0 1.1",
     "format": "data/train dump/raw/org/train --fs 16k --nj 8",
     "filter": "dump/raw/org/train dump/raw/train --fs 16k --max_wav_duration 20",
@@ -62,6 +63,10 @@ def _copy(args: argparse.Namespace) -> str:
     prefixes = {"utt_prefix": args.utt_prefix, "spk_prefix": args.spk_prefix}
     count = dirops.copy(args.source, args.dest, **prefixes, pair=args.pair)
     return f"{count} utterances in {args.dest}"
+
+
+def _relabel(args: argparse.Namespace) -> str:
+    return f"{dirops.relabel(args.source, args.dest, args.text)} utterances in {args.dest}"
 
 
 def _perturb(args: argparse.Namespace) -> str:
@@ -171,6 +176,10 @@ def _add_directories(subs: argparse._SubParsersAction) -> None:
     p.add_argument(
         "--pair", nargs=2, metavar=("SRC", "TGT"), help="texts that become src_text and text: text.tc.de text.tc.en"
     )
+    p = _add(subs, "relabel", _relabel, "Copy a data directory with another text: the answers of a teacher.")
+    p.add_argument("source", type=Path)
+    p.add_argument("dest", type=Path)
+    p.add_argument("text", type=Path, help="a text for each utterance; those without words are left out")
 
 
 def _add_audio(subs: argparse._SubParsersAction) -> None:

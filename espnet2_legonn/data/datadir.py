@@ -162,6 +162,13 @@ def select(tables: Mapping[str, Table], dest: Path | str, keep: Callable[[str, M
             write_table(folder / name, Made(functools.partial(_used, tables[name], folder, table_kind(name))))
 
 
+def keep_marks(source: DataDir, dest: Path | str) -> None:
+    """Copy the files that say what kind of data a directory of stage 3 or 4 has."""
+    for name in ("feats_type", "audio_format"):
+        if source.has(name):
+            (Path(dest) / name).write_bytes((source.path / name).read_bytes())
+
+
 def _used(table: Table, folder: Path, kind: Kind | None) -> Iterator[tuple[str, str]]:
     """Rows of the speakers or recordings that the utterances of `folder` have."""
     pairs = Table(folder / ("utt2spk" if kind == "spk" else "segments")).items()

@@ -1,4 +1,4 @@
-"""New data directories from old ones: combine, subset, copy."""
+"""New data directories from old ones: combine, subset, copy, relabel."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from espnet2_legonn.data.datadir import DataDir, select, write_datadir
-from espnet2_legonn.data.tables import Faults, Made, Rows, is_text, sorted_items, split_fields, table_kind
+from espnet2_legonn.data.datadir import DataDir, keep_marks, select, write_datadir
+from espnet2_legonn.data.tables import Faults, Made, Rows, Table, is_text, sorted_items, split_fields, table_kind
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.files.lines import read
 
@@ -184,6 +184,36 @@ def copy(
     if utt_prefix and "utt2uniq" not in tables:
         tables["utt2uniq"] = mapped(found["utt2spk"], lambda utt, _: (utt_prefix + utt, utt))
     return write_datadir(dest, tables)
+
+
+def relabel(source: Path | str, dest: Path | str, text: Path | str) -> int:
+    """Copy a data directory with another `text`, such as what a teacher answered; returns its number of utterances.
+
+    Utterances whose new text has no words are left out. Other tables of the old text (text_phn, text.lc.en) are not
+    copied, since they no longer go with it.
+
+    Args:
+        text: a table with a text for each utterance; what it has of others is not read.
+
+    Raises:
+        DataError: the directory has faults, an utterance has no new text, or no text has words.
+    """
+    data = DataDir(source)
+    tables = data.tables("utt2spk", without=[name for name in data.texts() if name != "src_text"])
+    tables["text"] = Table(Path(text), sorted=False)
+    kept = 0
+
+    def keep(utt: str, values: Mapping[str, str]) -> bool:
+        nonlocal kept
+        if "utt2spk" in values and "text" not in values:
+            raise DataError(f"{text}: no text for utterance {utt} of {source}; decode all of it")
+        wanted = "utt2spk" in values and bool(values["text"].strip())
+        kept += wanted
+        return wanted
+
+    select(tables, dest, keep)
+    keep_marks(data, dest)
+    return kept
 
 
 def mapped(table: Rows, change: Callable[[str, str], tuple[str, str]]) -> Made:

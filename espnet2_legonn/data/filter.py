@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from espnet2_legonn.data.audio import is_pipe, seconds
-from espnet2_legonn.data.datadir import DataDir, select
+from espnet2_legonn.data.datadir import DataDir, keep_marks, select
 from espnet2_legonn.data.dirops import text_names
 from espnet2_legonn.data.tables import Table
 from espnet2_legonn.data.tokenizer_json import BEGINNING, TokenizerJson
@@ -116,9 +116,7 @@ def filter_dir(
         if report.kept:
             raise
         raise DataError([f"{source}: no utterance is within the limits", str(report)]) from None
-    for name in ("feats_type", "audio_format"):
-        if data.has(name):
-            (Path(dest) / name).write_bytes((data.path / name).read_bytes())
+    keep_marks(data, dest)
     return report
 
 

@@ -100,10 +100,10 @@ class EncoderGraph(nn.Module):
         """(B, T, ...), (B,) -> output (B, K, V or D), slots (B,), slots before the maximum (B,)."""
         part, control = self.module.input, self.module.length_control
         x, lengths = part.steps_of(x, lengths) if isinstance(part, FramesInput) else part(x, lengths)
-        x, wanted = self.module.body(x, lengths), lengths
+        wanted = lengths
         if control is not None:
             wanted = slots_for(lengths, *control.ratio, torch.iinfo(torch.long).max)
-            x, lengths = control(x, lengths)
+        x, lengths = self.module.stacks(x, lengths)
         output = self.module.interface(x)
         found = (output, lengths, wanted)
         return (*found, *filter(lambda _: self.speaks_beside, (self.module.interface.log_probs(output),)))

@@ -249,6 +249,7 @@ def _validate_module(config: ChainConfig, module: ModuleConfig, first: bool, las
         faults += _validate_control(name, control)
     if hasattr(body, "faults"):
         faults += body.faults(f"{name}.body")
+    faults += _validate_regularization(module)
     return faults + module.reads.faults(module.input, f"{name}.input")
 
 
@@ -266,6 +267,7 @@ RANGES = {
     "k": (1, None),
     "embed_size": (1, None),
     "ctc_weight": (0, None),
+    "consistency": (0, None),
     "weight": (0, 1),
     "label_smoothing": (0, 1),
     "lr_scale": (0, None),
@@ -276,7 +278,7 @@ RANGES = {
 
 def _validate_numbers(module: ModuleConfig) -> list[str]:
     faults = []
-    for place in ("", "input.", "body.", "output.", "output.ctc.", "length_control."):
+    for place in ("", "input.", "body.", "output.", "output.ctc.", "output.intermediate.", "length_control."):
         for key, (least, bound) in RANGES.items():
             value = getattr(_inner(module, place), key, None)
             if value is not None and (value < least or (bound is not None and value >= bound)):
@@ -290,6 +292,34 @@ def _inner(module: ModuleConfig, place: str) -> Any:
     for key in filter(None, place.split(".")):
         inner = getattr(inner, key, None)
     return inner
+
+
+def _validate_regularization(module: ModuleConfig) -> list[str]:
+    """What is added to a CTC loss needs one, and intermediate CTC blocks to stand between."""
+    output, control, where = module.output, module.length_control, f"{module.name}.output"
+    given = [key for key in ("intermediate", "consistency") if getattr(output, key, None)]
+    if given and module.decodes:
+        return [f"{where}.{key}: is for CTC, which encoder modules have; put it into the one before" for key in given]
+    if given and not module.writes.teaches(output):
+        return [f"{where}.{key}: is a part of the CTC loss, and ctc_weight is 0" for key in given]
+    if "intermediate" not in given:
+        return []
+    where, kind = f"{where}.intermediate", module.body.type
+    if control is None and not getattr(BODIES[kind], "opens", False):
+        return [
+            f"{where}: nothing can stand between the blocks of a body of type {kind}; give length_control, "
+            "whose own blocks it then stands between, or a body of type transformer"
+        ]
+    stack, number = ("body", module.body.num_blocks) if control is None else ("length_control", control.num_blocks)
+    blocks = output.intermediate.blocks
+    if not blocks or len(set(blocks)) < len(blocks) or not all(0 < block < number for block in blocks):
+        return [
+            f"{where}.blocks: {blocks}: must be different numbers from 1 to {number - 1}; {stack} has {number} blocks, "
+            "and behind the last one stands the interface itself"
+            if number > 1
+            else f"{where}: stands between blocks, and {stack} has {number}; give it two or more"
+        ]
+    return []
 
 
 def _validate_control(name: str, control: LengthControlConfig) -> list[str]:

@@ -7,7 +7,7 @@ from torch import nn
 
 from espnet2_legonn.model.masks import zero_padding
 from espnet2_legonn.model.position import SinusoidalPositions
-from espnet2_legonn.model.transformer import BodyConfig, CrossTransformer
+from espnet2_legonn.model.transformer import Between, BodyConfig, CrossTransformer
 
 
 def slots_for(lengths: torch.Tensor, numerator: int, denominator: int, max_length: int) -> torch.Tensor:
@@ -50,10 +50,12 @@ class LengthController(nn.Module):
         # K comes from the padded length, a number the host knows: no synchronisation.
         return int(slots_for(torch.tensor(x.shape[1]), *self.ratio, self.max_length))
 
-    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, x: torch.Tensor, lengths: torch.Tensor, between: Between | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, T, D), (B,) -> (B, K, D), (B,)."""
         size = self.longest(x, lengths)
         queries = self.positions(self.learned.weight[:size], self.learned.weight.dtype)  # eq. 12
         slots = self.slots(lengths)
-        y = self.blocks(queries.expand(x.shape[0], -1, -1), x, lengths, slots)
+        y = self.blocks(queries.expand(x.shape[0], -1, -1), x, lengths, slots, between)
         return zero_padding(y, slots), slots

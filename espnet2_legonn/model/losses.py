@@ -67,6 +67,23 @@ def ctc_loss(
     return losses.masked_fill(impossible, 0.0), impossible
 
 
+def consistency_loss(a: torch.Tensor, b: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+    """What two passes of a batch differ by: half of KL(b || a) + KL(a || b), the first of each held fixed (CR-CTC).
+
+    Yao et al. 2024, arXiv:2410.05101.
+
+    Args:
+        a, b: log-probabilities (B, K, V); slots: (B,), those beyond them do not count.
+
+    Returns:
+        (B,) sums over slots, in nats.
+    """
+    pairs = ((a, b), (b, a))
+    apart = sum(F.kl_div(x, held.detach(), reduction="none", log_target=True).sum(-1) for x, held in pairs)
+    assert isinstance(apart, torch.Tensor)
+    return 0.5 * apart.masked_fill(~valid_mask(slots, a.shape[1]), 0.0).sum(1)
+
+
 def cross_entropy(logits: torch.Tensor, targets: torch.Tensor, label_smoothing: float) -> ModuleLoss:
     """Loss of next tokens (equation 7) from logits (B, L, V) and targets (B, L), -1 where there is none."""
     flat = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, 1)

@@ -88,11 +88,31 @@ class EncoderModule(nn.Module):
         x, lengths = self.states(x, lengths)
         return self.interface(x), lengths
 
-    def states(self, x: Read, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the output part reads: (B, K, D), and (B,) slots."""
-        states, slots = self.input(x, lengths)
-        states = self.body(states, slots)
-        return (states, slots) if self.length_control is None else self.length_control(states, slots)
+    def states(
+        self, x: Read, lengths: torch.Tensor, kept: list[torch.Tensor] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the output part reads: (B, K, D), and (B,) slots.
+
+        Args:
+            kept: log-probabilities (B, K, V) between the blocks go there, if a loss is to read them.
+        """
+        x, steps = self.input(x, lengths)
+        return self.stacks(x, steps, kept)
+
+    def stacks(
+        self, x: torch.Tensor, steps: torch.Tensor, kept: list[torch.Tensor] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As ``states``, behind the input part: from (B, T, D) and (B,)."""
+        between = self.interface.between(kept)
+        more = [] if between is None else [between]
+        if self.length_control is None:
+            return self.body(x, steps, *more), steps
+        return self.length_control(self.body(x, steps), steps, *more)
+
+    @property
+    def passes_twice(self) -> bool:
+        """Whether a batch goes through it twice: in training, where two draws of dropout and masks must agree."""
+        return self.training and self.interface.consistency > 0 and learns(self)
 
 
 def _length_control(name: str, body: BodyConfig, control: LengthControlConfig | None) -> LengthController | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -72,6 +73,9 @@ class BodyConfig:
 
 
 BODIES: Registry[Any] = Registry("body")
+# What stands between the blocks of a stack: number of a block (from 1), its output (B, T, D) and the norm behind the
+# last block, to what the next block reads.
+Between = Callable[[int, torch.Tensor, nn.LayerNorm], torch.Tensor]
 
 
 class FeedForward(nn.Module):
@@ -107,21 +111,28 @@ class EncoderBlock(nn.Module):
 
 @BODIES.add("transformer")
 class TransformerEncoder(nn.Module):
-    """Encoder blocks and a final LayerNorm; (B, T, D) -> (B, T, D). Any body of an encoder module is called so."""
+    """Encoder blocks and a final LayerNorm; (B, T, D) -> (B, T, D). Any body of an encoder module is called so.
+
+    Attributes:
+        opens: whether ``forward`` takes what stands between its blocks, too; other bodies need not say so.
+    """
 
     Config: ClassVar[type] = BodyConfig
     decodes: ClassVar[bool] = False
+    opens: ClassVar[bool] = True
 
     def __init__(self, sizes: BodyConfig) -> None:
         super().__init__()
         self.encoders = nn.ModuleList(EncoderBlock(sizes) for _ in range(sizes.num_blocks))
         self.after_norm = nn.LayerNorm(sizes.size)
 
-    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor, between: Between | None = None) -> torch.Tensor:
         """(B, T, D), (B,) -> (B, T, D)."""
         mask = key_mask(lengths, x.shape[1])
-        for block in self.encoders:
+        for number, block in enumerate(self.encoders, 1):
             x = block(x, mask)
+            if between is not None:
+                x = between(number, x, self.after_norm)
         return self.after_norm(x)
 
 
@@ -169,6 +180,7 @@ class CrossTransformer(nn.Module):
         source: torch.Tensor,
         source_lengths: torch.Tensor,
         lengths: torch.Tensor | None = None,
+        between: Between | None = None,
     ) -> torch.Tensor:
         """With ``lengths`` the queries see each other (OLC); without, only what lies before (decoder).
 
@@ -176,8 +188,10 @@ class CrossTransformer(nn.Module):
         """
         source_mask = key_mask(source_lengths, source.shape[1])
         self_mask = None if lengths is None else key_mask(lengths, y.shape[1])
-        for block in self.decoders:
+        for number, block in enumerate(self.decoders, 1):
             y = block(y, self_mask, source, source_mask, causal=lengths is None)
+            if between is not None:
+                y = between(number, y, self.after_norm)
         return self.after_norm(y)
 
     def cross_blocks(self) -> list[CrossBlock]:

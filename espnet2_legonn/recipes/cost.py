@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from espnet2_legonn.model.description import ChainConfig, ModuleConfig, parse_ratio
@@ -230,6 +230,8 @@ def chain_cost(config: ChainConfig, sizes: Sizes, lengths: MeanLengths, amp: boo
         else:
             encoder, steps = _encoder_layers(module, sizes, steps, lengths, precision)
             layers += encoder
+            if getattr(module.output, "consistency", 0):  # two passes
+                layers = [replace(layer, work=2 * layer.work, kept=2 * layer.kept) for layer in layers]
         modules[module.name], trained[module.name] = layers, "" not in module.frozen
     return ChainCost(modules, trained)
 
@@ -258,8 +260,26 @@ def _encoder_layers(
         layers.append(layer)
         steps = slots
     if target is not None:
-        layers.append(interface(f"{module.name}.interface", body.size, sizes[target.vocab], steps, precision))
+        layers += _interfaces(module, sizes[target.vocab], steps, precision)
     return layers, steps
+
+
+def _interfaces(module: ModuleConfig, vocab: int, slots: float, precision: Precision) -> list[Layer]:
+    """The interface; intermediate ones share its weights, and a projection brings back what self-conditioning reads."""
+    size, intermediate = module.body.size, getattr(module.output, "intermediate", None)
+    last = interface(f"{module.name}.interface", size, vocab, slots, precision)
+    if getattr(module.output, "consistency", 0):
+        last.kept += 4 * slots * vocab  # probabilities that the other pass is compared with
+    if intermediate is None:
+        return [last]
+    found = [replace(last, name=f"{last.name}.{number}", parameters=0) for number in intermediate.blocks]
+    for layer in found:
+        layer.kept += 4 * size * slots  # what the norm reads
+        if intermediate.self_conditioned:
+            layer.work += slots * size * vocab
+            layer.kept += (4 + precision.copies * precision.narrow) * slots * vocab  # probabilities
+    last.parameters += _linear(vocab, size) if intermediate.self_conditioned else 0
+    return [*found, last]
 
 
 def _body(name: str, body: Any, steps: float, precision: Precision) -> Layer:

@@ -61,6 +61,14 @@ class NgramPlan:
 
 
 @dataclass
+class Teacher:
+    """Whose answers to the training set are learned: an experiment, decoded by one of its searches."""
+
+    exp: str
+    search: str = PAPER
+
+
+@dataclass
 class Experiment:
     """One row of work.
 
@@ -75,6 +83,7 @@ class Experiment:
         options: training options that differ from the plan's ``training``.
         change: changes of module descriptions, by module name.
         searches: names of the plan's ``searches``.
+        teacher: its answers to ``train`` are the texts that are learned (sequence-level distillation, Kim & Rush 2016).
     """
 
     name: str
@@ -88,11 +97,13 @@ class Experiment:
     options: dict[str, Any] = field(default_factory=dict)
     change: dict[str, Any] = field(default_factory=dict)
     searches: list[str] = field(default_factory=lambda: [PAPER])
+    teacher: Teacher | None = None
 
     @property
     def needs(self) -> set[str]:
         """Experiments that must be done before."""
-        return {part.partition("#")[0] for part in (*self.plug, *map(source_of, self.init.values()))}
+        taught = [] if self.teacher is None else [self.teacher.exp]
+        return {part.partition("#")[0] for part in (*self.plug, *map(source_of, self.init.values()), *taught)}
 
 
 @dataclass
@@ -205,13 +216,20 @@ class Plan:
 
     def made(self, experiment: Experiment) -> str:
         """Digest of what an experiment's weights depend on: itself and all before it."""
+        left = ("tests", "metrics", "searches", "teacher")
         own = {
-            "experiment": {k: v for k, v in asdict(experiment).items() if k not in ("tests", "metrics", "searches")},
+            "experiment": {k: v for k, v in asdict(experiment).items() if k not in left},
             "chain": self.chain(experiment, Path()) if experiment.modules else {},
             "window": self.average_window if self.average_candidates == 1 else self.average,
             "before": sorted(self.made(self.by_name[n]) for n in experiment.needs),
         }
-        return _digest(own)
+        return _digest(own if experiment.teacher is None else {**own, "texts": self.taught(experiment.teacher)})
+
+    def taught(self, teacher: Teacher) -> str:
+        """Digest of what a teacher's answers depend on."""
+        search = self.searches[teacher.search]
+        ngram = None if search.ngram is None else asdict(self.ngrams[search.ngram])
+        return _digest([self.made(self.by_name[teacher.exp]), asked(search), ngram])
 
     def fingerprint(self, experiment: Experiment) -> str:
         """Digest of the weights, and of how they are decoded and scored."""
@@ -312,6 +330,7 @@ def _faults(plan: Plan) -> list[str]:
             faults.append(f"{where}: give modules (to train) or plug (to put together)")
         if experiment.modules and not (experiment.train and experiment.valid):
             faults.append(f"{where}: training needs train and valid")
+        faults += _teacher_faults(where, experiment, names)
         for name in experiment.metrics:
             if name not in METRICS:
                 faults.append(f"{where}: no metric {name!r}{nearest(name, METRICS)}")
@@ -338,6 +357,17 @@ def _faults(plan: Plan) -> list[str]:
     for table in plan.tables:
         faults += _table_faults(table, names)
     return faults
+
+
+def _teacher_faults(where: str, experiment: Experiment, names: dict[str, Experiment]) -> list[str]:
+    teacher = experiment.teacher
+    if teacher is None or teacher.exp not in names:  # said where needs are looked at
+        return []
+    if experiment.plug:
+        return [f"{where}: teacher: a plug is not trained"]
+    if teacher.search not in names[teacher.exp].searches:
+        return [f"{where}: teacher: experiment {teacher.exp} is not decoded by search {teacher.search!r}"]
+    return []
 
 
 def _chain_faults(where: str, plan: Plan, experiment: Experiment) -> list[str]:

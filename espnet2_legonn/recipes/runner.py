@@ -22,7 +22,7 @@ import yaml
 from tqdm import tqdm
 
 from espnet2_legonn.data.tables import atomic_text
-from espnet2_legonn.files.scratch import alone
+from espnet2_legonn.files.scratch import alone, scratch
 from espnet2_legonn.recipes.plan import Experiment, Plan, asked, folder
 
 if TYPE_CHECKING:
@@ -166,12 +166,12 @@ def _train(plan: Plan, experiment: Experiment, raw: Path, exp: Path, exp_dir: Pa
     config_file = exp / "train.yaml"
     config_file.write_text(yaml.safe_dump(plan.chain(experiment, exp_dir), sort_keys=False, allow_unicode=True))
     config = chain_config(config_file)
-    folders = (raw / experiment.train, raw / experiment.valid)
+    folders = (_train_set(plan, experiment, raw, exp_dir), raw / experiment.valid)
     data = data_options(config, *folders)
     require_valid(config, folders)
     for line in report(coverages(config, config_file, folders)):
         logging.log(logging.WARNING if line.startswith("warning") else logging.INFO, line)
-    stats = _stats(config_file, data, config, experiment, raw, exp_dir)
+    stats = _stats(config_file, data, config, experiment.train, folders, exp_dir)
     shapes = shape_options(config, stats)
     LegoNNTask.main(cmd=["--config", str(config_file), *data, *shapes, "--resume", "true", "--output_dir", str(exp)])
     if plan.average_window:
@@ -180,18 +180,43 @@ def _train(plan: Plan, experiment: Experiment, raw: Path, exp: Path, exp_dir: Pa
             path.unlink()
 
 
-def _stats(config_file: Path, data: list[str], config: Any, experiment: Experiment, raw: Path, exp_dir: Path) -> Path:
+def _train_set(plan: Plan, experiment: Experiment, raw: Path, exp_dir: Path) -> Path:
+    """The training set; where there is a teacher, made once, with its answers as texts."""
+    source, teacher = raw / experiment.train, experiment.teacher
+    if teacher is None:
+        return source
+    made = exp_dir / f"legonn_data_{experiment.train}_{plan.taught(teacher)[:8]}"
+    if not made.is_dir():
+        from espnet2_legonn.data.dirops import relabel
+        from espnet2_legonn.inference.decode import column_of, decode_table, read_inputs
+        from espnet2_legonn.inference.legonn import LegoNN
+
+        exp, about = folder(exp_dir, teacher.exp), plan.by_name[teacher.exp]
+        chain = LegoNN.from_pretrained(exp)
+        search = _search(plan, teacher.search, about, chain, raw, exp, exp_dir, tuned=True)
+        inputs = read_inputs(source / column_of(chain).table)
+        with scratch(exp_dir, made.name) as partial:
+            decode_table(chain, inputs, search[0], 64, search[1]).nbest[0].write(partial / "answers")
+            relabel(source, partial / "data", partial / "answers" / "text")
+            with contextlib.suppress(OSError):  # another worker was faster
+                (partial / "data").rename(made)
+    return made
+
+
+def _stats(
+    config_file: Path, data: list[str], config: Any, name: str, folders: tuple[Path, Path], exp_dir: Path
+) -> Path:
     """Statistics, shared by the experiments with the same data, module names and vocabularies."""
     targets = [(m.name, m.target.vocab if m.target else "") for m in config.modules]
     digest = hashlib.sha256(json.dumps([data, targets]).encode()).hexdigest()[:8]
-    stats = exp_dir / f"legonn_stats_{experiment.train}_{digest}"
+    stats = exp_dir / f"legonn_stats_{name}_{digest}"
     if not (stats / "train" / "batch_keys").is_file():
         from espnet2_legonn.training.task import LegoNNTask
 
         partial = stats.with_name(f".{stats.name}.{os.getpid()}")
         keys = []
-        for phase, name in (("train", experiment.train), ("valid", experiment.valid)):
-            keys += [f"--{phase}_shape_file", str(raw / name / "text")]
+        for phase, place in zip(("train", "valid"), folders):
+            keys += [f"--{phase}_shape_file", str(place / "text")]
         LegoNNTask.main(
             cmd=["--collect_stats", "true", "--config", str(config_file), *data, *keys, "--output_dir", str(partial)]
         )
@@ -228,9 +253,20 @@ def _decode_and_score(plan: Plan, experiment: Experiment, raw: Path, exp: Path, 
 
 
 def _search(
-    plan: Plan, name: str, experiment: Experiment, chain: LegoNN, raw: Path, exp: Path, exp_dir: Path
+    plan: Plan,
+    name: str,
+    experiment: Experiment,
+    chain: LegoNN,
+    raw: Path,
+    exp: Path,
+    exp_dir: Path,
+    tuned: bool = False,
 ) -> tuple[BeamOptions, list[ScorerMaker]]:
-    """Options of a search by name, tuned on the experiment's validation set if it says so, and its n-gram scorer."""
+    """Options of a search by name, tuned on the experiment's validation set if it says so, and its n-gram scorer.
+
+    Args:
+        tuned: it was tuned before; the weights lie beside the curve.
+    """
     from espnet2_legonn.packs.pack import keep_search
     from espnet2_legonn.recipes.tune import tune
     from espnet2_legonn.search.ngram import NgramModel, NgramScorer
@@ -249,15 +285,17 @@ def _search(
 
     ngram_weight = 0.3 if about.ngram_weight is None else about.ngram_weight
     if about.tune:
-        folder_, metric = exp / "tune" / name, experiment.metrics[0]
-        choice, tuned, _ = tune(
-            chain, raw / experiment.valid, metric, about.beam_size, makers(ngram_weight), about.ctc_weight, out=folder_
-        )
-        given["ctc_weight"] = choice.ctc_weight
-        given["length_penalty"] = choice.length_penalty if about.length_penalty is None else about.length_penalty
-        ngram_weight = tuned if about.ngram_weight is None else about.ngram_weight
-        if model is None:
-            keep_search(exp, choice)
+        out, metric = exp / "tune" / name, experiment.metrics[0]
+        if not tuned:
+            choice, _, _ = tune(
+                chain, raw / experiment.valid, metric, about.beam_size, makers(ngram_weight), about.ctc_weight, out=out
+            )
+            if model is None:
+                keep_search(exp, choice)
+        found = json.loads((out / "result.json").read_text())
+        given["ctc_weight"] = found["ctc_weight"]
+        given["length_penalty"] = found["length_penalty"] if about.length_penalty is None else about.length_penalty
+        ngram_weight = found["ngram_weight"] if about.ngram_weight is None else about.ngram_weight
     return BeamOptions(**given), makers(ngram_weight)
 
 

@@ -12,7 +12,7 @@ SUBCOMMANDS = sorted(cli.EXAMPLES)
 
 def test_all_subcommands_are_there():
     assert SUBCOMMANDS == sorted(
-        "validate fix combine subset copy perturb format filter vocab phonemes normalize".split()
+        "validate fix combine subset copy relabel perturb format filter vocab phonemes normalize".split()
     )
 
 
@@ -41,6 +41,7 @@ def test_stages_of_a_speech_recipe(tmp_path, write, tone, good, capsys):
         ["vocab", f"{tmp_path}/phn", f"{tmp_path}/train/text_phn", "--unit", "phn"],
         ["subset", f"{tmp_path}/train", f"{tmp_path}/dev", "--first", "1"],
         ["copy", f"{tmp_path}/dev", f"{tmp_path}/dev2", "--utt-prefix", "x-", "--spk-prefix", "x-"],
+        ["relabel", f"{tmp_path}/dev", f"{tmp_path}/dev3", f"{tmp_path}/dev/text"],
         ["combine", f"{tmp_path}/both", f"{tmp_path}/dev2", f"{tmp_path}/train"],
         ["fix", f"{tmp_path}/train"],
     ]

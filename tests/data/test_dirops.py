@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from espnet2_legonn.data.datadir import DataDir, validate
-from espnet2_legonn.data.dirops import combine, copy, subset, text_names
+from espnet2_legonn.data.dirops import combine, copy, relabel, subset, text_names
 from espnet2_legonn.data.perturb import perturb
 from espnet2_legonn.errors import DataError
 
@@ -90,6 +90,26 @@ def test_copy_renames_everywhere(tmp_path, write, good):
     assert data.table("wav.scp")["x-r1"] == "r1.wav"
     assert data.table("spk2gender") == {"x-a": "m", "x-b": "f"}
     assert data.table("utt2uniq")["x-a-1"] == "a-1"
+
+
+def test_relabel_copies_all_but_what_goes_with_the_old_text(tmp_path, write, good):
+    folder = write("d", {**good, "text_phn": "a-1 X\na-2 Y\nb-1 Z\n"})
+    (folder / "feats_type").write_text("raw\n")
+    (tmp_path / "answers").write_text("b-1 new words\na-2\na-1 other\nz-9 of nobody\n")
+    assert relabel(folder, tmp_path / "r", tmp_path / "answers") == 2
+    data = DataDir(tmp_path / "r")
+    assert data.table("text") == {"a-1": "other", "b-1": "new words"} and validate(data.path) == 2
+    assert not data.has("text_phn") and data.has("segments") and (data.path / "feats_type").read_text() == "raw\n"
+
+
+def test_relabel_needs_a_text_of_each(tmp_path, write, good):
+    (tmp_path / "answers").write_text("a-1 x\nb-1 y\n")
+    with pytest.raises(DataError, match="answers: no text for utterance a-2 of .*/d; decode all of it"):
+        relabel(write("d", good), tmp_path / "r", tmp_path / "answers")
+    assert not (tmp_path / "r").exists()
+    (tmp_path / "answers").write_text("a-1\na-2\nb-1\n")
+    with pytest.raises(DataError, match="no utterance left to write"):
+        relabel(tmp_path / "d", tmp_path / "r", tmp_path / "answers")
 
 
 def test_perturb_makes_three_copies(tmp_path, write, good):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from espnet2_legonn.bin import legonn_stage
 from espnet2_legonn.bin.legonn import COMMANDS, get_parser
 from espnet2_legonn.recipes.espnet_options import ABSENT, ALIASES
 from tests.docs.pages import ROOT, all_pages, blocks, read
@@ -92,6 +93,8 @@ def wrong(page: str, words: list[str]) -> list[str]:
     if name == "legonn":
         return _legonn(words)
     if name in ("python", "python3") and words[1] == "-m":
+        if words[2] == "espnet2_legonn.bin.legonn_stage":
+            return _subcommand(legonn_stage.get_parser(), words[3], options(words))
         source = module_file(words[2]).read_text(encoding="utf-8")
         if words[2] == "espnet2_legonn.bin.legonn_train":  # its own options are the task's
             source += module_file("espnet2_legonn.training.task").read_text(encoding="utf-8")
@@ -114,9 +117,15 @@ def wrong(page: str, words: list[str]) -> list[str]:
 def _legonn(words: list[str]) -> list[str]:
     if words[1] not in COMMANDS:
         return [f"legonn: no command {words[1]}"]
-    subparsers = next(a for a in get_parser(words[1])._actions if isinstance(a, argparse._SubParsersAction))
-    known = subparsers.choices[words[1]]._option_string_actions
-    return [f"legonn {words[1]}: no option {o}" for o in options(words) if o not in known]
+    return _subcommand(get_parser(words[1]), words[1], options(words))
+
+
+def _subcommand(parser: argparse.ArgumentParser, name: str, given: list[str]) -> list[str]:
+    subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    if name not in subparsers.choices:
+        return [f"{parser.prog}: no command {name}"]
+    known = subparsers.choices[name]._option_string_actions
+    return [f"{parser.prog} {name}: no option {o}" for o in given if o not in known]
 
 
 def _script(script: Path, words: list[str]) -> list[str]:

@@ -16,6 +16,8 @@ OTHER = {"unit": "char", "tokens": ["<blank>", "<unk>", "b", "0", "1", "2", "<sp
 SPEECH = {"type": "speech", "n_mels": 10, "channels": [2, 3], "fs": 8000}
 STATES = {"name": "enc", "input": toys.TEXT, "body": toys.body(), "output": {"type": "states"}}
 ALIGNED = {"ratio": "3/2", "max_length": 20, "num_blocks": 1, "aligned": True}
+TWO = {"ratio": "3/2", "max_length": 20, "num_blocks": 2}
+CONDITIONED = {"vocab": "bpe", "intermediate": {"blocks": [1], "self_conditioned": True}}
 
 KINDS: dict[str, list[dict[str, Any]]] = {
     "wemb": toys.two(toys.wemb("bpe")),
@@ -25,6 +27,11 @@ KINDS: dict[str, list[dict[str, Any]]] = {
     "untied": toys.two(toys.wemb("bpe"), tie=False),
     "aligned": [toys.encoder("enc", toys.TEXT, "bpe", length_control=ALIGNED), toys.decoder(toys.wemb("bpe"))],
     "three": toys.three(),
+    "self_conditioned": [
+        {**toys.encoder("enc", toys.TEXT, "bpe"), "body": toys.body(2), "output": CONDITIONED},
+        {**toys.encoder("second", toys.wemb("bpe"), "bpe", length_control=TWO), "output": CONDITIONED},
+        toys.decoder(toys.wemb("bpe")),
+    ],
     "three_collapsed": toys.three(toys.wemb("phn", collapse=True), toys.beam_conv("bpe", collapse=True)),
     "encoder": [toys.encoder("enc", toys.TEXT, "bpe", "2")],
     "two_encoders": toys.three()[:2],

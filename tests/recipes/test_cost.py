@@ -98,6 +98,12 @@ CHAINS: dict[str, list[dict[str, Any]]] = {
         {"name": "b", "input": {"type": "wemb", "vocab": "v"}, "body": {**BODY, "type": "transformer_decoder"},
          "output": {"vocab": "v"}},
     ],
+    "regularized": [
+        {"name": "a", "input": TEXT, "body": BODY, "length_control": CONTROL,
+         "output": {"vocab": "v", "intermediate": {"blocks": [1], "self_conditioned": True}, "consistency": 0.2}},
+        {"name": "b", "input": {"type": "wemb", "vocab": "v"}, "body": {**BODY, "type": "transformer_decoder"},
+         "output": {"vocab": "v"}},
+    ],
     "beam_conv": [
         {"name": "a", "input": TEXT, "body": BODY, "length_control": CONTROL, "output": {"vocab": "v"}},
         {"name": "b", "input": {"type": "beam_conv", "vocab": "v", "k": 20, "embed_size": 16},

@@ -8,7 +8,7 @@ set -euo pipefail
 stage=1              # 1 data, 3-5 filter and vocabularies, 10 experiments of the plan, 11 swaps of seeds, 12 the tables
 stop_stage=10000
 nj=1                 # experiments at a time
-plan=conf/plan.yaml
+plan=conf/plan.yaml  # or conf/plan_interface.yaml: what makes an interface better
 expdir=exp/study
 seeds="1 2 3"
 only=                # experiments to run, with what they need (default: those of the tables, in their order)
@@ -21,9 +21,12 @@ SECONDS=0
 # shellcheck source=../../TEMPLATE/legonn1/parse_options.sh
 . parse_options.sh
 
-name=multi30k_study claims=(--claims conf/claims.yaml)
-if "${speech}"; then plan=conf/plan_speech.yaml name=multi30k_study_speech claims=(); fi
-if "${translation}"; then plan=conf/plan_translation.yaml name=multi30k_study_translation claims=(); fi
+if "${speech}"; then plan=conf/plan_speech.yaml; fi
+if "${translation}"; then plan=conf/plan_translation.yaml; fi
+name=multi30k_study claims=(--claims conf/claims.yaml) # of the page that stage 12 writes
+if [ "${plan}" != conf/plan.yaml ]; then
+    name=${name}_$(basename "${plan#*plan_}" .yaml) claims=()
+fi
 active() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
 if active 1; then local/data.sh; fi
 for step in 3 4 5; do

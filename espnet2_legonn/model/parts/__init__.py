@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from espnet2_legonn.model.parts.base import INPUTS, OUTPUTS, Column, InputPart, OutputPart, Unfit, beginnings
 from espnet2_legonn.model.parts.beam_conv import BeamConvConfig, BeamConvInput
-from espnet2_legonn.model.parts.ctc import CTCInterface, OutputConfig
+from espnet2_legonn.model.parts.ctc import CTCInterface, IntermediateConfig, OutputConfig
 from espnet2_legonn.model.parts.espnet_frontend import EspnetFrontendConfig, EspnetFrontendInput
 from espnet2_legonn.model.parts.features import FeaturesConfig, FeaturesInput
 from espnet2_legonn.model.parts.hf_embedding import HFEmbeddingConfig, HFEmbeddingInput
@@ -18,9 +18,9 @@ from espnet2_legonn.model.registry import load_plugins
 __all__ = [
     "INPUTS", "OUTPUTS", "AuxiliaryCTCConfig", "BeamConvConfig", "BeamConvInput", "CTCInterface", "Column",
     "EspnetFrontendConfig", "EspnetFrontendInput", "FeaturesConfig", "FeaturesInput", "HFEmbeddingConfig",
-    "HFEmbeddingInput", "InputPart", "OutputConfig", "OutputPart", "PretrainedConfig", "PretrainedInput",
-    "SpeechConfig", "SpeechInput", "StatesConfig", "StatesInput", "StatesOutputConfig", "TokenInput", "TokensConfig",
-    "Unfit", "WEmbConfig", "WEmbInput", "beginnings",
+    "HFEmbeddingInput", "InputPart", "IntermediateConfig", "OutputConfig", "OutputPart", "PretrainedConfig",
+    "PretrainedInput", "SpeechConfig", "SpeechInput", "StatesConfig", "StatesInput", "StatesOutputConfig",
+    "TokenInput", "TokensConfig", "Unfit", "WEmbConfig", "WEmbInput", "beginnings",
 ]  # fmt: skip
 
 load_plugins()  # those of LEGONN_PLUGINS, in every process that knows parts

@@ -33,7 +33,7 @@ from espnet2_legonn.model.inputs import Batch, pad
 from espnet2_legonn.model.losses import Labels, ModuleLoss
 from espnet2_legonn.model.registry import Registry
 from espnet2_legonn.model.seen import Seen
-from espnet2_legonn.model.transformer import BodyConfig
+from espnet2_legonn.model.transformer import Between, BodyConfig
 
 
 class Column(NamedTuple):
@@ -218,12 +218,14 @@ class OutputPart(nn.Module):
         kind: of the port: ``marginals``, ``states`` or a new one.
         ctc_weight: of its loss; 0 is no loss.
         share_behind: share of the losses of all modules behind.
+        consistency: weight of what two passes of a batch differ by; 0 is one pass.
     """
 
     Config: ClassVar[Any]
     kind: ClassVar[str]
     ctc_weight: float = 0.0
     share_behind: float = 1.0
+    consistency: float = 0.0
 
     @classmethod
     def make(cls, config: Any, size: int, vocab: Vocabulary | None) -> OutputPart:
@@ -252,6 +254,20 @@ class OutputPart(nn.Module):
     def loss(self, log_probs: torch.Tensor, slots: torch.Tensor, labels: Labels) -> ModuleLoss:
         """Of log-probabilities (B, K, V) with (B,) slots."""
         raise NotImplementedError
+
+    def between(self, kept: list[torch.Tensor] | None) -> Between | None:
+        """What of it stands between the blocks that make the slots; None: nothing does.
+
+        Args:
+            kept: log-probabilities (B, K, V) that its loss reads go there; None where there will be no loss.
+        """
+        return None
+
+    def loss_of_passes(
+        self, passes: Sequence[Sequence[torch.Tensor]], slots: torch.Tensor, labels: Labels
+    ) -> ModuleLoss:
+        """Loss of a batch from one pass, or two: for each, what ``between`` kept, and its log-probabilities last."""
+        return self.loss(passes[0][-1], slots, labels)
 
 
 INPUTS: Registry[InputPart] = Registry("input")

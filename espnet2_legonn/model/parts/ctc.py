@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from typing_extensions import Self
 
 from espnet2_legonn.data.vocabulary import Vocabulary
-from espnet2_legonn.model.losses import Labels, ModuleLoss, ctc_loss
+from espnet2_legonn.model.losses import Labels, ModuleLoss, consistency_loss, ctc_loss, infeasible
 from espnet2_legonn.model.masks import valid_mask
 from espnet2_legonn.model.parts.base import OUTPUTS, OutputPart
 from espnet2_legonn.model.seen import Seen
+from espnet2_legonn.model.transformer import Between
+
+
+@dataclass
+class IntermediateConfig:
+    """CTC between the blocks that make the slots, through the projection of the interface (Lee & Watanabe 2021).
+
+    Args:
+        blocks: behind which blocks, counted from 1: those of length control or, where there is none, of the body.
+        weight: share of their mean in the CTC loss; the interface itself has the rest.
+        self_conditioned: what follows reads these distributions, too, projected to width D (Nozaki & Komatsu 2021).
+    """
+
+    blocks: list[int]
+    weight: float = 0.3
+    self_conditioned: bool = False
 
 
 @dataclass
 class OutputConfig:
-    """Vocabulary of the output and the weight of its loss; label smoothing and tying for the decoder."""
+    """Vocabulary of the output and the weight of its loss; label smoothing and tying for the decoder.
+
+    Args:
+        intermediate: CTC between the blocks of an encoder module, or null.
+        consistency: weight of what two passes of a batch differ by, beside CTC (CR-CTC); 0: one pass.
+    """
 
     vocab: str
     type: str = "tokens"
     ctc_weight: float = 1.0
+    intermediate: IntermediateConfig | None = None
+    consistency: float = 0.0
     label_smoothing: float = 0.0
     tie: bool = True
 
@@ -50,10 +74,12 @@ class CTCInterface(OutputPart):
         self.ctc_weight = ctc_weight
 
     @classmethod
-    def make(cls, config: OutputConfig, size: int, vocab: Vocabulary | None) -> Self:
+    def make(cls, config: OutputConfig, size: int, vocab: Vocabulary | None) -> CTCInterface:
         """Fresh weights."""
         assert vocab is not None
-        return cls(size, len(vocab), config.ctc_weight)
+        if config.intermediate is None and not config.consistency:
+            return cls(size, len(vocab), config.ctc_weight)
+        return RegularizedCTC(size, len(vocab), config)
 
     @classmethod
     def target(cls, config: OutputConfig) -> OutputConfig:
@@ -93,3 +119,66 @@ class CTCInterface(OutputPart):
                 "blank": (blanks, slots.sum()),
             }
         return ModuleLoss(self.ctc_weight * nll.sum(), tokens, stats)
+
+
+class RegularizedCTC(CTCInterface):
+    """A CTC interface with more to learn from: intermediate CTC, self-conditioned or not, and consistency (CR-CTC).
+
+    The loss of a batch, w being ``intermediate.weight``::
+
+        mean over passes [(1 - w) CTC(slots) + w mean of CTC(between blocks)] + consistency * difference of two passes
+
+    Of all this, inference runs self-conditioning alone, which is part of the model.
+
+    Args:
+        size: width D of the encoder; vocab_size: V, blank included.
+        config: ``ctc_weight`` is the weight of the whole.
+    """
+
+    def __init__(self, size: int, vocab_size: int, config: OutputConfig) -> None:
+        super().__init__(size, vocab_size, config.ctc_weight)
+        about = config.intermediate or IntermediateConfig([], 0.0)
+        self.blocks, self.share, self.consistency = frozenset(about.blocks), about.weight, config.consistency
+        self.conditioning: nn.Linear | None = None
+        if about.self_conditioned:
+            self.conditioning = nn.Linear(vocab_size, size)
+            nn.init.xavier_uniform_(self.conditioning.weight)
+            nn.init.zeros_(self.conditioning.bias)
+
+    def between(self, kept: list[torch.Tensor] | None) -> Between | None:
+        """Intermediate CTC, where its loss is wanted, and self-conditioning."""
+        if not self.blocks or (kept is None and self.conditioning is None):
+            return None
+
+        def read(number: int, x: torch.Tensor, norm: nn.LayerNorm) -> torch.Tensor:
+            if number not in self.blocks:
+                return x
+            log_probs = self(norm(x))  # the projection reads what the last norm writes
+            if kept is not None:
+                kept.append(log_probs)
+            return x if self.conditioning is None else x + self.conditioning(log_probs.exp().to(x.dtype))
+
+        return read
+
+    def loss_of_passes(
+        self, passes: Sequence[Sequence[torch.Tensor]], slots: torch.Tensor, labels: Labels
+    ) -> ModuleLoss:
+        """See the class; an utterance without a CTC path adds nothing to any term."""
+        own = [self.loss(each[-1], slots, labels) for each in passes]
+        loss, tokens = _mean([found.total for found in own]), own[0].tokens
+        stats = {**own[0].stats, "ctc": (_mean([found.stats["ctc"][0] for found in own]), tokens)}
+        if self.blocks:
+            inner = _mean([ctc_loss(x, slots, *labels)[0].sum() for each in passes for x in each[:-1]])
+            loss = (1 - self.share) * loss + self.share * self.ctc_weight * inner
+            stats["intermediate"] = (inner.detach(), tokens)
+        if len(passes) > 1:
+            first, second = (each[-1] for each in passes)
+            counted = slots.masked_fill(infeasible(*labels, slots), 0)
+            apart = consistency_loss(first, second, counted).sum()
+            loss = loss + self.ctc_weight * self.consistency * apart
+            stats["consistency"] = (apart.detach(), tokens)
+        return dataclasses.replace(own[0], total=loss, stats=stats)
+
+
+def _mean(values: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.stack(list(values)).mean()
