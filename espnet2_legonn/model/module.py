@@ -96,8 +96,8 @@ class EncoderModule(nn.Module):
         Args:
             kept: log-probabilities (B, K, V) between the blocks go there, if a loss is to read them.
         """
-        x, steps = self.input(x, lengths)
-        return self.stacks(x, steps, kept)
+        read, steps = self.input(x, lengths)
+        return self.stacks(read, steps, kept)
 
     def stacks(
         self, x: torch.Tensor, steps: torch.Tensor, kept: list[torch.Tensor] | None = None
