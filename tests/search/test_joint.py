@@ -252,11 +252,21 @@ def test_temperature_changes_what_the_decoder_reads_and_nothing_else(make: Make,
         ({"ctc_weight": -0.1}, "ctc_weight: -0.1 is not between 0 and 1"),
         ({"ctc_weight": 1.01}, "ctc_weight: 1.01 is not between 0 and 1"),
         ({"ctc_weight": float("nan")}, "ctc_weight: nan is not between 0 and 1"),
+        ({"length_penalty": float("nan")}, "length_penalty: nan is not finite"),
+        ({"temperature": float("inf")}, "temperature: inf is not finite"),
+        ({"beam_size": 2.5}, "beam_size: 2.5 is no int"),
+        ({"beam_size": "5", "length_penalty": "1"}, "beam_size: '5' is no int\nlength_penalty: '1' is no float"),
+        ({"nbest": True}, "nbest: True is no int"),
+        ({"penalty": None}, "penalty: None is no float"),
     ],
 )
-def test_options_that_make_no_sense(options: dict[str, float], message: str) -> None:
+def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         BeamOptions(**options)
+
+
+def test_one_hotword_is_a_string() -> None:
+    assert BeamOptions(hotwords="new york").hotwords == ("new york",)
 
 
 # -- what was left open ------------------------------------------------------------------------------------------------
