@@ -17,7 +17,7 @@ from espnet2_legonn.model.module import DecoderModule
 from espnet2_legonn.search.answers import best_paths
 from espnet2_legonn.search.beam import joint_search
 from espnet2_legonn.search.ctc import CTCScorer
-from espnet2_legonn.search.hotwords import HotwordScorer, HotwordTree
+from espnet2_legonn.search.hotwords import HotwordScorer, tree_of
 from espnet2_legonn.search.options import BeamOptions, Hypothesis
 from espnet2_legonn.search.scorers import DecoderScorer, InternalScorer, LengthBonus, Scorer
 
@@ -60,9 +60,8 @@ def _added(
     scorers = [make(utterances, options.beam_size, device) for make in more]
     if options.penalty:
         scorers.append(LengthBonus(options.penalty))
-    phrases = [normalized(phrase, vocab) for phrase in options.hotwords]
-    if phrases and options.hotword_weight:
-        tree = HotwordTree(phrases, vocab, device)
+    if options.hotwords and options.hotword_weight:
+        tree = tree_of(tuple(options.hotwords), vocab, str(device))
         scorers.append(HotwordScorer(tree, utterances, options.beam_size, options.hotword_weight))
     return scorers
 
