@@ -105,7 +105,7 @@ def search_decoder(
         scorers.append(CTCScorer(marginals.log_probs, marginals.lengths, beam, weight, 2 * beam))
     scorers += _added(options, vocab, more, len(lengths), x.device)
     if options.ilm_weight:
-        scorers.append(InternalScorer(decoder, lengths, beam, options.ilm_weight))
+        scorers.append(InternalScorer(decoder, x, lengths, beam, options.ilm_weight))
     judges = marginals is not None and (weight or (judge_all and marginals.interface.vocab.unit != "phn"))
     if joint or marginals is None or not judges:
         return joint_search(scorers, lengths, options, decoder.sos_eos)
