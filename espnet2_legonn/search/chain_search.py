@@ -123,17 +123,24 @@ def search_ctc(
     """Search for a chain that ends in an interface: CTC over prefixes; with ``ctc_weight`` 0 the best path alone.
 
     The length penalty is 0 unless it is given: CTC has no bias against length.
+
+    Raises:
+        ConfigError: options of a decoder, or other scorers beside the best path.
     """
     if options.length_penalty is None and choice is None:
         options = dataclasses.replace(options, length_penalty=0.0)
     options = options.filled(choice, True)
-    if options.ctc_weight == 0:
-        return [[Hypothesis(p.ids, p.score, p.score, {"ctc": p.score})] for p in best_paths(marginals)]
     beam, x = options.beam_size, marginals.log_probs
-    scorers: list[Scorer] = [CTCScorer(x, marginals.lengths, beam, 1.0, 2 * beam)]
     if options.ilm_weight:
         raise ConfigError("ilm_weight: this chain has no decoder whose habits could be taken away; give 0")
-    scorers += _added(options, marginals.interface.vocab, more, len(marginals), x.device)
+    added = _added(options, marginals.interface.vocab, more, len(marginals), x.device)
+    if options.ctc_weight == 0:
+        if heard := [scorer.name for scorer in added if scorer.weight]:
+            raise ConfigError(
+                f"ctc_weight: 0 is the best path of CTC alone, without {', '.join(heard)}; leave one of them out"
+            )
+        return [[Hypothesis(p.ids, p.score, p.score, {"ctc": p.score})] for p in best_paths(marginals)]
+    scorers = [CTCScorer(x, marginals.lengths, beam, 1.0, 2 * beam), *added]
     return joint_search(scorers, marginals.lengths, options, x.shape[2] - 1)
 
 

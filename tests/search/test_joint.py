@@ -319,6 +319,13 @@ def test_without_a_search_ctc_answers_by_its_best_path(decoder: DecoderModule, m
     assert [item[0].score for item in found] == pytest.approx(best)
 
 
+def test_the_best_path_listens_to_nobody(decoder: DecoderModule, marginals: Batch) -> None:
+    own = over(decoder, marginals)
+    options = BeamOptions(ctc_weight=0.0, penalty=1.0, hotwords=own.interface.vocab.tokens[2])
+    with pytest.raises(ConfigError, match="0 is the best path of CTC alone, without length_bonus, hotwords; leave"):
+        search_ctc(own, options)
+
+
 def test_a_weight_without_an_interface(decoder: DecoderModule, marginals: Batch) -> None:
     with pytest.raises(ConfigError, match="ctc_weight: this chain has no interface, so there is no CTC to search with"):
         search_decoder(decoder, *marginals, None, BeamOptions(ctc_weight=0.1))
