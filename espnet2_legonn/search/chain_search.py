@@ -182,7 +182,8 @@ def rescore(
     if other.unit == "phn":
         raise ConfigError("ctc_weight: the last interface is over phonemes, a text cannot be scored by it; give 0")
     rows = [i for i, hypotheses in enumerate(nbest) for _ in hypotheses]
-    texts = [torch.tensor(other.encode(vocab.decode(h.ids)), dtype=torch.long) for hs in nbest for h in hs]
+    said = [normalized(vocab.decode(h.ids), other) for hypotheses in nbest for h in hypotheses]
+    texts = [torch.tensor(other.encode(text), dtype=torch.long) for text in said]
     at, device = torch.tensor(rows, dtype=torch.long), marginals.log_probs.device
     labels = torch.nn.utils.rnn.pad_sequence(texts, True, -1).to(device)
     sizes = torch.tensor([len(t) for t in texts], device=device)
