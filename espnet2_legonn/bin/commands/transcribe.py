@@ -196,7 +196,9 @@ def transcribe(args: argparse.Namespace) -> int:
     if args.format in TIMED and args.backend == "torch":
         model.times = True
     lines = Lines(args.format, args.nbest, files != args.files or len(files) > 1)
-    longest = args.longest or (segments.longest_part(model.chain) if args.backend == "torch" else segments.USUAL)
+    longest = args.longest
+    if longest is None:
+        longest = segments.longest_part(model.chain) if args.backend == "torch" else segments.USUAL
 
     def read(path: str) -> Recording:
         recording = adapt_audio(path, model.fs, args.channel)
