@@ -43,7 +43,7 @@ def adopt(source: Path, options: AdoptOptions) -> Adopted:
         config = read_yaml(found[0] if found else folder / store.CONFIG)
         if not isinstance(config, dict) or "token_list" not in config or "encoder" not in config:
             raise ConfigError(f"{source}: no ASR experiment of ESPnet (no token_list and encoder in its config)")
-        if faults := _faults(config):
+        if faults := [*_faults(config), *_needless(config, options, bool(found))]:
             raise ConfigError(f"{source}: {fault}" for fault in faults)
         order = Order.of(_tokens(config, source), {_blank(config): BLANK})
         unit = str(config.get("token_type") or "bpe")
@@ -109,6 +109,14 @@ def _faults(config: dict[str, Any]) -> list[str]:
         faults.append(f"token_type: {shown(config['token_type'])} is not one of {', '.join(UNITS)}")
     if _rate((config.get("frontend_conf") or {}).get("fs", 16000)) is None:
         faults.append(f"frontend_conf.fs: {shown(config['frontend_conf']['fs'])} is no rate")
+    return faults
+
+
+def _needless(config: dict[str, Any], options: AdoptOptions, packed: bool) -> list[str]:
+    """Options that would change nothing."""
+    faults = ["model: a packed archive names its weights itself; leave it out"] if packed and options.model else []
+    if options.bpemodel is not None and (config.get("token_type") or "bpe") != "bpe":
+        faults.append(f"bpemodel: its tokens are of type {shown(config['token_type'])}; leave it out")
     return faults
 
 

@@ -26,6 +26,8 @@ def adopt(source: Path, options: AdoptOptions) -> Adopted:
     Raises:
         ConfigError: it is no CTC model of a kind that is read here, or has no vocabulary of characters.
     """
+    if given := [name for name in ("model", "bpemodel") if getattr(options, name) is not None]:
+        raise ConfigError(f"{name}: goes with an experiment of ESPnet, which {source} is not" for name in given)
     model, where = _load(source), str(source)
     order, notes = _order(source, model.config)
     vocab = order.vocabulary("char", options.language, options.normalization, None)

@@ -137,7 +137,8 @@ def inference(args: argparse.Namespace) -> Path:
     path = Path(paths[wanted])
     inputs = chosen(path, args.key_file)
     total = sum(1 for _ in inputs.items())
-    record = origin(args.legonn_train_config.parent, args.legonn_model_file, path, [repr(options)])
+    models = filter(None, (options.lm_file, options.lm_train_config, options.ngram_file))
+    record = origin(args.legonn_train_config.parent, args.legonn_model_file, path, [repr(options), *models])
     keys = [] if args.key_file is None else [sha256_of(args.key_file)]
     progress = Progress(args.output_dir, {**record, "more": [args.batch_size, args.channel, args.ngpu, *keys]})
     rest = (progress.inputs, total)

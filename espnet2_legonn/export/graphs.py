@@ -233,13 +233,12 @@ def write(graph: Graph, path: Path, where: str) -> None:
     Raises:
         ConfigError: something in it has no ONNX form.
     """
-    quiet = [logging.getLogger(name) for name in ("torch.onnx",)]
-    levels = [logger.level for logger in quiet]
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
     free = {name: axes for name, axes in graph.free.items() if name in (*graph.inputs, *graph.outputs)}
     graph.body.eval()  # torch gives modules back in the mode that the outermost was in
     try:
-        for logger in quiet:
-            logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.ERROR)
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             # The exporter by tracing: that by torch.export takes forty times as long for these modules, works with
@@ -252,8 +251,7 @@ def write(graph: Graph, path: Path, where: str) -> None:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise ConfigError(f"{where}: cannot be written as an ONNX graph ({reason})") from error
     finally:
-        for logger, level in zip(quiet, levels):
-            logger.setLevel(level)
+        logger.setLevel(level)
 
 
 def differences(graph: Graph, session: Any) -> list[str]:

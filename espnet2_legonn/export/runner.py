@@ -121,13 +121,9 @@ class TokenTable:
         return lambda text: processor.encode(text, out_type=str)
 
     def encode(self, text: str) -> list[int]:
-        """Raw text to ids."""
+        """Raw or normalised text to ids."""
         if self.normalization in ("tc", "lc", "lc.rm") and self.unit != "phn":
             text = normalize(text, self.normalization)
-        return self.ids_of(text)
-
-    def ids_of(self, text: str) -> list[int]:
-        """Normalised text to ids."""
         ids = [self.ids.get(token, UNK) for token in self.split(text)]
         return [UNK if i in (BLANK, self.end) else i for i in ids]
 
@@ -163,15 +159,27 @@ def log_mel(samples: np.ndarray, window: np.ndarray, filters: np.ndarray, hop: i
     return np.log(np.maximum(power @ filters, 1e-10)).astype(np.float32)
 
 
-def read_sound(path: str, fs: int) -> np.ndarray:
+def waveform(samples: Any) -> np.ndarray:
+    """(samples,) of floats, or of integers as sound files hold them, as float32 in -1 ... 1."""
+    found = np.asarray(samples)
+    if found.ndim != 1:
+        raise RunnerError(f"samples of shape {found.shape}: one channel is needed")
+    if found.dtype.kind == "i" and found.dtype.itemsize <= 4:
+        found = found / -float(np.iinfo(found.dtype).min)
+    if found.dtype.kind != "f" or not np.isfinite(found).all():
+        raise RunnerError(f"samples of type {found.dtype}: give finite floats in -1 ... 1, int16 or int32")
+    return found.astype(np.float32)
+
+
+def read_sound(path: str | Path, fs: int) -> np.ndarray:
     """One channel in -1 ... 1: wav of 16 bits, and whatever soundfile reads where that is installed."""
     try:
         try:
             import soundfile
 
-            samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+            samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
         except ImportError:
-            with wave.open(path) as file:
+            with wave.open(str(path)) as file:
                 rate, data = file.getframerate(), file.readframes(file.getnframes())
                 if file.getsampwidth() != 2:
                     raise RunnerError(f"{path}: {8 * file.getsampwidth()} bits; install soundfile") from None
@@ -180,7 +188,7 @@ def read_sound(path: str, fs: int) -> np.ndarray:
         raise RunnerError(f"{path}: cannot be read as sound ({error})") from None
     if rate != fs or not len(samples):
         raise RunnerError(f"{path}: {len(samples)} samples at {rate} Hz, this chain reads {fs} Hz; resample it first")
-    return samples.mean(1)
+    return waveform(samples.mean(1))
 
 
 # -- the chain ---------------------------------------------------------------------------------------------------------
@@ -223,11 +231,14 @@ class Runner:
     def read(self, item: Any) -> np.ndarray:
         """A text or ids, a file name or samples, features (frames, n) or log-probabilities (K, V), as an array."""
         if self.kind == "tokens":
-            text = isinstance(item, str)
-            found = np.array(self.vocabs[self.modules[0]["vocab"]].encode(item) if text else item, np.int64)
+            vocab = self.vocabs[self.modules[0]["vocab"]]
+            found = np.array(vocab.encode(item) if isinstance(item, str) else item, np.int64)
+            if found.ndim != 1 or (found.size and not 0 <= found.min() <= found.max() <= vocab.end):
+                raise RunnerError(f"{item!r:.60}: no list of ids from 0 to {vocab.end}")
+        elif self.kind == "speech":
+            found = read_sound(item, self.fs) if isinstance(item, (str, Path)) else waveform(item)
         else:
-            sound = self.kind == "speech" and isinstance(item, (str, Path))
-            found = np.asarray(read_sound(str(item), self.fs) if sound else item, np.float32)
+            found = np.asarray(item, np.float32)
         if not found.size:
             raise RunnerError(f"{item!r:.60}: there is nothing to read in it")
         if self.kind == "speech":
@@ -241,6 +252,8 @@ class Runner:
             RunnerError: an input or option that cannot be used.
         """
         options = options or SearchOptions()
+        if not len(inputs):
+            raise RunnerError("no inputs: the list is empty")
         if not (1 <= options.nbest <= options.beam_size and options.temperature > 0):
             raise RunnerError("beam_size and nbest begin at 1, nbest ends at beam_size, temperature is above 0")
         said, x, lengths, notes = self._encode([self.read(item) for item in inputs])
@@ -310,7 +323,7 @@ class Runner:
                 raise RunnerError("ctc_weight: the last interface is over phonemes, no text is scored by it; give 0")
             for i, hypotheses in enumerate(found):
                 texts = [vocab.decode(h.ids) for h in hypotheses[:k]]
-                scores = [CTC.of_text(last[i], other.ids_of(text)) for text in texts]
+                scores = [CTC.of_text(last[i], other.encode(text)) for text in texts]
                 again = [self._rescored(h, ctc, weight, penalty) for h, ctc in zip(hypotheses, scores)]
                 found[i] = sorted(again, key=lambda h: -h.score)
         return [hypotheses[: options.nbest] for hypotheses in found]
@@ -410,7 +423,7 @@ def main() -> int:
                 shown: dict[str, Any] = {"text": answer.text, "nbest": [h._asdict() for h in answer.nbest]}
                 shown["interfaces"] = {name: said.text for name, said in answer.interfaces.items()}
                 print(json.dumps(shown, ensure_ascii=False) if args.json else answer.text, flush=True)
-                print(*(f"note: {note}" for note in answer.notes), sep="\n", end="", file=sys.stderr)
+                sys.stderr.writelines(f"note: {note}\n" for note in answer.notes)
     except RunnerError as error:
         print(f"RunnerError:\n{error}", file=sys.stderr)
         return 2

@@ -143,6 +143,14 @@ def _finite(value: float | str) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def excess(value: Any, most: float) -> str | None:
+    """What is wrong with numbers, alone or in a list, that would fill the memory or take for ever."""
+    for number in value if isinstance(value, (list, tuple)) else [value]:
+        if isinstance(number, (int, float)) and abs(number) > most:
+            return f"{number} is more than {most}"
+    return None
+
+
 def shown(value: Any) -> str:
     """A value in a message, cut to a length that can be read."""
     text = repr(value)

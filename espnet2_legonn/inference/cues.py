@@ -43,9 +43,9 @@ def cues(parts: Iterable[Spoken]) -> list[Cue]:
             continue
         group: list[Word] = []
         for word in part.words:
-            letters = sum(len(w.text) + 1 for w in group) + len(word.text)
+            lines = _lines([*group, word])
             if group and (
-                letters > 2 * LINE or word.end - group[0].start > LONGEST or word.start - group[-1].end > PAUSE
+                max(map(len, lines)) > LINE or word.end - group[0].start > LONGEST or word.start - group[-1].end > PAUSE
             ):
                 found.append(_cue(group))
                 group = []
@@ -55,12 +55,15 @@ def cues(parts: Iterable[Spoken]) -> list[Cue]:
 
 
 def _cue(words: Sequence[Word]) -> Cue:
+    return Cue(words[0].start, max(words[-1].end, words[0].start), "\n".join(_lines(words)))
+
+
+def _lines(words: Sequence[Word]) -> list[str]:
+    """Words as one line, or as two that are as equal as can be."""
     texts = [word.text for word in words]
+    pairs = [[" ".join(texts[:i]), " ".join(texts[i:])] for i in range(1, len(texts))]
     line = " ".join(texts)
-    if len(line) > LINE:  # two lines, as equal as can be
-        lines = [(" ".join(texts[:i]), " ".join(texts[i:])) for i in range(1, len(texts))]
-        line = "\n".join(min(lines, key=lambda pair: max(map(len, pair)), default=(line,)))
-    return Cue(words[0].start, max(words[-1].end, words[0].start), line)
+    return min(pairs, key=lambda pair: max(map(len, pair))) if len(line) > LINE and pairs else [line]
 
 
 def clock(seconds: float, mark: str = ",") -> str:

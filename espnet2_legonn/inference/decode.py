@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from espnet2_legonn.data.tables import Faults, Made, Table, joined, ordered, read_table, write_table
 from espnet2_legonn.data.vocabulary import Vocabulary
-from espnet2_legonn.errors import DataError
+from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.model.module import DecoderModule, produced
 from espnet2_legonn.model.parts import Column, InputPart, Unfit
@@ -189,13 +189,14 @@ def naming(uids: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except DataError as error:
+        faults = map(_placed, error.faults)
+        raise DataError(f if n is None else f"utterance {uids[n]}: {f}" for n, f in faults) from None
 
-        def named(fault: str) -> str:
-            place, _, rest = fault.partition(": ")
-            known = place.startswith("input ") and place[6:].isdigit()
-            return f"utterance {uids[int(place[6:])]}: {rest}" if known else fault
 
-        raise DataError(map(named, error.faults)) from None
+def _placed(fault: str) -> tuple[int | None, str]:
+    """Which input a fault is of, and the fault; None for what is not of one input."""
+    match = re.fullmatch(r"input (\d+): (.*)", fault, re.DOTALL)
+    return (int(match[1]), match[2]) if match else (None, fault)
 
 
 def _fetch(
@@ -272,9 +273,12 @@ def decode_windows(
     The answer to what cannot be read is empty, too, and each is named: one file never loses a set.
 
     Raises:
+        ConfigError: batch_size is less than 1.
         DataError: none of the inputs can be read, or they do not fit the model (sound of another rate, of several
             channels).
     """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size: {batch_size} is less than 1")
     faults, answered = Faults(), done > 0
     rest = itertools.islice(inputs, done, None)
     with tqdm(total=total, initial=done, unit="utt", desc="decode", file=sys.stderr, mininterval=5.0) as progress:
@@ -322,10 +326,17 @@ def _answers(
     more: Sequence[ScorerMaker],
     bad: dict[str, str],
 ) -> Iterator[tuple[str, Answer]]:
-    """Answers of a batch; of its halves, where the whole does not fit in memory."""
+    """Answers of a batch without what cannot be used; of its halves, where the whole does not fit in memory."""
     try:
-        with naming(list(items)):
-            found = chain.answer(list(items.values()), options, more)
+        found = chain.answer(list(items.values()), options, more)
+    except DataError as error:
+        uids, lost = list(items), dict(map(_placed, error.faults))
+        if None in lost:  # a fault of the model or of the search
+            raise
+        bad |= {uids[number]: fault for number, fault in lost.items() if number is not None}
+        rest = {uid: item for uid, item in items.items() if uid not in bad}
+        yield from _answers(chain, rest, options, more, bad) if rest else ()
+        return
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise

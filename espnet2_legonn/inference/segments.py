@@ -17,6 +17,7 @@ from espnet2_legonn.model.module import produced
 DETECTORS = ("auto", "silero", "energy", "none")
 # Seconds of a part where the model does not say what it heard in training, and the least and most in any case.
 USUAL, LEAST, MOST = 20.0, 4.0, 30.0
+SHORTEST = 0.5  # seconds of a part that can be asked for
 # Seconds: a part does not go on beyond such a silence; what is kept before and after speech; a frame of energy.
 SILENCE, MARGIN, FRAME = 2.0, 0.1, 0.02
 # Of the range of energy in dB, from the quiet to the loud tenth: speech is above.
@@ -45,8 +46,10 @@ def segments(wave: np.ndarray, rate: int, longest: float, detector: str = "auto"
         detector: of speech: ``silero``, ``energy``, ``auto`` (Silero's if its package is there), ``none``.
 
     Raises:
-        ConfigError: no such detector, or it is not installed.
+        ConfigError: no such detector, or it is not installed; parts that are too short to hold anything.
     """
+    if not longest >= SHORTEST:
+        raise ConfigError(f"longest: {longest} s; give at least {SHORTEST} s")
     if detector not in DETECTORS:
         raise ConfigError(f"vad: {detector!r} is not one of {', '.join(DETECTORS)}")
     there = importlib.util.find_spec("silero_vad") is not None
@@ -93,18 +96,19 @@ def _by_silero(wave: np.ndarray, rate: int, longest: float) -> list[Span]:
 def _by_energy(wave: np.ndarray, rate: int, longest: float) -> list[Span]:
     """What is louder than most of the recording's quiet; long speech is cut where it is quietest."""
     frame = max(1, round(FRAME * rate))
+    second = frame / rate
     power = np.square(wave[: len(wave) // frame * frame].reshape(-1, frame).astype(np.float64)).mean(1)
     level = 10 * np.log10(np.convolve(power, np.full(5, 0.2), "same") + 1e-10)  # of 0.1 s
     quiet, loud = np.quantile(level, (0.1, 0.9))
     speech = np.flatnonzero(level > quiet + SPEECH_SHARE * (loud - quiet))
     spans: list[Span] = []
-    for run in np.split(speech, np.flatnonzero(np.diff(speech) > 2 * MARGIN / FRAME) + 1) if len(speech) else []:
-        begin, stop, most = int(run[0]), int(run[-1]) + 1, int((longest - 2 * MARGIN) / FRAME)
+    for run in np.split(speech, np.flatnonzero(np.diff(speech) > 2 * MARGIN / second) + 1) if len(speech) else []:
+        begin, stop, most = int(run[0]), int(run[-1]) + 1, int((longest - 2 * MARGIN) / second)
         while stop - begin > most:
             cut = begin + most // 2 + int(level[begin + most // 2 : begin + most].argmin())
-            spans.append((begin * FRAME, cut * FRAME))
+            spans.append((begin * second, cut * second))
             begin = cut
-        spans.append((begin * FRAME, stop * FRAME))
+        spans.append((begin * second, stop * second))
     whole = len(wave) / rate
     ends = [0.0, *(end for _, end in spans)]
     starts = [*(start for start, _ in spans[1:]), whole]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +13,7 @@ from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.model.interface import Marginals, require_match
-from espnet2_legonn.model.module import produced
+from espnet2_legonn.model.module import DecoderModule, produced
 from espnet2_legonn.search.answers import Answer
 from espnet2_legonn.search.chain_search import ScorerMaker
 from espnet2_legonn.search.ctc import CTCScorer
@@ -19,15 +21,16 @@ from espnet2_legonn.search.options import BeamOptions, Hypothesis
 from espnet2_legonn.search.scorers import Scorer
 
 
-def voter(marginals: Marginals, name: str, weight: float) -> ScorerMaker:
-    """Makes the scorer of one encoder's interface, for utterances in the order of its marginals."""
+def voters(heard: Sequence[Marginals], weights: Sequence[float]) -> list[ScorerMaker]:
+    """Makers of the scorers of encoders beside the first, for utterances in the order of what they heard."""
 
-    def make(utterances: int, beam: int, device: torch.device) -> Scorer:
-        scorer = CTCScorer(marginals.log_probs.to(device), marginals.lengths.to(device), beam, weight, 2 * beam)
-        scorer.name = name
+    def make(place: int, utterances: int, beam: int, device: torch.device) -> Scorer:
+        log_probs, lengths = heard[place].log_probs.to(device), heard[place].lengths.to(device)
+        scorer = CTCScorer(log_probs, lengths, beam, weights[place], 2 * beam)
+        scorer.name = f"ctc_{place + 2}"
         return scorer
 
-    return make
+    return [functools.partial(make, place) for place in range(len(heard))]
 
 
 class Vote:
@@ -57,7 +60,9 @@ class Vote:
             made = produced(other.last)
             if made is None or not own:
                 raise ConfigError(f"vote: encoder {number}: {other.names[-1]} has no interface whose CTC could vote")
-            require_match(made, own[-1], f"vote: encoder {number}", collapse=True)  # each has slots of its own
+            # Each has slots of its own.
+            for message in require_match(made, own[-1], f"vote: encoder {number}", collapse=True):
+                warnings.warn(message, stacklevel=2)
         if own[-1].vocab.sha256 != self.vocab.sha256:
             raise ConfigError(
                 "vote: the decoder writes other tokens than it reads, so that no interface can judge them"
@@ -83,21 +88,24 @@ class Vote:
         Raises:
             DataError: lists of different lengths, or inputs that cannot be used.
         """
+        options = options or BeamOptions()
+        heard = self.heard(inputs, options.dtype)
+        more = [*more, *voters(heard, self.weights or [self.own_weight(options)] * len(heard))]
+        return self.chain.answer(list(inputs[0]), options, more, judge_all)
+
+    def heard(self, inputs: Sequence[Sequence[Any]], dtype: str = "float32") -> list[Marginals]:
+        """What the encoders beside the first say; inputs and errors as for ``answer``."""
         if len(inputs) != len(self.sources):
             raise DataError(f"vote: {len(inputs)} lists of inputs for {len(self.sources)} encoders")
         if len({len(items) for items in inputs}) > 1:
             sizes = ", ".join(str(len(items)) for items in inputs)
             raise DataError(f"vote: lists of {sizes} inputs; each encoder reads the same items")
-        options = options or BeamOptions()
-        weights = self.weights or [self.own_weight(options)] * len(self.others)
-        voters = []
-        for number, (other, items, weight) in enumerate(zip(self.others, inputs[1:], weights), 2):
-            found, _, _ = other.encode(*other.batch(list(items)))
-            voters.append(voter(list(found.values())[-1], f"ctc_{number}", weight))
-        return self.chain.answer(list(inputs[0]), options, [*more, *voters], judge_all)
+        return [other.converted(dtype).marginals(list(items)) for other, items in zip(self.others, inputs[1:])]
 
     def own_weight(self, options: BeamOptions) -> float:
-        """Of the chain's own CTC in such a search."""
+        """Of the chain's own CTC in such a search: 1 where there is no decoder."""
+        if not isinstance(self.chain.last, DecoderModule):
+            return 1.0
         weight = options.filled(self.chain.search, True).ctc_weight
         assert weight is not None
         return weight

@@ -27,7 +27,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from espnet2_legonn.errors import ConfigError
-from espnet2_legonn.files.schema import Reader, nearest
+from espnet2_legonn.files.schema import Reader, excess, nearest
 from espnet2_legonn.foreign import load
 from espnet2_legonn.model.masks import valid_mask, zero_padding
 from espnet2_legonn.model.transformer import BODIES, BodyConfig
@@ -212,20 +212,11 @@ def keywords(cls: Any, given: Mapping[str, Any], where: str, forbidden: Mapping[
             reader.fault(where, f"unknown key {key!r}{nearest(key, offered)}; {cls.__name__} has {', '.join(offered)}")
         else:
             checked[key] = reader.coerce(hints.get(key, Any), value, f"{where}.{key}")
-            if fault := _absurd(key, value):
+            if fault := excess(value, MOST_LAYERS if key.startswith("num_") else MOST):
                 reader.fault(f"{where}.{key}", fault)
     if reader.faults:
         raise ConfigError(reader.faults)
     return checked
-
-
-def _absurd(key: str, value: Any) -> str | None:
-    """Numbers that would fill the memory, or take for ever."""
-    most = MOST_LAYERS if key.startswith("num_") else MOST
-    for number in value if isinstance(value, (list, tuple)) else [value]:
-        if isinstance(number, (int, float)) and abs(number) > most:
-            return f"{number} is more than {most}"
-    return None
 
 
 def encoder_class(kind: str) -> Any:

@@ -15,7 +15,7 @@ from torch import nn
 from typing_extensions import Self
 
 from espnet2_legonn.errors import CheckpointError, ConfigError
-from espnet2_legonn.files.schema import nearest
+from espnet2_legonn.files.schema import excess, nearest
 from espnet2_legonn.foreign import transformers
 
 MOST, MOST_LAYERS = 200_000, 1000  # of a number and of layers: a stranger's description may ask for more
@@ -117,10 +117,8 @@ class Kinds:
         for key, value in given.items():
             if key != "model_type" and key not in known:
                 faults.append(f"{where}.{key}: no key of {names.config}{nearest(key, known)}")
-            most = MOST_LAYERS if "layer" in key else MOST
-            for number in value if isinstance(value, (list, tuple)) else [value]:
-                if isinstance(number, (int, float)) and abs(number) > most:
-                    faults.append(f"{where}.{key}: {number} is more than {most}")
+            if fault := excess(value, MOST_LAYERS if "layer" in key else MOST):
+                faults.append(f"{where}.{key}: {fault}")
         if given.get("add_adapter"):
             faults.append(f"{where}.add_adapter: an adapter changes the number of steps; it is not read here")
         if faults:

@@ -173,13 +173,17 @@ class LanguageModelBody(Borrowed):
                     part.train(mode)
         return self
 
-    def require_room(self, positions: int) -> None:
-        """Raises: DataError: the model has fewer positions."""
-        if self.room is not None and positions > self.room:
-            raise DataError(
-                f"{self.config.model}: {positions} positions are read and written, the model has {self.room}; "
-                "give shorter inputs, a shorter prompt, or fewer slots per token"
-            )
+    def require_room(self, positions: torch.Tensor) -> None:
+        """Raises: DataError: the model has fewer positions than an item (B,) needs."""
+        if self.room is None:
+            return
+        if faults := [
+            f"input {i}: {self.config.model}: {number} positions are read and written, the model has {self.room}; "
+            "give shorter inputs, a shorter prompt, or fewer slots per token"
+            for i, number in enumerate(positions.tolist())
+            if number > self.room
+        ]:
+            raise DataError(faults)
 
     @abstractmethod
     def forward(self, y: torch.Tensor, memory: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -201,14 +205,14 @@ class CausalBody(LanguageModelBody):
         after = places >= lengths.unsqueeze(1)
         index = torch.where(after, slots + (places - lengths.unsqueeze(1)).clamp(max=size - 1), places)
         whole = int(lengths.max()) + size
-        self.require_room(whole)
+        self.require_room(lengths + size)
         wide = index[:, :whole, None].expand(-1, -1, y.shape[2])
         states = self.lm.run(inputs_embeds=torch.cat([memory, y.to(memory.dtype)], 1).gather(1, wide))
         text = (lengths.unsqueeze(1) + torch.arange(size, device=y.device)).unsqueeze(2)
         return states.gather(1, text.expand(-1, -1, states.shape[2]))
 
     def stepper(self, memory: torch.Tensor, lengths: torch.Tensor) -> LanguageModelStepper:
-        self.require_room(int(lengths.max()) + 1)
+        self.require_room(lengths + 1)
         return _CausalStepper(self.lm, memory, lengths, self.room)
 
 
@@ -217,12 +221,12 @@ class Seq2SeqBody(LanguageModelBody):
     """A model with an encoder, which reads, and a decoder, which writes."""
 
     def forward(self, y: torch.Tensor, memory: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        self.require_room(max(memory.shape[1], y.shape[1]))
+        self.require_room(lengths.clamp(min=y.shape[1]))
         mask = valid_mask(lengths, memory.shape[1]).long()
         return self.lm.run(inputs_embeds=memory, attention_mask=mask, decoder_inputs_embeds=y)
 
     def stepper(self, memory: torch.Tensor, lengths: torch.Tensor) -> LanguageModelStepper:
-        self.require_room(memory.shape[1])
+        self.require_room(lengths)
         return _Seq2SeqStepper(self.lm, memory, lengths, self.room)
 
 

@@ -6,7 +6,7 @@ Distributions and features stay in float32. (Autocast would convert the weights 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeVar, cast
 
 import torch
@@ -94,7 +94,8 @@ def converted(module: AnyModule, dtype: str) -> AnyModule:
     """
     if dtype not in DTYPES:
         raise ConfigError(no_dtype(dtype))
-    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    parts = list(_modules(module))
+    shared = {id(tensor): tensor for part in parts for tensor in (*part.parameters(False), *part.buffers(False))}
     twin = copy.deepcopy(module, shared)
     if dtype in ("bfloat16", "float16"):
         _to_half(twin, getattr(torch, dtype))
@@ -105,10 +106,18 @@ def converted(module: AnyModule, dtype: str) -> AnyModule:
     return twin.eval()
 
 
+def _modules(module: nn.Module) -> Iterator[nn.Module]:
+    """All modules, also those whose weights are not held (``hf_models.Borrowed``)."""
+    for part in module.modules():
+        yield part
+        for apart in getattr(part, "_apart", ()):
+            yield from apart.modules()
+
+
 def _to_half(module: nn.Module, dtype: torch.dtype) -> None:
     """All weights; buffers (filters, means, what ports saw) stay."""
     done: dict[int, nn.Parameter] = {}  # tied matrices stay tied
-    for part in module.modules():
+    for part in _modules(module):
         if isinstance(part, nn.modules.batchnorm._BatchNorm):  # PyTorch wants its weights as its statistics are
             continue
         for name, parameter in part._parameters.items():
@@ -124,9 +133,10 @@ def _to_int8(module: nn.Module) -> None:
     Raises:
         ConfigError: a part does not take other layers.
     """
-    if not all(getattr(part, "int8", True) for part in module.modules()):
-        raise ConfigError("dtype: int8 is not for language models of transformers; give bfloat16")
-    for part in list(module.modules()):
+    parts = list(_modules(module))
+    if not all(getattr(part, "int8", True) for part in parts):
+        raise ConfigError("dtype: int8 is not for language models of transformers, nor for WavLM; give bfloat16")
+    for part in parts:
         for name, child in part.named_children():
             if type(child) is nn.Linear:
                 setattr(part, name, Int8Linear.of(child))

@@ -16,7 +16,7 @@ import numpy as np
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.inference.decode import inputs_of, naming
 from espnet2_legonn.inference.legonn import LegoNN
-from espnet2_legonn.inference.vote import Vote
+from espnet2_legonn.inference.vote import Vote, voters
 from espnet2_legonn.recipes.tune import IMPOSSIBLE, PENALTIES, best_rows
 from espnet2_legonn.recipes.validation import read_references
 from espnet2_legonn.scoring import metrics
@@ -79,22 +79,18 @@ def _batch(
 ) -> list[tuple[int, int, list[float], list[float], str]]:
     """Of some utterances, numbered from ``first``: each text that was found once, with its parts and ranks."""
     even = 1 / len(inputs)
-    judges = Vote(vote.chain, vote.others, [1e-9] * len(vote.others))  # others judge, and have no say
-    searches = [
-        (judges, 0.0),
-        (judges, 0.4),
-        (Vote(vote.chain, vote.others, [0.6 * even] * len(vote.others)), 0.6 * even),
-    ]
-    searches += [
-        (Vote(vote.chain, vote.others, [50.0 * (i == k) + 1e-9 for i in range(len(vote.others))]), 0.0)
-        for k in range(len(vote.others))
-    ]
+    others = range(len(vote.others))
+    judges = [1e-9 for _ in others]  # others judge, and have no say
+    searches = [(judges, 0.0), (judges, 0.4), ([0.6 * even for _ in others], 0.6 * even)]
+    searches += [([50.0 * (i == k) + 1e-9 for i in others], 0.0) for k in others]
+    heard, encoded = vote.heard(inputs), vote.chain.encode(*vote.chain.batch(list(inputs[0])))
     found: list[dict[tuple[int, ...], tuple[dict[str, float], list[float]]]] = [{} for _ in inputs[0]]
     columns = len(inputs)
-    for number, (search, weight) in enumerate(searches):
+    for number, (weights, weight) in enumerate(searches):
         options = BeamOptions(beam, 1.0, nbest=beam, ctc_weight=weight)
-        for place, answer in enumerate(search.answer(inputs, options, judge_all=True)):
-            for h in answer.nbest:
+        nbests = vote.chain.decode_encoded(*encoded, options, voters(heard, weights), judge_all=True)
+        for place, nbest in enumerate(nbests):
+            for h in nbest:
                 _, ranks = found[place].setdefault(tuple(h.ids), (h.parts, [-np.inf] * columns))
                 if number == 1:
                     ranks[0] = 0.6 * h.parts["decoder"] + 0.4 * h.parts["ctc"]

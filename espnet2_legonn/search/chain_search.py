@@ -17,7 +17,7 @@ from espnet2_legonn.model.module import DecoderModule
 from espnet2_legonn.search.answers import best_paths
 from espnet2_legonn.search.beam import joint_search
 from espnet2_legonn.search.ctc import CTCScorer
-from espnet2_legonn.search.hotwords import HotwordScorer, HotwordTree
+from espnet2_legonn.search.hotwords import HotwordScorer, tree_of
 from espnet2_legonn.search.options import BeamOptions, Hypothesis
 from espnet2_legonn.search.scorers import DecoderScorer, InternalScorer, LengthBonus, Scorer
 
@@ -60,9 +60,8 @@ def _added(
     scorers = [make(utterances, options.beam_size, device) for make in more]
     if options.penalty:
         scorers.append(LengthBonus(options.penalty))
-    phrases = [normalized(phrase, vocab) for phrase in options.hotwords]
-    if phrases and options.hotword_weight:
-        tree = HotwordTree(phrases, vocab, device)
+    if options.hotwords and options.hotword_weight:
+        tree = tree_of(tuple(options.hotwords), vocab, str(device))
         scorers.append(HotwordScorer(tree, utterances, options.beam_size, options.hotword_weight))
     return scorers
 
@@ -106,7 +105,7 @@ def search_decoder(
         scorers.append(CTCScorer(marginals.log_probs, marginals.lengths, beam, weight, 2 * beam))
     scorers += _added(options, vocab, more, len(lengths), x.device)
     if options.ilm_weight:
-        scorers.append(InternalScorer(decoder, lengths, beam, options.ilm_weight))
+        scorers.append(InternalScorer(decoder, x, lengths, beam, options.ilm_weight))
     judges = marginals is not None and (weight or (judge_all and marginals.interface.vocab.unit != "phn"))
     if joint or marginals is None or not judges:
         return joint_search(scorers, lengths, options, decoder.sos_eos)
@@ -124,17 +123,24 @@ def search_ctc(
     """Search for a chain that ends in an interface: CTC over prefixes; with ``ctc_weight`` 0 the best path alone.
 
     The length penalty is 0 unless it is given: CTC has no bias against length.
+
+    Raises:
+        ConfigError: options of a decoder, or other scorers beside the best path.
     """
     if options.length_penalty is None and choice is None:
         options = dataclasses.replace(options, length_penalty=0.0)
     options = options.filled(choice, True)
-    if options.ctc_weight == 0:
-        return [[Hypothesis(p.ids, p.score, p.score, {"ctc": p.score})] for p in best_paths(marginals)]
     beam, x = options.beam_size, marginals.log_probs
-    scorers: list[Scorer] = [CTCScorer(x, marginals.lengths, beam, 1.0, 2 * beam)]
     if options.ilm_weight:
         raise ConfigError("ilm_weight: this chain has no decoder whose habits could be taken away; give 0")
-    scorers += _added(options, marginals.interface.vocab, more, len(marginals), x.device)
+    added = _added(options, marginals.interface.vocab, more, len(marginals), x.device)
+    if options.ctc_weight == 0:
+        if heard := [scorer.name for scorer in added if scorer.weight]:
+            raise ConfigError(
+                f"ctc_weight: 0 is the best path of CTC alone, without {', '.join(heard)}; leave one of them out"
+            )
+        return [[Hypothesis(p.ids, p.score, p.score, {"ctc": p.score})] for p in best_paths(marginals)]
+    scorers = [CTCScorer(x, marginals.lengths, beam, 1.0, 2 * beam), *added]
     return joint_search(scorers, marginals.lengths, options, x.shape[2] - 1)
 
 
@@ -176,7 +182,8 @@ def rescore(
     if other.unit == "phn":
         raise ConfigError("ctc_weight: the last interface is over phonemes, a text cannot be scored by it; give 0")
     rows = [i for i, hypotheses in enumerate(nbest) for _ in hypotheses]
-    texts = [torch.tensor(other.encode(vocab.decode(h.ids)), dtype=torch.long) for hs in nbest for h in hs]
+    said = [normalized(vocab.decode(h.ids), other) for hypotheses in nbest for h in hypotheses]
+    texts = [torch.tensor(other.encode(text), dtype=torch.long) for text in said]
     at, device = torch.tensor(rows, dtype=torch.long), marginals.log_probs.device
     labels = torch.nn.utils.rnn.pad_sequence(texts, True, -1).to(device)
     sizes = torch.tensor([len(t) for t in texts], device=device)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+import numbers
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import torch
@@ -14,6 +16,7 @@ from espnet2_legonn.model.precision import DTYPES, no_dtype
 # Better than the decoder alone in every pair measured; the best value follows which side is stronger (docs/search.md).
 DEFAULT_CTC_WEIGHT, DEFAULT_LENGTH_PENALTY = 0.4, 1.0
 DEFAULT_LM_WEIGHT = 0.3
+_KINDS = {"int": numbers.Integral, "float": numbers.Real}
 DEFAULT_HOTWORD_WEIGHT = 1.0  # lowest WER of 0.5 to 3 behind a plugged decoder (docs/speech.md)
 
 
@@ -39,7 +42,7 @@ class BeamOptions:
         ngram_file: an ARPA file over the tokens searched.
         ngram_weight: as ``lm_weight``.
         ilm_weight: what the decoder writes whatever it reads is taken away so many times.
-        hotwords: words and phrases that are expected; texts that say them gain.
+        hotwords: words and phrases that are expected (a string is one); texts that say them gain.
         hotword_weight: how much, in nats for each token of a hotword (``search/hotwords.py``).
 
     Raises:
@@ -61,12 +64,13 @@ class BeamOptions:
     ngram_file: str | None = None
     ngram_weight: float | None = None
     ilm_weight: float = 0.0
-    hotwords: tuple[str, ...] = ()
+    hotwords: tuple[str, ...] | str = ()
     hotword_weight: float = DEFAULT_HOTWORD_WEIGHT
 
     def __post_init__(self) -> None:
-        faults = []
-        object.__setattr__(self, "hotwords", tuple(self.hotwords))  # a list in YAML
+        words = (self.hotwords,) if isinstance(self.hotwords, str) else tuple(self.hotwords)  # a list in YAML
+        object.__setattr__(self, "hotwords", words)
+        faults = self._no_numbers()
         if self.beam_size < 1:
             faults.append(f"beam_size: {self.beam_size} is less than 1")
         elif not 1 <= self.nbest <= self.beam_size:
@@ -79,6 +83,25 @@ class BeamOptions:
             faults.append(no_dtype(self.dtype))
         if faults:
             raise ConfigError(faults)
+
+    def _no_numbers(self) -> list[str]:
+        """Values that are not finite.
+
+        Raises:
+            ConfigError: values that are no numbers, all of them.
+        """
+        wrong, infinite = [], []
+        for field in fields(self):
+            value, (kind, *optional) = getattr(self, field.name), str(field.type).split(" | ")
+            if kind not in _KINDS or (optional and value is None):
+                continue
+            if isinstance(value, bool) or not isinstance(value, _KINDS[kind]):
+                wrong.append(f"{field.name}: {value!r} is no {kind}")
+            elif not math.isfinite(value):
+                infinite.append(f"{field.name}: {value} is not finite")
+        if wrong:
+            raise ConfigError(wrong)
+        return infinite
 
     @property
     def length_power(self) -> float:

@@ -83,7 +83,7 @@ class InternalScorer(DecoderScorer):
 
     Args:
         decoder: in evaluation mode; it reads distributions, and not their ranks alone.
-        lengths: (B,) slots that it reads, all of them even.
+        x: (B, K, V) distributions in whose place it reads even ones; lengths: (B,).
         beam: hypotheses of an utterance.
         weight: of what is taken away.
 
@@ -91,13 +91,12 @@ class InternalScorer(DecoderScorer):
         ConfigError: the decoder reads something else.
     """
 
-    def __init__(self, decoder: DecoderModule, lengths: torch.Tensor, beam: int, weight: float) -> None:
-        vocab = decoder.ports[0].vocab
-        if decoder.ports[0].kind != "marginals" or vocab is None or not decoder.input.passes_gradient:
+    def __init__(
+        self, decoder: DecoderModule, x: torch.Tensor, lengths: torch.Tensor, beam: int, weight: float
+    ) -> None:
+        if decoder.ports[0].kind != "marginals" or not decoder.input.passes_gradient:
             raise ConfigError("ilm_weight: only a decoder that reads distributions (wemb) can read an even one; give 0")
-        size, kind = len(vocab), decoder.embed.weight.dtype
-        even = torch.full((len(lengths), int(lengths.max()), size), -math.log(size), dtype=kind, device=lengths.device)
-        super().__init__(decoder, even, lengths, beam, -weight)
+        super().__init__(decoder, torch.full_like(x, -math.log(x.shape[2])), lengths, beam, -weight)
         self.name = "internal_lm"
 
     def propose(self, number: int) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from espnet2_legonn.data.vocabulary import Vocabulary
+from espnet2_legonn.model.inputs import normalized
 from espnet2_legonn.model.interface import Marginals
 from espnet2_legonn.model.timeline import Spans
 
@@ -67,9 +68,9 @@ def align(marginals: Marginals, spans: Spans, ids: list[int], vocab: Vocabulary)
         the words in order; none where the text is empty or has more tokens than the slots can say, or the interface
         is over phonemes of other tokens.
     """
-    own = marginals.interface.vocab
+    own, said = marginals.interface.vocab, vocab.decode(ids).split()
     if own.sha256 != vocab.sha256:
-        ids = [] if own.unit == "phn" else own.encode(vocab.decode(ids))
+        ids = [] if own.unit == "phn" else own.encode(normalized(" ".join(said), own))
     aligned = alignment(marginals, ids)
     if aligned is None:
         return []
@@ -77,7 +78,10 @@ def align(marginals: Marginals, spans: Spans, ids: list[int], vocab: Vocabulary)
     runs = [list(run) for label, run in itertools.groupby(range(len(best)), best.__getitem__) if label]
     start, end = (values[0].tolist() for values in (spans.start, spans.end))
     found = []
-    for text, tokens in words_of(ids, own):
+    words = words_of(ids, own)
+    if len(words) == len(said):  # the decoder may write capitals where the interface has small letters
+        words = [(text, tokens) for text, (_, tokens) in zip(said, words)]
+    for text, tokens in words:
         slots = [slot for token in tokens for slot in runs[token]]
         mean = sum(log_probs[slot] for slot in slots) / len(slots)
         found.append(Word(text, start[slots[0]], end[slots[-1]], math.exp(mean)))
@@ -100,6 +104,8 @@ def words_of(ids: list[int], vocab: Vocabulary) -> list[tuple[str, list[int]]]:
     found: list[tuple[str, list[int]]] = [(word, []) for word in words]
     for place, token in enumerate(ids):
         if vocab.decode([token]).strip():
-            last = len(vocab.decode(ids[: place + 1]).split()) - 1
-            found[last][1].append(place)
+            # Bytes of a character that is not whole yet count as a word, though they may become a blank.
+            number = min(len(vocab.decode(ids[: place + 1]).split()), len(found))
+            if number:
+                found[number - 1][1].append(place)
     return [(word, places) for word, places in found if places]

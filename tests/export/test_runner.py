@@ -24,6 +24,7 @@ from espnet2_legonn.search.options import BeamOptions
 from tests.export.chains import KINDS, chain, inputs
 from tests.modules import toys
 from tests.zoo import sounds
+from tests.zoo.sounds import tone
 
 Exported = Callable[..., Path]
 # The others export what these do, in other places.
@@ -182,7 +183,25 @@ def test_bad_inputs_and_options(exported: Exported) -> None:
         runner.answers(["s0"], SearchOptions(ctc_weight=1.5))
     with pytest.raises(RunnerError, match="this chain has no interface; give 0"):
         Runner(exported("states"), 1).answers(["s0"], SearchOptions(ctc_weight=0.3))
+    with pytest.raises(RunnerError, match="no inputs"):
+        runner.answers([])
+    for item in ([2, 999], [-1], [[2, 3]]):
+        with pytest.raises(RunnerError, match="no list of ids from 0 to"):
+            runner.answers([item])
     assert runner("s0 s1") == chain("wemb")("s0 s1") == runner([2, 3])
+
+
+def test_samples_are_read_as_the_package_reads_them(exported: Exported) -> None:
+    runner, sound = Runner(exported("speech"), 1), tone(0.4, 1, 8000)
+    whole = np.round(sound * 32767).astype(np.int16)
+    np.testing.assert_allclose(runner.read(whole), runner.read(whole.astype(np.float32) / 32768), atol=1e-6)
+    for samples, message in (
+        (np.stack([sound, sound]), "one channel is needed"),
+        (np.full(900, np.nan), "give finite floats"),
+        ([1, 2, 3] * 300, "samples of type int64"),
+    ):
+        with pytest.raises(RunnerError, match=message):
+            runner.answers([samples])
 
 
 @pytest.mark.parametrize("soundfile", [True, False])

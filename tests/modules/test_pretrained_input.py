@@ -126,7 +126,7 @@ def test_whisper_hears_what_its_own_extractor_makes(hub: dict[str, Path]) -> Non
 
 def test_whisper_refuses_what_it_cannot_hear(hub: dict[str, Path]) -> None:
     with pytest.raises(DataError, match=r"0\.9 s, this model hears 0\.8 s"):
-        part(chain(hub["whisper"])).read(torch.zeros(14000), "input 0")
+        part(chain(hub["whisper"]))(torch.zeros(2, 14000), torch.tensor([14000, 800]))
 
 
 def losses(model: LegoNN) -> None:
@@ -269,3 +269,26 @@ print("transformers" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]
+
+
+# -- fewer bits ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hold", [True, False])
+@pytest.mark.parametrize("name", KINDS)
+def test_fewer_bits(name: str, hold: bool, hub: dict[str, Path]) -> None:
+    """Weights that are not held are converted, too, and none is copied that stays."""
+    model = chain(hub[name], hold=hold).eval()
+    waves = [0.1 * torch.randn(3000), 0.1 * torch.randn(700)]
+    half = model.converted("bfloat16")
+    kinds = {p.dtype for p in part(half).hears.parameters()}
+    assert kinds == {torch.bfloat16} and {p.dtype for p in part(model).hears.parameters()} == {torch.float32}
+    assert all(marginals.log_probs.dtype == torch.float32 for marginals in [half.marginals(waves)])
+    if name == "wavlm":
+        with pytest.raises(ConfigError, match="int8 is not for .* WavLM"):
+            model.converted("int8")
+        return
+    found, wanted = (m.marginals(waves).log_probs for m in (model.converted("int8"), model))
+    assert float((found - wanted).abs().max()) < 1 and not torch.equal(found, wanted)
+    own, theirs = ({p.data_ptr() for p in part(m).hears.parameters()} for m in (model, model.converted("int8")))
+    assert theirs < own

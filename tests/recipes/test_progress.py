@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from espnet2_legonn.data.tables import Made, read_table
-from espnet2_legonn.errors import DataError
+from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.inference import decode
 from espnet2_legonn.inference.decode import chosen, decode_table, decode_windows, out_of_memory
 from espnet2_legonn.inference.legonn import LegoNN
@@ -148,6 +148,28 @@ def test_an_input_that_never_fits_has_an_empty_answer(chain: LegoNN) -> None:
     small.fits = {"s1 s2"}
     found = decode_table(small, {"u01": "s1", "u02": "s1 s2"}, OPTIONS).nbest[0].text
     assert found == {"u01": "", "u02": decode_table(chain, {"u02": "s1 s2"}, OPTIONS).nbest[0].text["u02"]}
+
+
+def test_an_input_that_cannot_be_used_loses_no_other(chain: LegoNN, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, texts = chain.first.input.read, {f"u{i}": text for i, text in enumerate(["s1", "s2", "s3 s1", "s2"])}
+
+    def short(item: Any, place: str) -> Any:
+        if item == "s2":
+            raise DataError(f"{place}: too long")
+        return read(item, place)
+
+    wanted = decode_table(chain, texts, OPTIONS).nbest[0].text
+    monkeypatch.setattr(chain.first.input, "read", short)
+    found = decode_table(chain, texts, OPTIONS).nbest[0].text
+    assert found == {**wanted, "u1": "", "u3": ""}
+    with pytest.raises(DataError, match="^utterance u1: too long$"):
+        decode_table(chain, {"u1": "s2"}, OPTIONS)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_batches_hold_something(chain: LegoNN, size: int) -> None:
+    with pytest.raises(ConfigError, match=f"batch_size: {size} is less than 1"):
+        decode_table(chain, INPUTS, OPTIONS, size)
 
 
 def test_other_errors_are_errors(chain: LegoNN) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -14,6 +15,8 @@ import yaml
 
 from espnet2_legonn import LegoNN
 from espnet2_legonn.bin import legonn_average, legonn_inference, legonn_stage
+from espnet2_legonn.data.arpa import write_arpa
+from espnet2_legonn.data.ngram import estimate
 from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.errors import ConfigError, DataError, LegoNNError
 from espnet2_legonn.model.description import parse
@@ -252,6 +255,18 @@ def test_chain_without_a_decoder_answers_by_ctc(data: Path, tmp_path: Path) -> N
     source = read_table(data / "valid" / "src_text")
     assert read_table(out / "1best_recog" / "text") == dict(zip(source, chain(list(source.values()), beam_size=8)))
     assert read_table(out / "interfaces" / "encoder" / "text") == greedy, "an interface's own text stays greedy"
+
+
+@pytest.mark.filterwarnings("ignore:.*n-gram")
+def test_another_model_of_the_same_name_is_another_decoding(exp: Path, data: Path, tmp_path: Path) -> None:
+    vocab, file = LegoNN.from_pretrained(exp).require_text(), tmp_path / "2gram.arpa"
+
+    def decoded(texts: list[list[int]]) -> str:
+        write_arpa(file, estimate(texts, len(vocab), 2), vocab)
+        out = infer(exp, data / "valid", tmp_path / "out", "--ngram_file", str(file), "--beam_size", "2")
+        return str(json.loads((out / "made_by.json").read_text())["search_sha256"])
+
+    assert decoded([[2], [2, 3]]) != decoded([[3, 3, 2], [2]])
 
 
 def test_key_file(exp: Path, data: Path, tmp_path: Path) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
 
+from espnet2_legonn.data.hf_vocab import of_model
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.model.interface import Interface, Marginals
 from espnet2_legonn.search.chain_search import search_ctc
-from espnet2_legonn.search.hotwords import HotwordScorer, HotwordTree
+from espnet2_legonn.search.hotwords import HotwordScorer, HotwordTree, tree_of
 from espnet2_legonn.search.options import BeamOptions
+from tests.modules import language
 from tests.search.listing import log, texts_of
 
 WORDS = Vocabulary(("<blank>", "<unk>", "new", "york", "city", "<sos/eos>"), "word")
@@ -77,6 +80,37 @@ def test_characters_know_words_by_what_is_before_them() -> None:
     nothing = gained(tree, [])  # the border before the first word is given back
     for text, wanted in (("cat", 4), ("cats", 0), ("a cat", 4), ("acat", 0), ("cat cat", 8), ("a cats", 0)):
         assert gained(tree, CHARS.encode(text)) - nothing == wanted, text
+
+
+def test_merges_know_words_by_what_is_before_them() -> None:
+    merges = b"#version: 0.2\nc a\nca t</w>\nd o\ndo g</w>\n"
+    vocab = Vocabulary(("<blank>", "<unk>", "con@@", "cat", "do@@", "dog", "<sos/eos>"), "bpe", None, None, merges)
+    tree = HotwordTree(["cat"], vocab)
+    for text, wanted in (("cat", 1), ("con@@ cat", 0), ("dog cat", 1), ("cat dog", 1), ("do@@ con@@ cat cat", 1)):
+        assert gained(tree, ids(vocab, text)) == wanted, text
+
+
+def test_punctuation_ends_a_word() -> None:
+    vocab = Pieces(("<blank>", "<unk>", "\u2581ca", "t", ",", "'", "<sos/eos>"), "bpe")
+    tree = HotwordTree(["cat"], vocab)
+    assert [gained(tree, ids(vocab, f"\u2581ca t{more}")) for more in ("", " ,", " ' t")] == [2, 2, 0]
+
+
+@pytest.mark.skipif(not language.THERE, reason="needs transformers: pip install 'espnet2_legonn[pretrained]'")
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_words_of_a_language_models_tokenizer(name: str, tmp_path: Path) -> None:
+    """Bytes with a blank before a word ("dog" alone is two tokens), and whole words without any."""
+    vocab = of_model(str(language.write(tmp_path, name))).vocab
+    tree, first, rest = HotwordTree(["dog"], vocab), len(vocab.encode("dog")), len(vocab.encode("a dog")) - 1
+    for text, wanted in (("dog", first), ("a dog", rest), ("a dog runs", rest), ("dog dog", first + rest)):
+        assert gained(tree, vocab.encode(text)) == wanted, text
+    if name == "gpt2":
+        assert vocab.split("adog") == ["a", "do", "g"] and gained(tree, vocab.encode("adog")) == 0
+        assert gained(tree, vocab.encode("a dogs")) == 0 and gained(tree, vocab.encode("a dog, a")) == rest
+
+
+def test_a_tree_is_made_once() -> None:
+    assert tree_of(("new york",), WORDS, "cpu") is tree_of(("new york",), WORDS, "cpu")
 
 
 def test_what_cannot_be_spelled_is_named() -> None:

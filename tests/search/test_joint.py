@@ -252,11 +252,21 @@ def test_temperature_changes_what_the_decoder_reads_and_nothing_else(make: Make,
         ({"ctc_weight": -0.1}, "ctc_weight: -0.1 is not between 0 and 1"),
         ({"ctc_weight": 1.01}, "ctc_weight: 1.01 is not between 0 and 1"),
         ({"ctc_weight": float("nan")}, "ctc_weight: nan is not between 0 and 1"),
+        ({"length_penalty": float("nan")}, "length_penalty: nan is not finite"),
+        ({"temperature": float("inf")}, "temperature: inf is not finite"),
+        ({"beam_size": 2.5}, "beam_size: 2.5 is no int"),
+        ({"beam_size": "5", "length_penalty": "1"}, "beam_size: '5' is no int\nlength_penalty: '1' is no float"),
+        ({"nbest": True}, "nbest: True is no int"),
+        ({"penalty": None}, "penalty: None is no float"),
     ],
 )
-def test_options_that_make_no_sense(options: dict[str, float], message: str) -> None:
+def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         BeamOptions(**options)
+
+
+def test_one_hotword_is_a_string() -> None:
+    assert BeamOptions(hotwords="new york").hotwords == ("new york",)
 
 
 # -- what was left open ------------------------------------------------------------------------------------------------
@@ -307,6 +317,13 @@ def test_without_a_search_ctc_answers_by_its_best_path(decoder: DecoderModule, m
     assert [[h.ids for h in item] for item in found] == [[ids] for ids in own.greedy_ids()]
     best = [float(row[:length].max(-1).values.sum()) for row, length in zip(*marginals)]
     assert [item[0].score for item in found] == pytest.approx(best)
+
+
+def test_the_best_path_listens_to_nobody(decoder: DecoderModule, marginals: Batch) -> None:
+    own = over(decoder, marginals)
+    options = BeamOptions(ctc_weight=0.0, penalty=1.0, hotwords=own.interface.vocab.tokens[2])
+    with pytest.raises(ConfigError, match="0 is the best path of CTC alone, without length_bonus, hotwords; leave"):
+        search_ctc(own, options)
 
 
 def test_a_weight_without_an_interface(decoder: DecoderModule, marginals: Batch) -> None:

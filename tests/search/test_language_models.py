@@ -23,6 +23,7 @@ from espnet2_legonn.model.module import DecoderModule
 from espnet2_legonn.search.chain_search import search_ctc, search_decoder
 from espnet2_legonn.search.options import BeamOptions
 from espnet2_legonn.search.scorers import InternalScorer
+from tests.modules import language
 from tests.search.conftest import VOCAB, make_decoder
 from tests.search.listing import log, texts_of
 from tests.zoo.toys import build, pair
@@ -140,9 +141,23 @@ def test_the_internal_language_model_is_the_decoder_before_an_even_interface() -
 
 def test_only_a_reader_of_distributions_has_an_internal_language_model() -> None:
     with pytest.raises(ConfigError, match=r"only a decoder that reads distributions \(wemb\)"):
-        InternalScorer(make_decoder(1, "beam_conv"), torch.tensor([3]), 2, 0.5)
+        InternalScorer(make_decoder(1, "beam_conv"), interface().log_probs, interface().lengths, 2, 0.5)
     with pytest.raises(ConfigError, match="this chain has no decoder whose habits"):
         search_ctc(interface(), BeamOptions(ilm_weight=0.5))
+
+
+@pytest.mark.skipif(not language.THERE, reason="needs transformers: pip install 'espnet2_legonn[pretrained]'")
+@pytest.mark.parametrize("hold", [True, False])
+def test_a_borrowed_language_model_has_an_internal_one_too(hold: bool, tmp_path: Path) -> None:
+    """Also where none of its weights is held, so that the chain has none."""
+    chain = language.decoder(language.write(tmp_path / "lm", "gpt2"), "gpt2", hold=hold)
+    vocab = chain.vocabs["lm"]
+    torch.manual_seed(0)
+    found = Marginals((3 * torch.randn(2, 9, len(vocab))).log_softmax(-1), torch.tensor([9, 5]), Interface(vocab))
+    for hypotheses in chain.generate(found, ilm_weight=0.2, ctc_weight=0.3, length_penalty=0.0):
+        parts = hypotheses[0].parts
+        wanted = 0.7 * parts["decoder"] + 0.3 * parts["ctc"] - 0.2 * parts["internal_lm"]
+        assert parts["internal_lm"] < 0 and hypotheses[0].log_prob == pytest.approx(wanted, abs=1e-3)
 
 
 # -- options -----------------------------------------------------------------------------------------------------------

@@ -90,6 +90,27 @@ def test_equal_weights_are_the_default(chain: LegoNN, other: LegoNN) -> None:
     assert Vote(chain, [other], [0.4]).generate([ONE, TWO]) == Vote(chain, [other]).generate([ONE, TWO])
 
 
+def test_the_default_without_a_decoder_is_the_weight_of_the_own_ctc(chain: LegoNN, other: LegoNN) -> None:
+    one = chain["encoder"]
+    assert Vote(one, [other]).generate([ONE, TWO]) == Vote(one, [other], [1.0]).generate([ONE, TWO])
+    with pytest.raises(ConfigError, match="ctc_weight: 0 is the best path of CTC alone, without ctc_2"):
+        Vote(one, [other]).generate([ONE, TWO], ctc_weight=0.0)
+
+
+def test_all_encoders_have_the_dtype_that_is_asked_for(chain: LegoNN, other: LegoNN) -> None:
+    vote = Vote(chain, [other], [0.5])
+    found, whole = vote.heard([ONE, TWO], "int8")[0], vote.heard([ONE, TWO])[0]
+    torch.testing.assert_close(found.log_probs, other.converted("int8").marginals(TWO).log_probs)
+    assert not torch.equal(found.log_probs, whole.log_probs)
+    assert vote.generate([ONE, TWO], dtype="int8") != vote.generate([ONE, TWO])
+
+
+def test_a_voter_without_ctc_in_training_is_warned_of(chain: LegoNN) -> None:
+    free = build(change(pair("a b"), "modules.0.output.ctc_weight", 0.0), 4)["encoder"]
+    with pytest.warns(UserWarning, match="vote: encoder 2: the producer was trained without CTC"):
+        Vote(chain, [free])
+
+
 def test_what_cannot_vote(chain: LegoNN, other: LegoNN) -> None:
     with pytest.raises(ConfigError, match="one encoder alone"):
         Vote(chain, [])
@@ -154,7 +175,11 @@ def test_weights_are_tuned_on_one_half_and_told_of_the_other(tmp_path: Path) -> 
     assert (
         len(re.findall(r"\n\|", table)) == len(found) + 1 and "|search|decoder ctc ctc_2|length_penalty|WER|" in table
     )
-    vote = Vote(chain, [other])
+    vote, encoded = Vote(chain, [other]), []
+    for module in (chain["encoder"].first, other.first):
+        module.register_forward_hook(lambda *_: encoded.append(1))
+    recipe.judge(vote, sets, "wer", 3, slice(0, 6))
+    assert len(encoded) == 2, "each encoder reads a batch once, whatever the number of searches"
     halves = [recipe.judge(vote, sets, "wer", 3, half) for half in (slice(0, 6), slice(6, 12))]
     for judged in halves:
         for text, parts, length in zip(judged.texts, judged.parts, judged.lengths):

@@ -14,6 +14,8 @@ from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.model.interface import Interface, Marginals
 from espnet2_legonn.model.module import EncoderModule
 from espnet2_legonn.model.timeline import NEAR, Spans, Timeline
+from espnet2_legonn.search.chain_search import rescore
+from espnet2_legonn.search.options import BeamOptions, Hypothesis
 from espnet2_legonn.search.words import PAUSE, TAIL, Word, align, words_of
 from tests.zoo.sounds import speech_pair, tone
 from tests.zoo.toys import BODY, build, change, vocab
@@ -209,3 +211,24 @@ def test_texts_have_no_times() -> None:
     answer = build(pair()).answer("k l m", times=True)[0]
     assert answer.words == [] and answer.exact
     assert Word("a", 1.0, 2.0, 0.5).later(1.5) == Word("a", 2.5, 3.5, 0.5)
+
+
+def test_bytes_of_a_blank_are_no_word() -> None:
+    """U+3000 in bytes: the first of them looks like a letter that is not whole."""
+    tokens = ("<blank>", "<unk>", "\u2581a", *(f"<0x{i:02X}>" for i in range(256)), "<sos/eos>")
+    vocab = Vocabulary(tokens, "bpe")
+    blank = [vocab.ids[f"<0x{i:02X}>"] for i in "\u3000".encode()]
+    assert words_of(blank, vocab) == []
+    assert [word for word, _ in words_of([2, *blank, 2], vocab)] == ["a", "a"]
+
+
+def test_texts_get_the_treatment_of_the_interface() -> None:
+    """A decoder that writes capitals behind an interface of small letters."""
+    own = Vocabulary(("<blank>", "<unk>", "a", "b", "<sos/eos>"), "word", normalization="lc")
+    cased = Vocabulary(("<blank>", "<unk>", "A", "B", "x", "<sos/eos>"), "word", normalization="tc")
+    log_probs = torch.tensor([[0.05, 0.05, 0.8, 0.05, 0.05], [0.05, 0.05, 0.05, 0.8, 0.05]]).log()[None]
+    found = Marginals(log_probs, torch.tensor([2]), Interface(own))
+    assert [(w.text, round(w.confidence, 3)) for w in align(found, spans(2), [2, 3], cased)] == [("A", 0.8), ("B", 0.8)]
+    hypothesis = Hypothesis([2, 3], -1.0, -1.0, {"decoder": -1.0})
+    (again,) = rescore([[hypothesis]], cased, found, BeamOptions(ctc_weight=0.5, length_penalty=0.0))
+    assert again[0].parts["ctc"] == pytest.approx(2 * np.log(0.8), abs=1e-5)

@@ -124,6 +124,8 @@ def test_a_packed_zip(sources: dict[str, tuple[Path, Any]], tmp_path: Path, says
     with torch.inference_mode():
         found = chain.last(wave[None], torch.tensor([len(wave)]))[0][0].exp()
     torch.testing.assert_close(found, stock.marginals(model, wave), rtol=0, atol=1e-5)
+    told = says(main, ["adopt", str(path), "-o", str(tmp_path / "other"), "--model", "latest.pth"], 2)
+    assert "model: a packed archive names its weights itself" in told
 
 
 def test_pieces_and_their_model(tmp_path: Path, says: Says) -> None:
@@ -200,6 +202,7 @@ def test_other_faults(sources: dict[str, tuple[Path, Any]], tmp_path: Path, says
     source, _ = sources["conformer"]
     out = ["-o", str(tmp_path / "pack")]
     assert "no such folder or zip" in says(main, ["adopt", str(tmp_path / "none"), *out], 2)
+    assert "bpemodel: its tokens are of type" in says(main, ["adopt", str(source), *out, "--bpemodel", "x"], 2)
     bpe = changed(source, tmp_path / "bpe", token_type="bpe", bpemodel="data/bpe.model")
     told = says(main, ["adopt", str(bpe), *out], 2)
     assert "sentencepiece model data/bpe.model is not there; give --bpemodel" in told

@@ -12,7 +12,10 @@ import pytest
 import torch
 
 from espnet2_legonn import LegoNN
+from espnet2_legonn.adopt.adopt import adopt
+from espnet2_legonn.adopt.source import AdoptOptions
 from espnet2_legonn.bin.legonn import main
+from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.packs.card import read_card
 from tests.modules import toys
 from tests.says import Says
@@ -114,6 +117,13 @@ def test_a_vocabulary_without_some_tokens(tmp_path: Path, says: Says) -> None:
         found = chain.last(wave[None], torch.tensor([3000]))[0][0].exp()
     torch.testing.assert_close(found[:, [0, 2, 3, 4]], marginals(folder, model, wave), rtol=0, atol=1e-5)
     assert found[:, [1, 5]].eq(0).all()
+
+
+def test_options_of_another_source(tmp_path: Path) -> None:
+    folder, _ = write(tmp_path / "w", "wav2vec2")
+    with pytest.raises(ConfigError) as error:
+        adopt(folder, tmp_path / "pack", AdoptOptions("x.pth", Path("bpe.model")))
+    assert len(error.value.faults) == 2 and "model: goes with an experiment of ESPnet" in error.value.faults[0]
 
 
 def test_faults(tmp_path: Path, says: Says) -> None:

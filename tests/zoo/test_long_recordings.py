@@ -67,6 +67,22 @@ def test_nothing_but_one_level(wave: np.ndarray) -> None:
     assert all(0 <= start < end <= 10 and end - start <= 4.0 for start, end in found)
 
 
+def test_frames_of_no_whole_number_of_samples_do_not_drift() -> None:
+    """At 11,025 Hz a frame of 20 ms has 220 samples, and not 220.5: ten minutes are a second and more too long."""
+    rate, at = 11025, range(10, 600, 10)
+    wave = np.random.default_rng(0).standard_normal(rate * 600) * 1e-4
+    for second in at:
+        wave[second * rate : (second + 2) * rate] += tone(2.0, 1, rate)
+    found = segments.segments(wave.astype(np.float32), rate, 20.0, "energy")
+    assert [start for start, _ in found] == pytest.approx([*at], abs=segments.MARGIN + 0.06)
+
+
+@pytest.mark.parametrize("longest", [0.0, 0.2, -3.0, float("nan")])
+def test_parts_have_some_length(longest: float) -> None:
+    with pytest.raises(ConfigError, match="longest: .* give at least 0.5 s"):
+        segments.segments(tone(5.0), FS, longest, "energy")
+
+
 def test_a_detector_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="'silent' is not one of auto, silero, energy, none"):
         segments.segments(tone(9.0), FS, 4.0, "silent")
@@ -112,6 +128,15 @@ def test_cues_are_short_and_end_with_speech() -> None:
 def test_lines_are_as_equal_as_can_be() -> None:
     (cue,) = cues([Spoken(0, 5, "", said("a rather long sentence that does not fit into one line", each=0.1))])
     assert cue.text == "a rather long sentence that\ndoes not fit into one line"
+
+
+@pytest.mark.parametrize("sizes", [(30, 25, 27), (41, 2, 2, 39), (10, 10, 60, 10), (8, 7, 6, 5) * 9])
+def test_no_line_is_longer_than_can_be_read(sizes: tuple[int, ...]) -> None:
+    words = [Word("a" * n, 0.2 * i, 0.2 * i + 0.1, 1.0) for i, n in enumerate(sizes)]
+    found = cues([Spoken(0, 9, "", words)])
+    lines = [line for cue in found for line in cue.text.split("\n")]
+    assert all(len(line) <= LINE or " " not in line for line in lines) and max(c.text.count("\n") for c in found) < 2
+    assert " ".join(lines).split() == [w.text for w in words]
 
 
 def test_parts_without_times_are_one_cue() -> None:

@@ -196,7 +196,9 @@ def transcribe(args: argparse.Namespace) -> int:
     if args.format in TIMED and args.backend == "torch":
         model.times = True
     lines = Lines(args.format, args.nbest, files != args.files or len(files) > 1)
-    longest = args.longest or (segments.longest_part(model.chain) if args.backend == "torch" else segments.USUAL)
+    longest = args.longest
+    if longest is None:
+        longest = segments.longest_part(model.chain) if args.backend == "torch" else segments.USUAL
 
     def read(path: str) -> Recording:
         recording = adapt_audio(path, model.fs, args.channel)
@@ -321,7 +323,9 @@ def _search(args: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError(f"{args.config}: {n!r} is no option of the search{nearest(n, known)}" for n in wrong)
     given = {name: value for name in known if (value := getattr(args, name, None)) is not None}
     options = {**chosen, **given}
-    words = [line for w in options.pop("hotwords", ()) for line in (plain_lines(w) if Path(w).is_file() else [w])]
+    words = options.pop("hotwords", ())
+    words = [words] if isinstance(words, str) else words
+    words = [line for w in words for line in (plain_lines(w) if Path(w).is_file() else [w])]
     options["hotwords"] = tuple(filter(str.strip, words))
     args.nbest = options.get("nbest", 1)
     return options

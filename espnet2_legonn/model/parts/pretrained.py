@@ -198,7 +198,17 @@ class Mels(nn.Module):
         return torch.div(samples + 2 * self.hop - 1, 2 * self.hop, rounding_mode="floor").clamp(min=1)
 
     def forward(self, waves: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
-        """(B, samples), (B,) -> layers + 1 states (B, T, H)."""
+        """(B, samples), (B,) -> layers + 1 states (B, T, H).
+
+        Raises:
+            DataError: every item that is longer than what it hears.
+        """
+        if faults := [
+            f"input {i}: {n / FS:.1f} s, this model hears {self.heard / FS:g} s; give a part of it"
+            for i, n in enumerate(lengths.tolist())
+            if n > self.heard
+        ]:
+            raise DataError(faults)
         kind = torch.promote_types(next(self.model.parameters()).dtype, torch.float32)
         waves = zero_padding(waves.to(kind), lengths)[:, : self.heard]
         waves = nn.functional.pad(waves, (0, self.heard - waves.shape[1]))
@@ -247,6 +257,7 @@ class PretrainedInput(Borrowed, WaveInput):
         plain = body.places or not config.project
         self.positions = None if plain else SinusoidalPositions(body.size)
         self.dropout = Dropout(body.dropout)
+        self.int8 = hears.config.model_type != "wavlm"  # whose attention takes the weights out of its layers
         if isinstance(hears, Mels):
             self.longest = hears.heard / FS
         if config.freeze:
@@ -324,17 +335,6 @@ class PretrainedInput(Borrowed, WaveInput):
         found: Waves | Mels = self.borrowed
         return found
 
-    def read(self, item: Any, place: str) -> np.ndarray:
-        """A file or a waveform; Whisper's encoder hears no more than 30 s.
-
-        Raises:
-            DataError: it is longer.
-        """
-        wave = super().read(item, place)
-        if len(wave) > self.longest * FS:
-            raise DataError(f"{place}: {len(wave) / FS:.1f} s, this model hears {self.longest:g} s; give a part of it")
-        return wave
-
     # -- training --------------------------------------------------------------------------------------------------
 
     def train(self, mode: bool = True) -> Self:
@@ -357,7 +357,7 @@ class PretrainedInput(Borrowed, WaveInput):
         else:
             x = states[-1 if self.config.layers == "last" else int(self.config.layers)]
         if self.out is not None:
-            x = self.out(x.to(self.out.weight.dtype))
-        if self.positions is not None and self.out is not None:
-            x = self.positions(x, self.out.weight.dtype)
+            kind = getattr(self.out, "weight", x).dtype  # int8 reads floats
+            x = self.out(x.to(kind))
+            x = x if self.positions is None else self.positions(x, kind)
         return self.dropout(x), self.steps(lengths)
