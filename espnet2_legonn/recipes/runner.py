@@ -141,6 +141,9 @@ def _make(plan: Plan, experiment: Experiment, raw: Path, exp: Path, exp_dir: Pat
             _train(plan, experiment, raw, exp, exp_dir)
     with atomic_text(exp / MADE) as f:
         json.dump({"made": digest, "seconds": round(time.perf_counter() - start, 1), "notes": notes}, f)
+    if plan.average_window:  # not before: who is killed here averages the same epochs again
+        for path in exp.glob("*epoch.pth"):
+            path.unlink()
 
 
 def _plug(experiment: Experiment, exp: Path, exp_dir: Path) -> list[str]:
@@ -176,8 +179,6 @@ def _train(plan: Plan, experiment: Experiment, raw: Path, exp: Path, exp_dir: Pa
     LegoNNTask.main(cmd=["--config", str(config_file), *data, *shapes, "--resume", "true", "--output_dir", str(exp)])
     if plan.average_window:
         choose_window(exp, raw / experiment.valid, experiment.metrics[0], *plan.average, 1, CHOSEN_BY, 1)
-        for path in exp.glob("*epoch.pth"):
-            path.unlink()
 
 
 def _stats(config_file: Path, data: list[str], config: Any, experiment: Experiment, raw: Path, exp_dir: Path) -> Path:

@@ -137,6 +137,37 @@ def test_modules_are_read_by_the_schema_of_training(tmp_path: Path) -> None:
     assert f"modules.{first}: key 'name' is missing" in told and "modules.broken: must be a mapping, found 3" in told
 
 
+def test_a_study_repeats_with_another_seed_or_not_at_all(tmp_path: Path) -> None:
+    """A seed of an experiment's own made all trainings the same; a plan without a study was run whole."""
+    data = changed("experiments.0.options", {"seed": 3})
+    assert load(tmp_path, data).by_name["donor"].options == {"seed": 3}
+    with pytest.raises(ConfigError, match="experiment donor: options: seed would make all seeds"):
+        load(tmp_path, data, seed=5)
+    with pytest.raises(ConfigError, match="none says study: true"):
+        load(tmp_path, PLAN, tables="study")
+
+
+def test_epochs_stay_until_their_average_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who was killed behind the average found no epochs, or averaged those that were not removed yet."""
+    found = load(tmp_path, {**PLAN, "average_window": 2})
+    exp = tmp_path / "exp" / "legonn_donor"
+
+    def train(*_: Any) -> None:
+        for name in ("1epoch.pth", "2epoch.pth", "valid.decoded.ave.pth"):
+            (exp / name).touch()
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "_train", train)
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        broken.setattr(runner, "atomic_text", killed)
+        runner._make(found, found.by_name["donor"], tmp_path, exp, tmp_path / "exp")
+    assert len(list(exp.glob("*epoch.pth"))) == 2
+    runner._make(found, found.by_name["donor"], tmp_path, exp, tmp_path / "exp")
+    assert (exp / "made.json").is_file() and not list(exp.glob("*epoch.pth"))
+
+
 def test_what_was_made_outlives_another_search(tmp_path: Path) -> None:
     """Another search decodes again; another donor trains again what stands on it, and nothing else."""
     plans = {
