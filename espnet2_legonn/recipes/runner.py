@@ -153,6 +153,7 @@ def _plug(experiment: Experiment, exp: Path, exp_dir: Path) -> list[str]:
         name, _, modules = spec.partition("#")
         return f"{folder(exp_dir, name)}#{modules}" if modules else str(folder(exp_dir, name))
 
+    shutil.rmtree(exp / "chain", ignore_errors=True)  # of a run that was killed
     _, notes = compose([part(spec) for spec in experiment.plug], exp / "chain")
     for file in (exp / "chain").iterdir():
         os.replace(file, exp / file.name)
@@ -209,6 +210,7 @@ def _decode_and_score(plan: Plan, experiment: Experiment, raw: Path, exp: Path, 
     from espnet2_legonn.recipes.stages import score
 
     chain = LegoNN.from_pretrained(exp)
+    chain.search = None  # an earlier run may have tuned another of the plan's searches
     results = []
     for search in experiment.searches:
         about = plan.searches[search]

@@ -362,3 +362,48 @@ def test_the_vocabulary_of_an_auxiliary_ctc_comes_along(tmp_path: Path) -> None:
     assert set(found.chain(found.by_name["base"], Path())["vocabs"]) == {"src", "tgt"}
     alone = plan(tmp_path, {"name": "base", "modules": ["hybrid"]})
     assert set(alone.chain(alone.by_name["base"], Path())["vocabs"]) == {"src", "tgt"}
+
+
+# ---- searches and plugs of a run that is not the first
+
+
+def test_a_search_is_not_tuned_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one search of an experiment was tuned to filled the gaps of all others when it was decoded again."""
+    from espnet2_legonn.inference import decode
+    from espnet2_legonn.model.interface import SearchChoice
+    from espnet2_legonn.packs.pack import keep_search
+    from tests.zoo.toys import build, pair
+
+    data = changed("experiments.2.searches", ["plain"])
+    data |= {"searches": {**data["searches"], "plain": {}}, "tables": []}
+    found, exp = load(tmp_path, data), build(pair()).save(tmp_path / "exp" / "legonn_plug")
+    keep_search(exp, SearchChoice(1.0, 2.0))
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/src_text").write_text("u1 k l\n")
+    seen: list[Any] = []
+
+    def stop(chain: Any, *_: Any) -> None:
+        seen.append(chain.search)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(decode, "decode_table", stop)
+    with pytest.raises(KeyboardInterrupt):
+        runner._decode_and_score(found, found.by_name["plug"], tmp_path, exp, tmp_path / "exp")
+    assert seen == [None]
+
+
+def test_a_plug_that_was_killed_is_put_together_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of its files were moved already: the rest is no pack, and was in the way for ever."""
+    from espnet2_legonn.inference import compose
+    from espnet2_legonn.packs.files import replacing
+
+    def fake(_: Any, out: Path) -> tuple[None, list[str]]:
+        with replacing(out) as new:
+            (new / "card.yaml").touch()
+        return None, []
+
+    monkeypatch.setattr(compose, "compose", fake)
+    (tmp_path / "chain").mkdir()
+    (tmp_path / "chain/weights.safetensors").touch()
+    runner._plug(load(tmp_path, PLAN).by_name["plug"], tmp_path, tmp_path)
+    assert (tmp_path / "card.yaml").is_file() and not (tmp_path / "chain").exists()
