@@ -69,8 +69,13 @@ class ScoreRow:
     @property
     def interval(self) -> str:
         """95 % interval, or - where there is none."""
-        low, high = self.data.get("ci_low"), self.data.get("ci_high")
-        return "-" if low is None or high is None else f"{low:.1f} to {high:.1f}"
+        return interval_of(self.data) or "-"
+
+
+def interval_of(result: Mapping[str, object]) -> str:
+    """``30.9 to 33.4`` of a result.json; "" where there is no interval, as for a set of one speaker."""
+    low, high = result.get("ci_low"), result.get("ci_high")
+    return "" if low is None or high is None else f"{low:.1f} to {high:.1f}"
 
 
 def _natural(text: str) -> list[tuple[int, str]]:

@@ -16,7 +16,7 @@ from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.model.description import parse
 from espnet2_legonn.recipes import runner, study
 from espnet2_legonn.recipes.plan import Plan, load_plan
-from espnet2_legonn.recipes.report import learned, render_table, write_report
+from espnet2_legonn.recipes.report import draw_interface, learned, render_table, write_report
 from espnet2_legonn.recipes.study import half_width, render_pairs, render_study, write_study
 from tests.train.toys import DECODER, ENCODER, VOCABS, control
 from tests.zoo.toys import change
@@ -214,6 +214,21 @@ def test_a_table(tmp_path: Path) -> None:
         "### First\n\n||BLEU|updates, time|\n|---|---|---|\n"
         "|base|20.0 (19.0 to 21.0)|trained, 12 s|\n|joint|30.0 (29.0 to 31.0)|0|\n"
     )
+
+
+def test_a_score_without_an_interval(tmp_path: Path) -> None:
+    """A set of one speaker has none; the report ended in a TypeError when all was trained."""
+    write_score(tmp_path, "poor", "decode", 20.0)
+    result = tmp_path / "legonn_poor/decode/x/score_bleu/result.json"
+    result.write_text(json.dumps({"metric": "bleu", "value": 20.0, "ci_low": None, "ci_high": None}))
+    assert "|base|20.0|0|" in render_table(load(tmp_path, PLAN).tables[0], tmp_path)
+
+
+def test_a_plug_that_is_only_a_donor_is_not_drawn(tmp_path: Path) -> None:
+    write_score(tmp_path, "plug", "decode", 20.0)
+    data = changed("experiments.2.tests", [])
+    data["tables"] = []
+    assert draw_interface(load(tmp_path, data), tmp_path, tmp_path) is None
 
 
 def test_a_cell_that_takes_long_waits_for_all_tables(tmp_path: Path) -> None:
