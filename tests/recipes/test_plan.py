@@ -94,6 +94,9 @@ def test_short_forms_mean_the_same(tmp_path: Path) -> None:
         ("tables.0.rows.1.cells.0.exp", "plgu", "no experiment 'plgu'"),
         ("tables.0.rows.0.cells.0.search", "joint", "experiment poor is not decoded by search 'joint'"),
         ("tables.0.columns.0.set", "y", "experiment plug is not tested on y"),
+        ("tables.0.columns.0.metric", "wer", r"experiment plug is not scored by wer; its metrics are \['bleu'\]"),
+        ("experiments.0.init", {"encoder": "plug"}, "experiments: .*(donor -> plug|plug -> donor).* so none can begin"),
+        ("experiments.2.plug", ["#encoder", "donor#decoder"], "experiment plug: plug: each part is EXPERIMENT"),
         ("tabels", [], r"unknown key 'tabels' \(did you mean 'tables'\?\)"),
     ],
 )
