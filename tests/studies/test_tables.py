@@ -53,6 +53,8 @@ def study(tmp_path: Path) -> Scores:
 
 def plan_data() -> dict[str, Any]:
     data = json.loads(json.dumps(PLAN))
+    for experiment in data["experiments"]:
+        experiment["metrics"] = ["wer"]
     for table in data["tables"]:
         table["study"] = True
         table.update({"columns": [{"title": "WER", "metric": "wer", "set": "x"}]})
@@ -149,6 +151,15 @@ def test_all_faults_of_claims(tmp_path: Path) -> None:
         load_claims(tmp_path / "claims.yaml", plan)
     told = str(caught.value)
     assert "give one of at_least" in told and "did you mean 'plug'" in told and "not decoded by search 'joint'" in told
+
+
+def test_claims_that_nothing_could_ever_answer(tmp_path: Path) -> None:
+    plan = write_plan(tmp_path)
+    blind = claim(at_least=1.0)
+    blind["pairs"][0]["metric"] = "wre"
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"claims": [blind, {**claim(each=1.0), "pairs": []}]}))
+    with pytest.raises(ConfigError, match=r"H: no metric 'wre' \(did you mean 'wer'\?\)\n.*H: pairs: at least one"):
+        load_claims(tmp_path / "claims.yaml", plan)
 
 
 def test_the_command(study: Scores, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
