@@ -29,7 +29,7 @@ from espnet2_legonn.scoring import metrics as metric_of
 from espnet2_legonn.scoring.tables import write_atomic
 
 if TYPE_CHECKING:
-    from espnet2_legonn.model.description import ChainConfig
+    from espnet2_legonn.model.description import ChainConfig, VocabConfig
 
 TRAIN = "espnet2_legonn.bin.legonn_train"
 
@@ -80,8 +80,13 @@ def shape_options(config: ChainConfig, stats_dir: Path) -> list[str]:
     return options
 
 
+def vocabs_said(config: ChainConfig) -> dict[str, VocabConfig]:
+    """The vocabulary of each module's text, in order: the last one is that of the chain."""
+    return {m.name: config.vocabs[m.target.vocab] for m in config.modules if m.target is not None}
+
+
 def _last_target(config: ChainConfig) -> str:
-    return [m.name for m in config.modules if m.target is not None][-1]
+    return list(vocabs_said(config))[-1]
 
 
 def data_options(config: ChainConfig, train: Path, valid: Path) -> list[str]:
@@ -311,7 +316,7 @@ def score(
     for metric in metrics:
         metric_of.known(metric)
     config = chain_config(exp / names.CONFIG)
-    vocabs = {m.name: config.vocabs[m.target.vocab] for m in config.modules if m.target is not None}
+    vocabs = vocabs_said(config)
     speakers = metric_of.speakers_of(data)
     made_by = read_origin(decoded)
     found = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +83,12 @@ class Scores:
             told = json.loads((exp / DONE).read_text(encoding="utf-8"))
             hours.append(told["seconds"] / 3600 if trained else 0.0)
         return (round(float(np.mean(updates))), float(np.mean(hours))) if updates else None
+
+
+def _language(exp: Path, cell: Cell) -> str | None:
+    """Of the text that is scored: BLEU cuts it into words accordingly."""
+    *_, last = said = vocabs_said(chain_config(exp / CONFIG))
+    return said[cell.interface or last].language
 
 
 def mean_of(runs: Mapping[int, Run]) -> Spread:

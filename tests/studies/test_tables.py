@@ -198,3 +198,30 @@ def test_the_study_of_multi30k() -> None:
         assert len({(e.train, e.valid, tuple(e.tests), json.dumps(e.options, sort_keys=True)) for e in rows}) == 1
         sizes = {plan.modules[key]["body"]["dropout"] for e in rows for key in e.modules if "frozen" not in key}
         assert sizes == {0.3}
+
+
+def test_languages_are_cut_as_stage_13_cuts_them(study: Scores) -> None:
+    """Without the language, a Chinese sentence was one word, and the table ended with `run the plan again`."""
+    exp, data = study.exp_dir / "seed1/legonn_zh", study.raw / "zh"
+    answers = exp / "decode/zh"
+    for folder in (data, answers):
+        folder.mkdir(parents=True)
+    (data / "text").write_text("u1 \u6211\u4eec\u53bb\u5b66\u6821\u5427\nu2 \u4f60\u597d\u5417\u6211\u5f88\u597d\n")
+    (answers / "text").write_text("u1 \u6211\u4eec\u53bb\u5b66\u6821\u4e86\nu2 \u4f60\u597d\u5417\u4ed6\u5f88\u597d\n")
+    vocabs = {"v": {"tokens": "tokens.txt", "unit": "word", "language": "zh"}}
+    (exp / "config.yaml").write_text(yaml.safe_dump({"vocabs": vocabs, "modules": [PLAN["modules"]["enc"]]}))
+    score("bleu", data, answers / "text", "zh").write(answers / "score_bleu")
+    (exp / "done.json").write_text(json.dumps({"seconds": 1.0}))
+    assert study.of(Column("BLEU", "bleu", "zh"), Cell("zh"))[1].value > 10
+
+
+def test_a_killed_command_leaves_no_half_of_its_resamples(study: Scores, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(place: Any, _: np.ndarray) -> None:
+        with open(place, "wb") if isinstance(place, Path) else place as file:
+            file.write(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        broken.setattr(np, "save", killed)
+        study.of(COLUMN, Cell("poor"))
+    assert len(study.of(COLUMN, Cell("poor"))) == 3
