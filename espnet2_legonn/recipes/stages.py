@@ -278,21 +278,24 @@ def tune_search(
         files = dict.fromkeys([*own, *(Path(file[0]) for file in seen)])
         if then == about and seen == unchanged(files):
             return (out / "result.txt").read_text(encoding="utf-8")
+    from espnet2_legonn.inference.decode import column_of
     from espnet2_legonn.inference.fusion import makers
     from espnet2_legonn.inference.legonn import LegoNN
     from espnet2_legonn.packs.pack import keep_search
     from espnet2_legonn.recipes.tune import tune
     from espnet2_legonn.search.options import BeamOptions
 
-    text = chain_config(exp / names.CONFIG).column.table
-    mark = json.dumps([*about, unchanged([*own, data / text, data / "text"])])
     chain = LegoNN.from_pretrained(exp, model)
-    more = makers(BeamOptions(**named).filled(None, True), chain.require_text()) if named else []
+    vocab = chain.require_text()
+    references = metric_of.reference_files(metric, data, vocab.unit == "phn")
+    read = unchanged([*own, data / column_of(chain).table, *references])
+    more = makers(BeamOptions(**named).filled(None, True), vocab) if named else []
     choice, weight, curve = tune(chain, data, metric, beam_size, more, limit=limit, out=out)
     weighed: dict[str, Any] = {name.replace("_file", "_weight"): weight for name in named}
     choice = replace(choice, **weighed)
     kept = keep_search(exp, choice, model)
-    write_atomic(done, mark)
+    # With the choice itself: one that was made on another set since is not this one.
+    write_atomic(done, json.dumps([*about, [*read, *unchanged([kept])]]))
     return f"{curve}\nkept in {kept}\n"
 
 
