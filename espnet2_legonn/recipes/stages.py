@@ -329,7 +329,7 @@ def score(
         vocab = vocabs[name or _last_target(config)]
         phonemes = vocab.unit == "phn"
         reference = data / ("text_phn" if phonemes else "text")
-        if not reference.is_file():
+        if phonemes and not reference.is_file():
             continue  # a donor's phonemes need not be known for this data
         for metric in ["per"] if phonemes else metrics:
             with seen_by(metric, data, folder / "text", symbols) as (references, text):
