@@ -96,13 +96,18 @@ class _Sums:
             self.judged += right_or_wrong(tokens, labels.ids[i, : labels.lengths[i]].tolist())
 
 
-def references_of(data: Path, vocab: Vocabulary, metric: str) -> tuple[str, list[dict[str, str]]] | None:
-    """Metric of a module's text and its references; None where the data have none (a donor's phonemes)."""
+def references_of(
+    data: Path, vocab: Vocabulary, metric: str
+) -> tuple[str, list[dict[str, str]], dict[str, str]] | None:
+    """Metric of a module's text, its references, and the targets of its loss; None where the data have none.
+
+    The targets are what training would read: the references of ``bleu_detok`` are raw texts.
+    """
     phonemes = vocab.unit == "phn"
-    files = reference_files(metric, data, phonemes)
-    if not all(file.is_file() for file in files):
-        return None
-    return "per" if phonemes else metric, [read_table(file) for file in files]
+    targets, files = data / ("text_phn" if phonemes else "text"), reference_files(metric, data, phonemes)
+    if not all(file.is_file() for file in (targets, *files)):
+        return None  # a donor's phonemes
+    return "per" if phonemes else metric, [read_table(file) for file in files], read_table(targets)
 
 
 def labels_of(texts: Sequence[str], vocab: Vocabulary, device: torch.device) -> Labels:
@@ -142,7 +147,7 @@ def evaluate(
         vocab = module.ports[1].vocab
         found = None if vocab is None else references_of(data, vocab, metric)
         if vocab is not None and found is not None and (isinstance(module, DecoderModule) or produced(module)):
-            if lost := [uid for uid in inputs if any(uid not in table for table in found[1])]:
+            if lost := [uid for uid in inputs if any(uid not in table for table in (*found[1], found[2]))]:
                 raise DataError(f"{data}: no reference for {', '.join(lost[:5])}")
             wanted[name] = (module, vocab, *found)
     if not wanted:
@@ -153,7 +158,7 @@ def evaluate(
         with naming(uids):
             batch = chain.batch(list(items.values()))
         _add(chain, uids, batch, wanted, sums, options or BeamOptions())
-    return [_figures(name, *wanted[name], sums[name]) for name in wanted]
+    return [_figures(name, *wanted[name][:-1], sums[name]) for name in wanted]
 
 
 @torch.inference_mode()
@@ -161,8 +166,8 @@ def _add(
     chain: LegoNN, uids: list[str], batch: Any, wanted: dict[str, Any], sums: dict[str, _Sums], options: BeamOptions
 ) -> None:
     found, x, lengths = chain.encode(*batch)
-    for name, (module, vocab, _, references) in wanted.items():
-        labels = labels_of([references[0][uid] for uid in uids], vocab, chain.device)
+    for name, (module, vocab, _, _, targets) in wanted.items():
+        labels = labels_of([targets[uid] for uid in uids], vocab, chain.device)
         if name in found:
             sums[name].add_interface(uids, found[name], labels)
         elif isinstance(module, DecoderModule):
