@@ -119,10 +119,14 @@ def inference(args: argparse.Namespace) -> Path:
     from espnet2_legonn.inference.decode import chosen, column_of, decode_windows
     from espnet2_legonn.inference.legonn import LegoNN
     from espnet2_legonn.inference.progress import Progress
+    from espnet2_legonn.packs.names import CONFIG
     from espnet2_legonn.recipes.origin import keep_origin, origin
     from espnet2_legonn.recipes.speed import write_speed
     from espnet2_legonn.search.beam import BeamOptions
 
+    if args.legonn_train_config.name != CONFIG:  # its folder is loaded, whatever the file is called
+        remedy = f"give the {CONFIG} of an experiment or pack"
+        raise ConfigError(f"--legonn_train_config {args.legonn_train_config}: {remedy}")
     device = "cuda" if args.ngpu > 0 else "cpu"
     chain = LegoNN.from_pretrained(args.legonn_train_config.parent, args.legonn_model_file, device)
     options = BeamOptions(**{f.name: getattr(args, f.name) for f in dataclasses.fields(BeamOptions)})
