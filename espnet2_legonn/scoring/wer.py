@@ -152,10 +152,7 @@ class ErrorReport:
             "ins": total.ins,
             "sentences": total.sentences,
             "sentence_errors": total.sentence_errors,
-            "ci_low": self.interval.low,
-            "ci_high": self.interval.high,
-            "ci_unit": self.interval.unit,
-            "ci_units": self.interval.units,
+            **self.interval.as_json(),
             "missing": len(self.absent),
             "lowercase": self.lowercase,
         }
