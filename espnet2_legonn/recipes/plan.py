@@ -370,8 +370,9 @@ def cell_fault(cell: Cell, metric: str, dataset: str, experiments: dict[str, Exp
         return f"experiment {cell.exp} is not decoded by search {cell.search!r}"
     if dataset not in experiments[cell.exp].tests:
         return f"experiment {cell.exp} is not tested on {dataset}"
-    if metric in METRICS and metric not in (*experiments[cell.exp].metrics, "per"):  # phonemes are scored by PER alone
-        return f"experiment {cell.exp} is not scored by {metric}; its metrics are {experiments[cell.exp].metrics}"
+    metrics = experiments[cell.exp].metrics  # phonemes are scored by PER alone; mistyped names are faults of their own
+    if metric not in (*metrics, "per") and METRICS.keys() >= {metric, *metrics}:
+        return f"experiment {cell.exp} is not scored by {metric}; its metrics are {metrics}"
     return None
 
 
