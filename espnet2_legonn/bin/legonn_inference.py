@@ -32,13 +32,6 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def boolean(value: str) -> bool:
-    """ESPnet's spelling of booleans."""
-    if value.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{value!r} is not true or false")
-    return value.lower() == "true"
-
-
 def get_parser() -> argparse.ArgumentParser:
     """Options; those of the search may also stand in the YAML file given as --config."""
     parser = argparse.ArgumentParser(

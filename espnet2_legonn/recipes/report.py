@@ -11,7 +11,7 @@ from espnet2_legonn.errors import DataError
 from espnet2_legonn.recipes.plan import Cell, Column, Plan, Row, Table, folder
 from espnet2_legonn.recipes.runner import DONE
 from espnet2_legonn.scoring.metrics import known
-from espnet2_legonn.scoring.results import environment, interval_of, markdown_table
+from espnet2_legonn.scoring.results import environment, interval_of, markdown_table, read_result
 
 # A baseline this bad did not learn: what stands beside it proves nothing.
 UNLEARNED_RATE, UNLEARNED_BLEU = 80.0, 3.0
@@ -21,7 +21,7 @@ def read_score(exp: Path, column: Column, cell: Cell) -> dict[str, Any]:
     """``result.json`` of one score.
 
     Raises:
-        DataError: it is missing.
+        DataError: it is missing or damaged.
     """
     place = exp / cell.search / column.set
     if cell.interface:
@@ -29,7 +29,7 @@ def read_score(exp: Path, column: Column, cell: Cell) -> dict[str, Any]:
     path = place / f"score_{column.metric}" / "result.json"
     if not path.is_file():
         raise DataError(f"{path}: no such result; run the plan without --only")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_result(path)
 
 
 def learned(metric: str, value: float) -> bool:
