@@ -1,22 +1,10 @@
 """ESPnet's ASR decoding of what ``bin.asr_train`` trained: ``python -m espnet2_legonn.bin.asr_inference --help``."""
 
-from __future__ import annotations
-
 import sys
-from collections.abc import Sequence
 
-from espnet2_legonn.errors import command
+from espnet2_legonn.bin.stock import stock
 
-
-@command
-def main(cmd: Sequence[str] | None = None) -> None:
-    """Register, then run ESPnet's asr_inference."""
-    from espnet2_legonn.training.compat import load
-    from espnet2_legonn.training.register import register_classes
-
-    register_classes("asr")
-    load("espnet2.bin.asr_inference").main(cmd=cmd)
-
+main = stock("asr", "espnet2.bin.asr_inference")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet2_legonn.errors import command
+from espnet2_legonn.errors import ConfigError, command
 from espnet2_legonn.files.configs import read_config
 from espnet2_legonn.scoring.metrics import METRICS
 
@@ -38,7 +38,10 @@ def main(cmd: Sequence[str] | None = None) -> None:
     from espnet2_legonn.search.options import DEFAULT_LENGTH_PENALTY
 
     device = place(args.ngpu, args.num_threads)
-    search = {"beam_size": 1, **({} if args.config is None else read_config(args.config))}
+    given = {} if args.config is None else read_config(args.config) or {}
+    if not isinstance(given, dict):
+        raise ConfigError(f"{args.config}: must be a mapping of options")
+    search = {"beam_size": 1, **given}
     beam = search["beam_size"] if args.beam_size is None else args.beam_size
     penalty = search.get("length_penalty")
     known = DEFAULT_LENGTH_PENALTY if penalty is None else penalty

@@ -32,13 +32,6 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def boolean(value: str) -> bool:
-    """ESPnet's spelling of booleans."""
-    if value.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{value!r} is not true or false")
-    return value.lower() == "true"
-
-
 def get_parser() -> argparse.ArgumentParser:
     """Options; those of the search may also stand in the YAML file given as --config."""
     parser = argparse.ArgumentParser(
@@ -119,10 +112,14 @@ def inference(args: argparse.Namespace) -> Path:
     from espnet2_legonn.inference.decode import chosen, column_of, decode_windows
     from espnet2_legonn.inference.legonn import LegoNN
     from espnet2_legonn.inference.progress import Progress
+    from espnet2_legonn.packs.names import CONFIG
     from espnet2_legonn.recipes.origin import keep_origin, origin
     from espnet2_legonn.recipes.speed import write_speed
     from espnet2_legonn.search.beam import BeamOptions
 
+    if args.legonn_train_config.name != CONFIG:  # its folder is loaded, whatever the file is called
+        remedy = f"give the {CONFIG} of an experiment or pack"
+        raise ConfigError(f"--legonn_train_config {args.legonn_train_config}: {remedy}")
     device = "cuda" if args.ngpu > 0 else "cpu"
     chain = LegoNN.from_pretrained(args.legonn_train_config.parent, args.legonn_model_file, device)
     options = BeamOptions(**{f.name: getattr(args, f.name) for f in dataclasses.fields(BeamOptions)})

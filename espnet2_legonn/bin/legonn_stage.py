@@ -95,9 +95,10 @@ def _score(args: argparse.Namespace, extra: list[str]) -> None:
     if extra:
         raise LegoNNError(f"score: unknown options {' '.join(extra)}")
     symbols = [] if str(args.nlsyms) == "none" else list(filter(None, map(str.strip, plain_lines(args.nlsyms))))
-    for module, metric, value in stages.score(
-        args.exp, args.data, args.decoded, args.metrics, symbols, args.score_opts
-    ):
+    found = stages.score(args.exp, args.data, args.decoded, args.metrics, symbols, args.score_opts)
+    if not found:
+        raise DataError(f"{args.decoded}: no text there that {args.data} has a reference of; decode it (stage 12)")
+    for module, metric, value in found:
         print(f"{args.data.name}: {module or 'final output'}: {metric.upper()} {value:.2f}")
 
 

@@ -1,22 +1,10 @@
 """ESPnet's MT training with our classes: ``python -m espnet2_legonn.bin.mt_train --decoder legonn ...``."""
 
-from __future__ import annotations
-
 import sys
-from collections.abc import Sequence
 
-from espnet2_legonn.errors import command
+from espnet2_legonn.bin.stock import stock
 
-
-@command
-def main(cmd: Sequence[str] | None = None) -> None:
-    """Register, then run ESPnet's MTTask."""
-    from espnet2_legonn.training.compat import load
-    from espnet2_legonn.training.register import register_classes
-
-    register_classes("mt")
-    load("espnet2.tasks.mt").MTTask.main(cmd=cmd)
-
+main = stock("mt", "espnet2.tasks.mt", "MTTask")
 
 if __name__ == "__main__":
     sys.exit(main())

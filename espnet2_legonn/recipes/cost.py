@@ -346,9 +346,10 @@ def training_cost(
     accum = int(options.get("accum_grad") or 1)
     items = lengths.items_per_batch(options)
     iterations = options.get("num_iters_per_epoch") or max(1, round(lengths.items / items))
-    updates = int(options.get("max_epoch", 40)) * int(iterations) // accum
+    epochs, iterations = int(options.get("max_epoch", 40)), int(iterations)
+    updates = epochs * -(-iterations // accum)  # batches that are left at the end of an epoch are one
     # Weights; gradients and Adam's two moments; DDP's buckets; narrow copies of the weights.
     fixed = 4 * chain.parameters + (12 + 4 * (gpus > 1)) * chain.trainable + 2 * amp * chain.parameters + CONTEXT
-    hours = chain.operations * items * accum * updates / (tflops * 1e12) / 3600
-    passes = items * accum * updates / lengths.items
+    seen = items * epochs * iterations
+    hours, passes = chain.operations * seen / (tflops * 1e12) / 3600, seen / lengths.items
     return Cost(chain.parameters, items * accum, updates, passes, items / gpus, fixed, chain.bytes_per_item, hours)

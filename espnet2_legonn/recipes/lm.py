@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet2_legonn.errors import ConfigError
+from espnet2_legonn.files.scratch import LAUNCHING, alone
 from espnet2_legonn.recipes.jobs import call, module, once, run, working
 
 LM_TRAIN = "espnet2.bin.lm_train"
@@ -47,7 +48,8 @@ def lm_stats(
     command = module(LM_TRAIN, "--collect_stats", "true", *texts)
     command += ["--train_shape_file", str(train), "--valid_shape_file", str(valid)]
     command += ["--output_dir", f"{logs}/stats.1", "--config", str(config), *extra]
-    with working(logs, command, [config, train, valid]):
+    read = [config, train, valid, vocab / "tokens.txt", vocab / "bpe.model"]
+    with working(logs, command, read):
         run(cmd, logs / "stats.1.log", once(command, logs / "stats.1"))
         merge = module("espnet2.bin.aggregate_stats_dirs", "--input_dir", f"{logs}/stats.1", "--output_dir", out)
         run(cmd, logs / "aggregate.log", [*merge, "--skip_sum_stats"])
@@ -73,14 +75,16 @@ def lm_train(
 
     Raises:
         ConfigError: files that are missing, or the training failed.
+        BusyError: it is trained there already.
     """
     texts = _texts(vocab, unit, train, valid)
     command = module("espnet2.bin.launch", "--cmd", f"{cmd} --name {exp}/train.log", "--log", f"{exp}/train.log")
     command += ["--ngpu", str(ngpu), "--num_nodes", "1", "--init_file_prefix", f"{exp}/.dist_init_"]
     command += ["--multiprocessing_distributed", "true", "--", *module(LM_TRAIN, "--ngpu", str(ngpu), *texts)]
     command += [*_shapes(stats_dir, unit), "--resume", "true", "--fold_length", "150"]
-    if call([*command, "--output_dir", str(exp), "--config", str(config), *extra]):
-        raise ConfigError(f"training of the language model failed; its log is {exp}/train.log")
+    with alone(exp, LAUNCHING):
+        if call([*command, "--output_dir", str(exp), "--config", str(config), *extra]):
+            raise ConfigError(f"training of the language model failed; its log is {exp}/train.log")
 
 
 def lm_perplexity(exp: Path, weights: str, text: Path, out: Path, cmd: str, ngpu: int = 0) -> float:

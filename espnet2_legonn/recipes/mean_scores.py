@@ -6,7 +6,6 @@ python -m espnet2_legonn.recipes.mean_scores exp/mean/wemb exp/legonn_legonn_see
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from espnet2_legonn.errors import DataError, command
 from espnet2_legonn.scoring.metrics import METRICS
+from espnet2_legonn.scoring.results import read_result
 from espnet2_legonn.scoring.tables import write_report
 
 
@@ -25,13 +25,12 @@ def mean(places: Sequence[Path], out: Path) -> float:
     """
     faults, values, kinds = [], [], set()
     for place in places:
-        path = place / "result.json"
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            values.append(float(data["value"]))
-            kinds.add((str(data["metric"]), str(data.get("signature", ""))))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            faults.append(f"{path}: no readable result ({error}); score it with stage 13")
+            data = read_result(place)
+            values.append(data["value"])
+            kinds.add((data["metric"], str(data.get("signature", ""))))
+        except DataError as error:
+            faults += error.faults
     if len(kinds) > 1:
         faults.append(f"{out}: these are different measures: {', '.join(sorted(f'{m} {s}'.strip() for m, s in kinds))}")
     if faults or not values:
@@ -46,7 +45,7 @@ def mean(places: Sequence[Path], out: Path) -> float:
 
 def _share(value: float, whole: float, out: Path) -> float:
     """Of a reference (Figure 4): value / reference, for error rates reference / value; less than 1 is worse in both."""
-    metric = json.loads((out / "result.json").read_text(encoding="utf-8"))["metric"]
+    metric = read_result(out)["metric"]
     higher = metric in METRICS and METRICS[metric].higher
     over, under = (value, whole) if higher else (whole, value)
     return over / under if under else 0.0

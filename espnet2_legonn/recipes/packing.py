@@ -25,6 +25,8 @@ from espnet2_legonn.scoring.results import ScoreRow, environment, summary
 from espnet2_legonn.version import __version__
 
 TRAIN_CONFIG = "train_config.yaml"
+_ACCUM = re.compile(r"^accum_grad:\s*(\d+)\s*$", re.M)
+_EPOCH = re.compile(r"(\d+)epoch results:.*?total_count=(\d+)")  # of training, which comes before validation
 
 
 def pack_experiment(
@@ -45,7 +47,7 @@ def pack_experiment(
     chain = LegoNN.from_pretrained(exp, model_file)
     name = name or exp.resolve().name.removeprefix("legonn_")
     metrics = experiment_metrics(exp, store.find_weights(exp, model_file))
-    provenance = experiment_provenance(exp)
+    provenance, parents = experiment_provenance(exp), experiment_parents(exp)
     extra = {TRAIN_CONFIG: exp / store.CONFIG} if (exp / "train.log").is_file() else {}
     wanted = [(name, chain, metrics)]
     if len(chain) > 1:
@@ -56,7 +58,6 @@ def pack_experiment(
     folders = []
     for title, part, figures in wanted:
         fields_ = {**told, "name": title, "metrics": figures, "provenance": provenance}
-        parents = experiment_parents(exp)
         folder = part.save(out / title, **fields_, module_parents=parents, extra=extra if part is chain else {})
         zip_pack(folder, out / f"{title}.zip")
         folders.append(folder)
@@ -130,21 +131,35 @@ def experiment_provenance(exp: Path) -> Provenance:
         torch=str(torch.__version__),
         espnet=here["espnet version"],
         seed=int(seed[1]) if seed else None,
-        updates=_updates(exp),
+        updates=updates_of(exp),
         config_sha256=sha256_of(exp / store.CONFIG),
         parents=[Parent(*p) for p in _donors(exp)],
     )
 
 
-def _updates(exp: Path) -> int | None:
-    """Updates of the training by its checkpoint, or by its logs, of which ESPnet begins a new one at each start."""
+def updates_of(exp: Path) -> int | None:
+    """Updates of a training; None where nothing tells.
+
+    ESPnet counts batches: ``accum_grad`` of them are an update, and those that are left at the end of an epoch are one.
+    """
+    counts = _batches(exp)
+    config = exp / store.CONFIG
+    given = _ACCUM.search(config.read_text(encoding="utf-8")) if config.is_file() else None
+    accum = int(given[1]) if given else 1
+    ends = [0, *(counts[epoch] for epoch in sorted(counts))]
+    return sum(-(-(end - begin) // accum) for begin, end in zip(ends, ends[1:])) if counts else None
+
+
+def _batches(exp: Path) -> dict[int, int]:
+    """Batches up to the end of each epoch by the checkpoint, or by logs: ESPnet begins a new one at each start."""
     checkpoint = exp / store.CHECKPOINT
     if checkpoint.is_file():
         with contextlib.suppress(LookupError, TypeError, ValueError, AttributeError, LegoNNError):
             epochs = store.read_figures(checkpoint)
-            return max(int(epoch["train"]["total_count"]) for epoch in epochs.values())
+            if found := {epoch: int(figures["train"]["total_count"]) for epoch, figures in epochs.items()}:
+                return found
     said = "".join(log.read_text(encoding="utf-8", errors="replace") for log in exp.glob("train*.log"))
-    return max(map(int, re.findall(r"total_count=(\d+)", said)), default=None)
+    return {int(epoch): int(count) for epoch, count in _EPOCH.findall(said)}
 
 
 def experiment_parents(exp: Path) -> dict[str, str]:

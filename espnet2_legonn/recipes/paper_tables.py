@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from espnet2_legonn.data.tables import atomic_text
 from espnet2_legonn.errors import ConfigError, DataError, command
 from espnet2_legonn.files.schema import Reader, nearest, read_yaml, shown
 from espnet2_legonn.scoring.metrics import known
-from espnet2_legonn.scoring.results import markdown_table
+from espnet2_legonn.scoring.results import markdown_table, read_result
 
 PUBLISHED = Path(__file__).resolve().with_name("paper_tables.yaml")
 LOSS = "ctc_loss"  # of a column; recipes/valid_loss.py finds it
@@ -145,17 +144,9 @@ def _read_row(reader: Reader, table: _Table, given: dict[str, Any], where: str) 
 
 
 def read_score(place: Path) -> Score:
-    """The result in a folder of stage 13, or in a result.json.
-
-    Raises:
-        DataError: there is none, or it is damaged.
-    """
-    path = place / "result.json" if place.is_dir() else place
-    try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return Score(str(data["metric"]), float(data["value"]), data.get("ci_low"), data.get("ci_high"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: no readable result ({error}); score it with stage 13") from error
+    """The result in a folder of stage 13, or in a result.json; see ``results.read_result``."""
+    data = read_result(place)
+    return Score(data["metric"], data["value"], data.get("ci_low"), data.get("ci_high"))
 
 
 def read_found(items: Sequence[str], tables: Mapping[str, PaperTable]) -> dict[tuple[str, str, str], Score]:

@@ -7,6 +7,7 @@ train). What is done is not done again; a changed description is.
 from __future__ import annotations
 
 import dataclasses
+import graphlib
 import hashlib
 import json
 from collections.abc import Iterator
@@ -268,15 +269,20 @@ def load_plan(path: Path, only: list[str] | None = None, tables: str = "first", 
     faults = [f"{path}: {fault}" for fault in _faults(plan)]
     if faults:
         raise ConfigError(faults)
-    if seed is not None:
-        plan.training["seed"] = seed
     if tables != "all":
         kept = [table for table in plan.tables if (table.study if tables == "study" else not table.more)]
+        if tables == "study" and not kept:
+            raise ConfigError(f"{path}: tables: none says study: true, so there is no study to run")
         plan = dataclasses.replace(plan, tables=kept)
         only = only or [exp for table in kept for exp in table.needs]
     if only:
         wanted = _with_needs(only, plan.by_name, path)
         plan = dataclasses.replace(plan, experiments=[e for e in plan.experiments if e.name in wanted])
+    if seed is not None:
+        plan.training["seed"] = seed
+        if fixed := [e.name for e in plan.experiments if "seed" in e.options]:
+            reason = "options: seed would make all seeds of a study the same training; leave it out"
+            raise ConfigError(f"{path}: experiment {name}: {reason}" for name in fixed)
     return plan
 
 
@@ -348,6 +354,12 @@ def _faults(plan: Plan) -> list[str]:
             faults += _chain_faults(where, plan, experiment)
         for need in experiment.needs - set(names) - {""}:
             faults.append(f"{where}: no experiment {need!r}{nearest(need, names)}")
+        if any(not part.partition("#")[0] for part in experiment.plug):
+            faults.append(f"{where}: plug: each part is EXPERIMENT or EXPERIMENT#MODULE, found {experiment.plug}")
+    try:
+        graphlib.TopologicalSorter({name: e.needs for name, e in names.items()}).prepare()
+    except graphlib.CycleError as error:
+        faults.append(f"experiments: {' -> '.join(error.args[1])}: each waits for the one before it, so none can begin")
     for name, search in plan.searches.items():
         if search.ngram is not None and search.ngram not in plan.ngrams:
             faults.append(f"searches.{name}: no n-gram model {search.ngram!r}{nearest(search.ngram, plan.ngrams)}")
@@ -380,14 +392,17 @@ def _chain_faults(where: str, plan: Plan, experiment: Experiment) -> list[str]:
     return []
 
 
-def cell_fault(cell: Cell, dataset: str, experiments: dict[str, Experiment]) -> str | None:
-    """Why a cell has no score on a test set; None if it will have one."""
+def cell_fault(cell: Cell, metric: str, dataset: str, experiments: dict[str, Experiment]) -> str | None:
+    """Why a cell has no score by a metric on a test set; None if it will have one."""
     if cell.exp not in experiments:
         return f"no experiment {cell.exp!r}{nearest(cell.exp, experiments)}"
     if cell.search not in experiments[cell.exp].searches:
         return f"experiment {cell.exp} is not decoded by search {cell.search!r}"
     if dataset not in experiments[cell.exp].tests:
         return f"experiment {cell.exp} is not tested on {dataset}"
+    metrics = experiments[cell.exp].metrics  # phonemes are scored by PER alone; mistyped names are faults of their own
+    if metric not in (*metrics, "per") and METRICS.keys() >= {metric, *metrics}:
+        return f"experiment {cell.exp} is not scored by {metric}; its metrics are {metrics}"
     return None
 
 
@@ -400,7 +415,7 @@ def _table_faults(table: Table, names: dict[str, Experiment]) -> list[str]:
         if column.metric not in METRICS:
             faults.append(f"{where}: no metric {column.metric!r}{nearest(column.metric, METRICS)}")
     for _, column, cell in table.cells():
-        if fault := cell_fault(cell, column.set, names):
+        if fault := cell_fault(cell, column.metric, column.set, names):
             faults.append(f"{where}: {fault}")
     return faults
 

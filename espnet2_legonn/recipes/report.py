@@ -11,7 +11,7 @@ from espnet2_legonn.errors import DataError
 from espnet2_legonn.recipes.plan import Cell, Column, Plan, Row, Table, folder
 from espnet2_legonn.recipes.runner import DONE
 from espnet2_legonn.scoring.metrics import known
-from espnet2_legonn.scoring.results import environment, markdown_table
+from espnet2_legonn.scoring.results import environment, interval_of, markdown_table, read_result
 
 # A baseline this bad did not learn: what stands beside it proves nothing.
 UNLEARNED_RATE, UNLEARNED_BLEU = 80.0, 3.0
@@ -21,7 +21,7 @@ def read_score(exp: Path, column: Column, cell: Cell) -> dict[str, Any]:
     """``result.json`` of one score.
 
     Raises:
-        DataError: it is missing.
+        DataError: it is missing or damaged.
     """
     place = exp / cell.search / column.set
     if cell.interface:
@@ -29,7 +29,7 @@ def read_score(exp: Path, column: Column, cell: Cell) -> dict[str, Any]:
     path = place / f"score_{column.metric}" / "result.json"
     if not path.is_file():
         raise DataError(f"{path}: no such result; run the plan without --only")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_result(path)
 
 
 def learned(metric: str, value: float) -> bool:
@@ -70,7 +70,8 @@ def _score_cell(exp_dir: Path, column: Column, cell: Cell | None) -> tuple[str, 
         return "with --tables all" if cell.more else "not run", None
     result = read_score(exp, column, cell)
     value = float(result["value"])
-    return f"{value:.1f} ({result['ci_low']:.1f} to {result['ci_high']:.1f})", value
+    interval = interval_of(result)
+    return f"{value:.1f} ({interval})" if interval else f"{value:.1f}", value
 
 
 def _spent(row: Row, exp_dir: Path) -> str:
@@ -115,7 +116,7 @@ def draw_interface(plan: Plan, raw: Path, exp_dir: Path) -> Path | None:
     from espnet2_legonn.inference.legonn import LegoNN
     from espnet2_legonn.inference.plot import plot_marginals
 
-    plugs = [e for e in plan.experiments if e.plug and (folder(exp_dir, e.name) / DONE).is_file()]
+    plugs = [e for e in plan.experiments if e.plug and e.tests and (folder(exp_dir, e.name) / DONE).is_file()]
     if not plugs:
         return None
     chain = LegoNN.from_pretrained(folder(exp_dir, plugs[0].name))

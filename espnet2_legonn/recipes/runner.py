@@ -141,6 +141,9 @@ def _make(plan: Plan, experiment: Experiment, raw: Path, exp: Path, exp_dir: Pat
             _train(plan, experiment, raw, exp, exp_dir)
     with atomic_text(exp / MADE) as f:
         json.dump({"made": digest, "seconds": round(time.perf_counter() - start, 1), "notes": notes}, f)
+    if plan.average_window:  # not before: who is killed here averages the same epochs again
+        for path in exp.glob("*epoch.pth"):
+            path.unlink()
 
 
 def _plug(experiment: Experiment, exp: Path, exp_dir: Path) -> list[str]:
@@ -150,6 +153,7 @@ def _plug(experiment: Experiment, exp: Path, exp_dir: Path) -> list[str]:
         name, _, modules = spec.partition("#")
         return f"{folder(exp_dir, name)}#{modules}" if modules else str(folder(exp_dir, name))
 
+    shutil.rmtree(exp / "chain", ignore_errors=True)  # of a run that was killed
     _, notes = compose([part(spec) for spec in experiment.plug], exp / "chain")
     for file in (exp / "chain").iterdir():
         os.replace(file, exp / file.name)
@@ -176,8 +180,6 @@ def _train(plan: Plan, experiment: Experiment, raw: Path, exp: Path, exp_dir: Pa
     LegoNNTask.main(cmd=["--config", str(config_file), *data, *shapes, "--resume", "true", "--output_dir", str(exp)])
     if plan.average_window:
         choose_window(exp, raw / experiment.valid, experiment.metrics[0], *plan.average, 1, CHOSEN_BY, 1)
-        for path in exp.glob("*epoch.pth"):
-            path.unlink()
 
 
 def _train_set(plan: Plan, experiment: Experiment, raw: Path, exp_dir: Path) -> Path:
@@ -233,6 +235,7 @@ def _decode_and_score(plan: Plan, experiment: Experiment, raw: Path, exp: Path, 
     from espnet2_legonn.recipes.stages import score
 
     chain = LegoNN.from_pretrained(exp)
+    chain.search = None  # an earlier run may have tuned another of the plan's searches
     results = []
     for search in experiment.searches:
         about = plan.searches[search]

@@ -30,6 +30,7 @@ Exit status: 0 if all jobs succeeded, 1 if any failed, 2 on wrong usage, 128 + s
 from __future__ import annotations
 
 import dataclasses
+import glob
 import os
 import re
 import shlex
@@ -201,13 +202,8 @@ class Place:
 
     def clear(self) -> None:
         """Remove what an earlier submission left."""
-        for path in self.folder.glob(f"{glob_escape(self.stem)}.*"):
+        for path in self.folder.glob(f"{glob.escape(self.stem)}.*"):
             path.unlink()
-
-
-def glob_escape(text: str) -> str:
-    """``text`` as a pattern that matches itself alone."""
-    return re.sub(r"([*?[])", r"[\1]", text)
 
 
 def batch_script(request: Request, place: Place) -> str:

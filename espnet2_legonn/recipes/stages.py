@@ -79,8 +79,13 @@ def shape_options(config: ChainConfig, stats_dir: Path) -> list[str]:
     return options
 
 
+def vocabs_said(config: ChainConfig) -> dict[str, str]:
+    """The name of the vocabulary of each module's text, in order: the last one is that of the chain."""
+    return {m.name: m.target.vocab for m in config.modules if m.target is not None}
+
+
 def _last_target(config: ChainConfig) -> str:
-    return [m.name for m in config.modules if m.target is not None][-1]
+    return list(vocabs_said(config))[-1]
 
 
 def data_options(config: ChainConfig, train: Path, valid: Path) -> list[str]:
@@ -272,21 +277,24 @@ def tune_search(
         files = dict.fromkeys([*own, *(Path(file[0]) for file in seen)])
         if then == about and seen == unchanged(files):
             return (out / "result.txt").read_text(encoding="utf-8")
+    from espnet2_legonn.inference.decode import column_of
     from espnet2_legonn.inference.fusion import makers
     from espnet2_legonn.inference.legonn import LegoNN
     from espnet2_legonn.packs.pack import keep_search
     from espnet2_legonn.recipes.tune import tune
     from espnet2_legonn.search.options import BeamOptions
 
-    text = chain_config(exp / names.CONFIG).column.table
-    mark = json.dumps([*about, unchanged([*own, data / text, data / "text"])])
     chain = LegoNN.from_pretrained(exp, model)
-    more = makers(BeamOptions(**named).filled(None, True), chain.require_text()) if named else []
+    vocab = chain.require_text()
+    references = metric_of.reference_files(metric, data, "text_phn" if vocab.unit == "phn" else "text")
+    read = unchanged([*own, data / column_of(chain).table, *references])
+    more = makers(BeamOptions(**named).filled(None, True), vocab) if named else []
     choice, weight, curve = tune(chain, data, metric, beam_size, more, limit=limit, out=out)
     weighed: dict[str, Any] = {name.replace("_file", "_weight"): weight for name in named}
     choice = replace(choice, **weighed)
     kept = keep_search(exp, choice, model)
-    write_atomic(done, mark)
+    # With the choice itself: one that was made on another set since is not this one.
+    write_atomic(done, json.dumps([*about, [*read, *unchanged([kept])]]))
     return f"{curve}\nkept in {kept}\n"
 
 
@@ -310,7 +318,7 @@ def score(
     for metric in metrics:
         metric_of.known(metric)
     config = chain_config(exp / names.CONFIG)
-    vocabs = {m.name: m.target.vocab for m in config.modules if m.target is not None}
+    vocabs = vocabs_said(config)
     speakers = metric_of.speakers_of(data)
     made_by = read_origin(decoded)
     found = []
@@ -320,7 +328,7 @@ def score(
         called = vocabs[name or _last_target(config)]
         vocab = config.vocabs[called]
         table = target_table(data, called, vocab.unit)
-        if not (data / table).is_file():
+        if vocab.unit == "phn" and not (data / table).is_file():
             continue  # a donor's phonemes need not be known for this data
         for metric in ["per"] if vocab.unit == "phn" else metrics:
             with seen_by(metric, data, folder / "text", symbols) as (references, text):

@@ -11,12 +11,11 @@ import torch
 from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.files.schema import read_yaml
-from espnet2_legonn.inference.decode import column_of, decode_table, read_inputs
+from espnet2_legonn.inference.decode import decode_table, inputs_of
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.model.build import build_modules
-from espnet2_legonn.model.description import parse
 from espnet2_legonn.packs import store
+from espnet2_legonn.recipes.stages import chain_config
 from espnet2_legonn.scoring import metrics
 from espnet2_legonn.search.beam import BeamOptions
 from espnet2_legonn.training.averaging import choose
@@ -69,12 +68,8 @@ def choose_window(
         DataError: no such metric, or a reference is missing; before anything is decoded.
     """
     better = 1.0 if metrics.known(metric).higher else -1.0
-    config_data = read_yaml(exp / store.CONFIG)
-    config = parse({"vocabs": config_data["vocabs"], "modules": config_data["modules"]})
-    chain = LegoNN(*build_modules(config, exp)).eval().to(device)
-    inputs = read_inputs(data / column_of(chain).table)
-    if limit:
-        inputs = dict(list(inputs.items())[:limit])
+    chain = LegoNN(*build_modules(chain_config(exp / store.CONFIG), exp)).eval().to(device)
+    inputs = inputs_of(chain, data, limit)
     vocab = next(m.ports[1].vocab for m in reversed(list(chain)) if m.ports[1].vocab is not None)
     assert vocab is not None
     refs = read_references(metric, data, vocab, inputs)

@@ -103,7 +103,7 @@ def _batch(
     ]
 
 
-def _value(judged: Judged, metric: str, totals: np.ndarray, penalty: float, stats: tuple) -> float:
+def _value(judged: Judged, totals: np.ndarray, penalty: float, stats: tuple) -> float:
     table, score = stats
     rows = best_rows(totals / judged.lengths**penalty, judged.owner, len(judged.references[0]))
     return float(score(table[rows].sum(0, keepdims=True))[0])
@@ -139,13 +139,13 @@ def tune_and_tell(
         for tenths, penalty in itertools.product(grid, PENALTIES):
             weights = np.zeros(len(tuned_on.names))
             weights[which] = np.array(tenths) / STEPS
-            value = better * _value(tuned_on, metric, tuned_on.parts @ weights, penalty, mine)
+            value = better * _value(tuned_on, tuned_on.parts @ weights, penalty, mine)
             if best is None or value > best[0]:
                 best = (value, weights.tolist(), penalty)
         assert best is not None
         _, chosen, penalty = best
-        found[name] = (chosen, penalty, _value(told_of, metric, told_of.parts @ np.array(chosen), penalty, other))
-    found["n-best lists averaged"] = ([], 0.0, _value(told_of, metric, posteriors(told_of), 0.0, other))
+        found[name] = (chosen, penalty, _value(told_of, told_of.parts @ np.array(chosen), penalty, other))
+    found["n-best lists averaged"] = ([], 0.0, _value(told_of, posteriors(told_of), 0.0, other))
     rows = [
         (name, " ".join(f"{w:.1f}" for w in weights), f"{penalty:.1f}" if weights else "", f"{value:.1f}")
         for name, (weights, penalty, value) in found.items()
@@ -170,10 +170,15 @@ def vote_on(
 
     Args:
         sources: data directories of the set, one for each encoder; limit: its first utterances only (0: all).
+
+    Raises:
+        DataError: fewer than two utterances, or see ``judge``.
     """
     vote = Vote(chain, others)
     number = len(inputs_of(chain, sources[0]))
     number = min(number, limit or number)
+    if number < 2:
+        raise DataError(f"{sources[0]}: {number} utterance cannot be cut into two halves, to tune and to tell")
     halves = [slice(0, number // 2), slice(number // 2, number)]
     judged = [judge(vote, sources, metric, beam_size, half) for half in halves]
     return tune_and_tell(judged[0], judged[1], metric, vote.vocab.language)

@@ -102,10 +102,7 @@ class BleuReport:
             "verbose_score": self.verbose,
             "chrf": self.chrf,
             "chrf_signature": self.chrf_signature,
-            "ci_low": self.interval.low,
-            "ci_high": self.interval.high,
-            "ci_unit": self.interval.unit,
-            "ci_units": self.interval.units,
+            **self.interval.as_json(),
             "missing": len(self.absent),
             "lowercase": self.lowercase,
         }

@@ -112,6 +112,10 @@ class Interval:
     unit: str
     units: int
 
+    def as_json(self) -> dict[str, object]:
+        """What result.json has of it."""
+        return {"ci_low": self.low, "ci_high": self.high, "ci_unit": self.unit, "ci_units": self.units}
+
     def as_text(self) -> str:
         """One phrase for result.txt."""
         if self.low is None or self.high is None:

@@ -60,7 +60,13 @@ def spread(value: float, draws: np.ndarray, trainings: int) -> Spread:
 
 
 def resampled(segments: Segments, resamples: int = RESAMPLES, seed: int = SEED) -> np.ndarray:
-    """Scores (resamples,) of draws of sentences: the same draws for all systems on one test set."""
+    """Scores (resamples,) of draws of sentences: the same draws for all systems on one test set.
+
+    Raises:
+        DataError: there is one unit alone, of which all draws are the same.
+    """
+    if len(segments.sums) < 2:
+        raise DataError(f"the set has one {segments.unit}, so there is no interval; draw utterances (no utt2spk)")
     return np.asarray(segments.score(resample_sums(segments.sums, resamples, seed)))
 
 

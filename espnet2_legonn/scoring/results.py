@@ -21,6 +21,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.scoring.tables import write_atomic
@@ -69,8 +70,27 @@ class ScoreRow:
     @property
     def interval(self) -> str:
         """95 % interval, or - where there is none."""
-        low, high = self.data.get("ci_low"), self.data.get("ci_high")
-        return "-" if low is None or high is None else f"{low:.1f} to {high:.1f}"
+        return interval_of(self.data) or "-"
+
+
+def interval_of(result: Mapping[str, object]) -> str:
+    """``30.9 to 33.4`` of a result.json; "" where there is no interval, as for a set of one speaker."""
+    low, high = result.get("ci_low"), result.get("ci_high")
+    return "" if low is None or high is None else f"{low:.1f} to {high:.1f}"
+
+
+def read_result(place: Path) -> dict[str, Any]:
+    """The result in a folder of stage 13, or in a result.json: ``metric`` and ``value`` are there.
+
+    Raises:
+        DataError: there is none, or it is damaged.
+    """
+    path = place if place.suffix == ".json" else place / "result.json"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return {**data, "metric": str(data["metric"]), "value": float(data["value"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: no readable result ({error}); score it with stage 13") from None
 
 
 def _natural(text: str) -> list[tuple[int, str]]:
@@ -218,18 +238,11 @@ def render_tables(rows: Sequence[ScoreRow]) -> str:
 
 
 def count_parameters(exp_dir: Path) -> int | None:
-    """`num_parameters` of the experiment's info.json, else of the top level of its config.yaml, else None."""
-    info = exp_dir / "info.json"
-    if info.is_file():
-        number = json.loads(info.read_text(encoding="utf-8")).get("num_parameters")
-        if number is not None:
-            return int(number)
+    """`num_parameters` of the top level of the experiment's config.yaml, else None."""
     config = exp_dir / "config.yaml"
-    if config.is_file():
-        found = re.search(r"^num_parameters:\s*(\d+)\s*$", config.read_text(encoding="utf-8"), re.MULTILINE)
-        if found:
-            return int(found[1])
-    return None
+    text = config.read_text(encoding="utf-8") if config.is_file() else ""
+    found = re.search(r"^num_parameters:\s*(\d+)\s*$", text, re.MULTILINE)
+    return int(found[1]) if found else None
 
 
 def _run(*command: str) -> str | None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.scoring.bootstrap import RESAMPLES, SEED, Segments, resample_sums
+from espnet2_legonn.scoring.hierarchy import spread
 
 
 @dataclass(frozen=True)
@@ -91,18 +92,15 @@ def compare(
     width = sums_a.shape[1]
     differences = b.score(drawn[:, width:]) - a.score(drawn[:, :width])
     differences = differences[~np.isnan(differences)]
-    if len(differences) == 0:
-        raise DataError("no resample has a reference token: the set is too small to compare systems on it")
     observed = b.value - a.value
+    found = spread(observed, differences, 1)
     extreme = np.sum(np.abs(differences - differences.mean()) >= abs(observed))
-    low, high = np.percentile(differences, [2.5, 97.5]).tolist()
-    tost_low, tost_high = np.percentile(differences, [5, 95]).tolist()
     return Comparison(
         metric=a.metric,
         value_a=a.value,
         value_b=b.value,
-        ci=(low, high),
-        tost=(tost_low, tost_high),
+        ci=found.ci,
+        tost=found.tost,
         p_value=float((extreme + 1) / (len(differences) + 1)),
         unit=a.unit,
         units=len(sums_a),

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import operator
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -62,14 +63,7 @@ class Counts:
         return self.sub + self.dele + self.ins
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            self.corr + other.corr,
-            self.sub + other.sub,
-            self.dele + other.dele,
-            self.ins + other.ins,
-            self.sentences + other.sentences,
-            self.sentence_errors + other.sentence_errors,
-        )
+        return Counts(*map(operator.add, vars(self).values(), vars(other).values()))
 
 
 def count_errors(ref: Sequence[str], hyp: Sequence[str]) -> Counts:
@@ -152,10 +146,7 @@ class ErrorReport:
             "ins": total.ins,
             "sentences": total.sentences,
             "sentence_errors": total.sentence_errors,
-            "ci_low": self.interval.low,
-            "ci_high": self.interval.high,
-            "ci_unit": self.interval.unit,
-            "ci_units": self.interval.units,
+            **self.interval.as_json(),
             "missing": len(self.absent),
             "lowercase": self.lowercase,
         }

@@ -92,7 +92,7 @@ def advise(encoder: LegoNN, donor: LegoNN, data: Path, metric: str, limit: int =
         data: a data directory of the encoder's task, with references; limit: examples, the first of it.
 
     Raises:
-        ConfigError: the donor has no decoder, or the encoder is none.
+        ConfigError: the donor has no decoder, the encoder is none, or one of them says phonemes and the other words.
         InterfaceMismatch: they do not fit. DataError: bad data, or fewer than 20 examples.
     """
     alone = encoder[:-1] if isinstance(encoder.last, DecoderModule) and len(encoder) > 1 else encoder
@@ -101,6 +101,10 @@ def advise(encoder: LegoNN, donor: LegoNN, data: Path, metric: str, limit: int =
     if produced(alone.last) is None:
         raise ConfigError(f"{alone.names[-1]} of the first chain writes no interface that a decoder could read")
     plugged = alone + donor[-1:]
+    said, answered = (chain.last.ports[1].vocab for chain in (alone, plugged))
+    if said and answered and (said.unit == "phn") != (answered.unit == "phn"):
+        pair = f"{alone.names[-1]} says {said.unit}, the plug {answered.unit}"
+        raise ConfigError(f"{pair}: phonemes and words have no score in common, so there is no advice")
     interface = evaluate(alone, data, metric, limit=limit)[-1]
     if interface.utterances < LEAST:
         raise DataError(f"{data}: {interface.utterances} examples say nothing; at least {LEAST} are needed")

@@ -14,10 +14,10 @@ import numpy as np
 
 from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.files.configs import read_config
-from espnet2_legonn.files.schema import Reader
+from espnet2_legonn.files.schema import Reader, nearest
 from espnet2_legonn.recipes.plan import Cell, Column, Plan, cell_fault
 from espnet2_legonn.scoring.hierarchy import Spread, spread
-from espnet2_legonn.scoring.metrics import known
+from espnet2_legonn.scoring.metrics import METRICS, known
 from espnet2_legonn.studies.scores import Scores, paired
 
 
@@ -102,9 +102,13 @@ def _faults(claim: Claim, plan: Plan) -> list[str]:
     kinds = [k for k in ("at_least", "each", "within", "at_most") if getattr(claim, k) is not None]
     if len(kinds) != 1:
         faults.append(f"{claim.name}: give one of at_least, each, within, at_most")
+    if not claim.pairs:
+        faults.append(f"{claim.name}: pairs: at least one is needed, or nothing is ever known of it")
     for pair in claim.pairs:
+        if pair.metric not in METRICS:
+            faults.append(f"{claim.name}: no metric {pair.metric!r}{nearest(pair.metric, METRICS)}")
         for cell in (pair.of, pair.over):
-            if fault := cell_fault(cell, pair.set, plan.by_name):
+            if fault := cell_fault(cell, pair.metric, pair.set, plan.by_name):
                 faults.append(f"{claim.name}: {fault}")
     return faults
 

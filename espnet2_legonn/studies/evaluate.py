@@ -98,8 +98,10 @@ class _Sums:
 
 def references_of(
     data: Path, name: str, vocab: Vocabulary, metric: str, uids: Iterable[str]
-) -> tuple[str, list[dict[str, str]]] | None:
-    """Metric of a module's text and its references; None where the data have none (a donor's phonemes).
+) -> tuple[str, list[dict[str, str]], dict[str, str]] | None:
+    """Metric of a module's text, its references, and the targets of its loss; None where the data have none.
+
+    The targets are what training would read: the references of ``bleu_detok`` are raw texts.
 
     Args:
         name: of the vocabulary, see ``target_table``; uids: utterances that must have references.
@@ -107,10 +109,12 @@ def references_of(
     Raises:
         DataError: some of them have none.
     """
-    files = reference_files(metric, data, target_table(data, name, vocab.unit))
+    table = target_table(data, name, vocab.unit)
+    files = [data / table, *reference_files(metric, data, table)]
     if not all(file.is_file() for file in files):
-        return None
-    return "per" if vocab.unit == "phn" else metric, [require_all(file, uids) for file in files]
+        return None  # a donor's phonemes
+    targets, *references = (require_all(file, uids) for file in files)
+    return "per" if vocab.unit == "phn" else metric, references, targets
 
 
 def require_all(file: Path, uids: Iterable[str]) -> dict[str, str]:
@@ -173,7 +177,7 @@ def evaluate(
         with naming(uids):
             batch = chain.batch(list(items.values()))
         _add(chain, uids, batch, wanted, sums, options or BeamOptions())
-    return [_figures(name, *wanted[name], sums[name]) for name in wanted]
+    return [_figures(name, *wanted[name][:-1], sums[name]) for name in wanted]
 
 
 @torch.inference_mode()
@@ -181,8 +185,8 @@ def _add(
     chain: LegoNN, uids: list[str], batch: Any, wanted: dict[str, Any], sums: dict[str, _Sums], options: BeamOptions
 ) -> None:
     found, x, lengths = chain.encode(*batch)
-    for name, (module, vocab, _, references) in wanted.items():
-        labels = labels_of([references[0][uid] for uid in uids], vocab, chain.device)
+    for name, (module, vocab, _, _, targets) in wanted.items():
+        labels = labels_of([targets[uid] for uid in uids], vocab, chain.device)
         if name in found:
             sums[name].add_interface(uids, found[name], labels)
         elif isinstance(module, DecoderModule):

@@ -210,7 +210,8 @@ def oracle(
             keep(f"{n}-best cascade", uids, answers)
     if not texts:
         raise DataError(f"{data}: none of the inputs has words")
-    return [Reading(name, score_texts(*scored, found, vocab.language)) for name, found in texts.items()]
+    said, references, _ = scored
+    return [Reading(name, score_texts(said, references, found, vocab.language)) for name, found in texts.items()]
 
 
 def _transcripts(front: LegoNN, data: Path, language: str | None, uids: Iterable[str]) -> dict[str, str] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +10,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from espnet2_legonn.data.tables import atomic_path, target_table
 from espnet2_legonn.errors import DataError
+from espnet2_legonn.packs.names import CONFIG
 from espnet2_legonn.recipes.plan import Cell, Column, folder
 from espnet2_legonn.recipes.report import read_score
 from espnet2_legonn.recipes.runner import DONE
+from espnet2_legonn.recipes.stages import chain_config, vocabs_said
 from espnet2_legonn.recipes.study import seed_folder
 from espnet2_legonn.scoring.hierarchy import Spread, mean_draws, mean_spread, resampled, spread
-from espnet2_legonn.scoring.metrics import score, speakers_of
+from espnet2_legonn.scoring.metrics import known, score, speakers_of
 from espnet2_legonn.scoring.results import count_parameters
 
 DRAWS = "resamples.npy"  # beside result.json: scores of the resampled set
-_UPDATES = re.compile(r"\[train\].*?total_count=(\d+)")
 
 
 class Run(NamedTuple):
@@ -60,24 +61,26 @@ class Scores:
         if not kept.is_file() or kept.stat().st_mtime_ns < kept.with_name("result.json").stat().st_mtime_ns:
             data = self.raw / column.set
             speakers = speakers_of(data)
-            table = "text_phn" if column.metric == "per" else "text"
-            report = score(column.metric, data, answers / "text", utt2spk=speakers, table=table)
+            table, language = _reference(exp, cell, data)
+            language = language if known(column.metric).higher else None
+            report = score(column.metric, data, answers / "text", language, speakers, table)
             if abs(report.value - value) > 1e-6:
                 raise DataError(f"{answers}/text: scores {report.value}, result.json says {value}; run the plan again")
-            np.save(kept, resampled(report.segments))
+            with atomic_path(kept) as new, open(new, "wb") as file:
+                np.save(file, resampled(report.segments))
         return Run(value, np.load(kept))
 
     def spent(self, cell: Cell) -> tuple[int | None, float] | None:
         """Updates and hours of a system's last training, mean over seeds; (0, 0) for a plug; None: not run."""
+        from espnet2_legonn.recipes.packing import updates_of
+
         updates, hours = [], []
         for seed in self.seeds:
             exp = folder(seed_folder(self.exp_dir, seed), cell.exp)
             if not (exp / DONE).is_file():
                 continue
             trained = (exp / "train.yaml").is_file()
-            log = (exp / "train.log").read_text(encoding="utf-8") if trained else ""
-            counts = _UPDATES.findall(log)
-            updates.append(int(counts[-1]) if counts else 0)
+            updates.append((updates_of(exp) or 0) if trained else 0)
             told = json.loads((exp / DONE).read_text(encoding="utf-8"))
             hours.append(told["seconds"] / 3600 if trained else 0.0)
         return (round(float(np.mean(updates))), float(np.mean(hours))) if updates else None
@@ -86,6 +89,14 @@ class Scores:
         """Weights of the system, of all its modules; None: they are not there any more."""
         places = (folder(seed_folder(self.exp_dir, seed), cell.exp) for seed in self.seeds)
         return next(filter(None, map(count_parameters, places)), None)
+
+
+def _reference(exp: Path, cell: Cell, data: Path) -> tuple[str, str | None]:
+    """Table of references of the text that is scored, and its language: BLEU cuts it into words accordingly."""
+    config = chain_config(exp / CONFIG)
+    *_, last = said = vocabs_said(config)
+    name = said[cell.interface or last]
+    return target_table(data, name, config.vocabs[name].unit), config.vocabs[name].language
 
 
 def mean_of(runs: Mapping[int, Run]) -> Spread:

@@ -181,6 +181,10 @@ def labels(paths: Sequence[str]) -> tuple[str, ...]:
     if len(set(parts)) < len(parts):
         raise ConfigError("a chain is given twice: its pairs would be own pairs")
     if len({len(p) for p in parts}) > 1:
-        return tuple("_".join(p[-2:]) for p in parts)
-    differ = [k for k in range(len(parts[0])) if len({p[k] for p in parts}) > 1]
-    return tuple("_".join(p[k] for k in differ) for p in parts)
+        names = tuple("_".join(p[-2:]) for p in parts)
+    else:
+        differ = [k for k in range(len(parts[0])) if len({p[k] for p in parts}) > 1]
+        names = tuple("_".join(p[k] for k in differ) for p in parts)
+    if len(set(names)) < len(names):  # their pairs would write over each other
+        return tuple(f"{number}_{name}" for number, name in enumerate(names, 1))
+    return names

@@ -203,17 +203,9 @@ class WEmbEncoder(InterfaceEncoder):
         if receptive_field < 1 or receptive_field % 2 == 0:
             raise ConfigError(f"encoder_conf.receptive_field: {receptive_field} must be odd and at least 1")
         super().__init__(
-            ingestor_blocks,
-            input_size,
-            output_size,
-            attention_heads,
-            linear_units,
-            num_blocks,
-            dropout_rate,
-            length_ratio,
-            max_length,
-            length_blocks,
-        )
+            ingestor_blocks, input_size, output_size, attention_heads, linear_units, num_blocks, dropout_rate,
+            length_ratio, max_length, length_blocks,
+        )  # fmt: skip
         self.receptive_field = receptive_field
 
     def embedding(self, vocab_size: int) -> WeightedEmbedding:
@@ -247,17 +239,9 @@ class BeamConvEncoder(InterfaceEncoder):
         embed_size: int = 100,
     ) -> None:
         super().__init__(
-            ingestor_blocks,
-            input_size,
-            output_size,
-            attention_heads,
-            linear_units,
-            num_blocks,
-            dropout_rate,
-            length_ratio,
-            max_length,
-            length_blocks,
-        )
+            ingestor_blocks, input_size, output_size, attention_heads, linear_units, num_blocks, dropout_rate,
+            length_ratio, max_length, length_blocks,
+        )  # fmt: skip
         self.k, self.embed_size = k, embed_size
 
     def embedding(self, vocab_size: int) -> BeamConvolution:

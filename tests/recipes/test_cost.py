@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from espnet2_legonn import LegoNN
 from espnet2_legonn.bin.legonn import main
@@ -207,3 +208,15 @@ def test_mistakes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(ConfigError, match="is not counted; numel and batch sizes are"):
         MeanLengths(1, 1.0, {}, 1.0).items_per_batch({"batch_type": "length"})
     assert MeanLengths(1, 1.0, {}, 1.0).items_per_batch({"batch_size": 7}) == 7
+
+
+def test_what_is_left_at_the_end_of_an_epoch_is_an_update(tmp_path: Path) -> None:
+    """As the trainer has it: 10 batches by 4 are 3 updates, of which the last is smaller."""
+    path = conf("wmt16_ro_en", "baseline")
+    config = {**read_config(path), "max_epoch": 5, "num_iters_per_epoch": 10, "accum_grad": 4}
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
+    sizes = dict.fromkeys(config["vocabs"], 1000)
+    cost, whole = (read(tmp_path / "train.yaml", 8, 30, lengths=path.parent / "lengths.yaml", vocabs=sizes),
+                   read(path, 8, 30, vocabs=sizes))  # fmt: skip
+    assert cost.updates == 15
+    assert cost.passes == pytest.approx(whole.passes * (5 * 10 / 4) / whole.updates, rel=1e-6)

@@ -140,3 +140,16 @@ def test_speed(tmp_path: Path) -> None:
     assert f"real-time factor {3 / seconds:.3f}, latency 429 ms an utterance" in together
     assert (tmp_path / "logs/calculate_rtf.log").read_text() == together + "\n"
     assert speed.gather_speed([tmp_path / "3"], tmp_path / "none") == "" and not (tmp_path / "none").exists()
+
+
+def test_nothing_to_score_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Stage 13 of a set that was not decoded, or has no references, ended well without a word."""
+    from tests.recipes.test_stages import build
+
+    exp = build([{**ENCODER, "length_control": None}, DECODER]).save(tmp_path / "exp")
+    (tmp_path / "data").mkdir()
+    (exp / "decode/data").mkdir(parents=True)
+    words = ["score", "--exp", str(exp), "--data", str(tmp_path / "data"), "--decoded", str(exp / "decode/data")]
+    assert legonn_stage.main(words) == 2 and "decode it (stage 12)" in capsys.readouterr().err
+    (exp / "decode/data/text").write_text("u1 t1\n")
+    assert legonn_stage.main(words) == 2 and f"{tmp_path / 'data' / 'text'}: no such file" in capsys.readouterr().err

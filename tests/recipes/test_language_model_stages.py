@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from espnet2_legonn import ConfigError, LegoNN
+from espnet2_legonn.errors import BusyError
+from espnet2_legonn.files.scratch import LAUNCHING, alone
 from espnet2_legonn.recipes import lm, stages
 from tests.zoo.toys import build, pair
 
@@ -72,3 +74,12 @@ def test_a_language_model_is_trained_and_searched_with(tmp_path: Path, vocab: Pa
     assert {row[1] for row in grid} > {0.0, 1.0}, "the weight of the model was tried"
     shutil.rmtree(exp)
     assert stages.tune_search(pack, None, texts, "wer", 3, 6) != ""
+
+
+def test_one_training_at_a_time(tmp_path: Path, vocab: Path, texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two trainings of one language model wrote each other's checkpoints."""
+    monkeypatch.setattr(lm, "call", lambda _: 0)
+    train = (tmp_path / "c.yaml", vocab, "word", texts / "text", texts / "text", tmp_path / "stats", tmp_path / "lm")
+    lm.lm_train(*train, RUN)
+    with alone(tmp_path / "lm", LAUNCHING), pytest.raises(BusyError, match="in use"):
+        lm.lm_train(*train, RUN)

@@ -299,3 +299,21 @@ def test_the_script_beside_results_repeats_its_stage_alone_in_a_fresh_shell(reci
         others = {"stats", "train", "decode", "score"} - {command}
         assert not [c for c in again if c.split()[1] in others], again
         assert script.read_text() == before, "a script that runs is not written over"
+
+
+def test_a_list_of_symbols_that_is_not_there(recipe: Path) -> None:
+    """Its name was taken for a symbol, and stage 13 told of it when all was trained."""
+    (said,) = call(recipe, "--nlsyms_txt", "data/nlsyms.tx", fails=True)
+    assert "--nlsyms_txt data/nlsyms.tx: no such file" in said
+
+
+def test_phonemes_that_stay_are_said(recipe: Path) -> None:
+    (recipe / "dump/raw/valid/text_phn").touch()
+    calls = call(recipe, "--g2p", "lexicon", "--stop_stage", "5")
+    assert [c.split()[2] for c in calls if "phonemes" in c] == ["dump/raw/train", "dump/raw/test"]
+
+
+def test_a_configuration_that_cannot_be_read_ends_a_composition(recipe: Path) -> None:
+    """A shell leaves `set -e` out of `$(...)`: an empty configuration went on to the training."""
+    script = "set -euo pipefail; . ./path.sh; expdir=exp; . composition.sh; c=$(with_lang conf/none.yaml de); echo $c"
+    assert "conf/none.yaml: No such file" in run(recipe, "bash", "-c", script, fails=True)

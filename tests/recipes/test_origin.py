@@ -133,3 +133,15 @@ def test_updates_outlive_a_rerun_of_stage_11(exp: Path) -> None:
     stats = {1: {"train": {"total_count": 12}}, 2: {"train": {"total_count": 30}}}
     torch.save({"model": {}, "reporter": {"stats": stats, "epoch": 2}}, exp / "checkpoint.pth")
     assert experiment_provenance(exp).updates == 30
+
+
+def test_updates_are_not_batches(exp: Path) -> None:
+    """ESPnet counts batches, of training and of validation alike: the card named four times the updates."""
+    with (exp / "config.yaml").open("a") as config:
+        config.write("accum_grad: 4\n")
+    lines = [f"{e}epoch results: [train] loss=1, total_count={10 * e}, [valid] total_count={90 * e}" for e in (1, 2)]
+    (exp / "train.log").write_text("\n".join(lines))
+    assert experiment_provenance(exp).updates == 6, "4 + 4 + 2 batches of each epoch"
+    stats = {1: {"train": {"total_count": 8}}, 2: {"train": {"total_count": 16}}}
+    torch.save({"model": {}, "reporter": {"stats": stats, "epoch": 2}}, exp / "checkpoint.pth")
+    assert experiment_provenance(exp).updates == 4

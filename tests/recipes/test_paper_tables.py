@@ -89,7 +89,7 @@ def test_every_mistake_is_told(tmp_path: Path, says: Says) -> None:
         "Table XI has the columns swb_10, ch_10, swb_30, ch_30; name one",
         "Table VI has the columns plug, tuned; name one",
         "is bleu, the paper measured wer",
-        "none: no readable result",
+        "none/result.json: no readable result",
         "bad.json: no readable result",
         "Table IV has no row ''",
     ):

@@ -16,7 +16,7 @@ from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.model.description import parse
 from espnet2_legonn.recipes import runner, study
 from espnet2_legonn.recipes.plan import Plan, load_plan
-from espnet2_legonn.recipes.report import learned, render_table, write_report
+from espnet2_legonn.recipes.report import draw_interface, learned, render_table, write_report
 from espnet2_legonn.recipes.study import half_width, render_pairs, render_study, write_study
 from tests.train.toys import DECODER, ENCODER, VOCABS, control
 from tests.zoo.toys import change
@@ -94,6 +94,9 @@ def test_short_forms_mean_the_same(tmp_path: Path) -> None:
         ("tables.0.rows.1.cells.0.exp", "plgu", "no experiment 'plgu'"),
         ("tables.0.rows.0.cells.0.search", "joint", "experiment poor is not decoded by search 'joint'"),
         ("tables.0.columns.0.set", "y", "experiment plug is not tested on y"),
+        ("tables.0.columns.0.metric", "wer", r"experiment plug is not scored by wer; its metrics are \['bleu'\]"),
+        ("experiments.0.init", {"encoder": "plug"}, "experiments: .*(donor -> plug|plug -> donor).* so none can begin"),
+        ("experiments.2.plug", ["#encoder", "donor#decoder"], "experiment plug: plug: each part is EXPERIMENT"),
         ("tabels", [], r"unknown key 'tabels' \(did you mean 'tables'\?\)"),
     ],
 )
@@ -135,6 +138,37 @@ def test_modules_are_read_by_the_schema_of_training(tmp_path: Path) -> None:
     told = str(caught.value)
     assert f"modules.{first}: unknown key 'nam' (did you mean 'name'?)" in told, told
     assert f"modules.{first}: key 'name' is missing" in told and "modules.broken: must be a mapping, found 3" in told
+
+
+def test_a_study_repeats_with_another_seed_or_not_at_all(tmp_path: Path) -> None:
+    """A seed of an experiment's own made all trainings the same; a plan without a study was run whole."""
+    data = changed("experiments.0.options", {"seed": 3})
+    assert load(tmp_path, data).by_name["donor"].options == {"seed": 3}
+    with pytest.raises(ConfigError, match="experiment donor: options: seed would make all seeds"):
+        load(tmp_path, data, seed=5)
+    with pytest.raises(ConfigError, match="none says study: true"):
+        load(tmp_path, PLAN, tables="study")
+
+
+def test_epochs_stay_until_their_average_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who was killed behind the average found no epochs, or averaged those that were not removed yet."""
+    found = load(tmp_path, {**PLAN, "average_window": 2})
+    exp = tmp_path / "exp" / "legonn_donor"
+
+    def train(*_: Any) -> None:
+        for name in ("1epoch.pth", "2epoch.pth", "valid.decoded.ave.pth"):
+            (exp / name).touch()
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "_train", train)
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        broken.setattr(runner, "atomic_text", killed)
+        runner._make(found, found.by_name["donor"], tmp_path, exp, tmp_path / "exp")
+    assert len(list(exp.glob("*epoch.pth"))) == 2
+    runner._make(found, found.by_name["donor"], tmp_path, exp, tmp_path / "exp")
+    assert (exp / "made.json").is_file() and not list(exp.glob("*epoch.pth"))
 
 
 def test_what_was_made_outlives_another_search(tmp_path: Path) -> None:
@@ -183,6 +217,21 @@ def test_a_table(tmp_path: Path) -> None:
         "### First\n\n||BLEU|updates, time|\n|---|---|---|\n"
         "|base|20.0 (19.0 to 21.0)|trained, 12 s|\n|joint|30.0 (29.0 to 31.0)|0|\n"
     )
+
+
+def test_a_score_without_an_interval(tmp_path: Path) -> None:
+    """A set of one speaker has none; the report ended in a TypeError when all was trained."""
+    write_score(tmp_path, "poor", "decode", 20.0)
+    result = tmp_path / "legonn_poor/decode/x/score_bleu/result.json"
+    result.write_text(json.dumps({"metric": "bleu", "value": 20.0, "ci_low": None, "ci_high": None}))
+    assert "|base|20.0|0|" in render_table(load(tmp_path, PLAN).tables[0], tmp_path)
+
+
+def test_a_plug_that_is_only_a_donor_is_not_drawn(tmp_path: Path) -> None:
+    write_score(tmp_path, "plug", "decode", 20.0)
+    data = changed("experiments.2.tests", [])
+    data["tables"] = []
+    assert draw_interface(load(tmp_path, data), tmp_path, tmp_path) is None
 
 
 def test_a_cell_that_takes_long_waits_for_all_tables(tmp_path: Path) -> None:
@@ -331,3 +380,48 @@ def test_the_vocabulary_of_an_auxiliary_ctc_comes_along(tmp_path: Path) -> None:
     assert set(found.chain(found.by_name["base"], Path())["vocabs"]) == {"src", "tgt"}
     alone = plan(tmp_path, {"name": "base", "modules": ["hybrid"]})
     assert set(alone.chain(alone.by_name["base"], Path())["vocabs"]) == {"src", "tgt"}
+
+
+# ---- searches and plugs of a run that is not the first
+
+
+def test_a_search_is_not_tuned_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one search of an experiment was tuned to filled the gaps of all others when it was decoded again."""
+    from espnet2_legonn.inference import decode
+    from espnet2_legonn.model.interface import SearchChoice
+    from espnet2_legonn.packs.pack import keep_search
+    from tests.zoo.toys import build, pair
+
+    data = changed("experiments.2.searches", ["plain"])
+    data |= {"searches": {**data["searches"], "plain": {}}, "tables": []}
+    found, exp = load(tmp_path, data), build(pair()).save(tmp_path / "exp" / "legonn_plug")
+    keep_search(exp, SearchChoice(1.0, 2.0))
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/src_text").write_text("u1 k l\n")
+    seen: list[Any] = []
+
+    def stop(chain: Any, *_: Any) -> None:
+        seen.append(chain.search)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(decode, "decode_table", stop)
+    with pytest.raises(KeyboardInterrupt):
+        runner._decode_and_score(found, found.by_name["plug"], tmp_path, exp, tmp_path / "exp")
+    assert seen == [None]
+
+
+def test_a_plug_that_was_killed_is_put_together_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of its files were moved already: the rest is no pack, and was in the way for ever."""
+    from espnet2_legonn.inference import compose
+    from espnet2_legonn.packs.files import replacing
+
+    def fake(_: Any, out: Path) -> tuple[None, list[str]]:
+        with replacing(out) as new:
+            (new / "card.yaml").touch()
+        return None, []
+
+    monkeypatch.setattr(compose, "compose", fake)
+    (tmp_path / "chain").mkdir()
+    (tmp_path / "chain/weights.safetensors").touch()
+    runner._plug(load(tmp_path, PLAN).by_name["plug"], tmp_path, tmp_path)
+    assert (tmp_path / "card.yaml").is_file() and not (tmp_path / "chain").exists()

@@ -436,3 +436,13 @@ def test_where_averaging_decodes(monkeypatch: pytest.MonkeyPatch, caplog: pytest
     assert (validation.place(1, 4), validation.place(0, 0), threads) == ("cuda", "cpu", [])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert validation.place(1, 4) == "cpu" and threads == [4] and "no GPU is available" in caplog.text
+
+
+def test_configurations_that_would_be_ignored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another file was named, and config.yaml was read; a search that is no mapping ended in a TypeError."""
+    (tmp_path / "search.yaml").write_text("- 5\n")
+    words = [str(tmp_path), "--data", str(tmp_path), "--config", str(tmp_path / "search.yaml")]
+    assert legonn_average.main(words) == 2 and "search.yaml: must be a mapping" in capsys.readouterr().err
+    words = ["--legonn_train_config", str(tmp_path / "train.yaml"), "--output_dir", str(tmp_path / "out")]
+    assert legonn_inference.main([*words, "--data_path_and_name_and_type", "a,b,c"]) == 2
+    assert "train.yaml: give the config.yaml of an experiment or pack" in capsys.readouterr().err

@@ -182,3 +182,16 @@ def test_a_choice_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
     (tmp_path / "exp" / "search.yaml").write_text("ctc_weight: 0.4\nlenth_penalty: 1\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="did you mean 'length_penalty'"):
         LegoNN.from_pretrained(tmp_path / "exp")
+
+
+def test_a_choice_made_on_another_set_since_is_not_this_one(tmp_path: Path, data: Path) -> None:
+    """Tuned on one set, on another, and on the first again: what was kept stayed that of the other."""
+    exp, other = tmp_path / "exp", data.with_name("other")
+    build(pair()).save(exp)
+    other.mkdir()
+    for table in data.iterdir():
+        (other / table.name).write_text(table.read_text())
+    for folder in (data, other, data):
+        stages.tune_search(exp, None, folder, "wer", 3)
+        kept = read_card(exp).search
+        assert kept is not None and kept.dataset == folder.name

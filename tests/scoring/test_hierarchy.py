@@ -62,3 +62,9 @@ def test_draws_without_a_score() -> None:
 def test_what_is_written() -> None:
     found = spread(1.25, np.linspace(0, 2, 201), 3)
     assert found.as_text("+") == "+1.2 (+0.1 to +1.9)" and found.as_json()["trainings"] == 3
+
+
+def test_one_speaker_has_no_interval() -> None:
+    """All draws of one unit are the same: an interval without width would prove whatever is claimed."""
+    with pytest.raises(DataError, match="the set has one utterance"):
+        resampled(Segments.of("wer", "r", np.array([[1, 10]]), rates))

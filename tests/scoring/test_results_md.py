@@ -127,11 +127,11 @@ def test_several_experiments_and_links(exp: Path, tmp_path: Path) -> None:
     assert summary([other, exp])[0].exp == "legonn_b"
 
 
-def test_info_json_wins(tmp_path: Path) -> None:
+def test_the_number_of_parameters(tmp_path: Path) -> None:
     assert count_parameters(tmp_path) is None
     (tmp_path / "config.yaml").write_text("modules:\n  num_parameters: 3\n")
     assert count_parameters(tmp_path) is None, "only the top level counts"
-    (tmp_path / "info.json").write_text('{"num_parameters": 42}')
+    (tmp_path / "config.yaml").write_text("num_parameters: 42\nmodules: []\n")
     assert count_parameters(tmp_path) == 42
 
 

@@ -198,3 +198,10 @@ def test_weights_are_tuned_on_one_half_and_told_of_the_other(tmp_path: Path) -> 
     (tmp_path / "two" / "src_text").write_text("u0 k\n")
     with pytest.raises(DataError, match="no u1"):
         recipe.judge(vote, sets, "wer", 3, slice(0, 3))
+
+
+def test_one_utterance_cannot_be_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe, "Vote", lambda *_: None)
+    monkeypatch.setattr(recipe, "inputs_of", lambda *_: {"u1": "a", "u2": "b"})
+    with pytest.raises(DataError, match="x: 1 utterance cannot be cut into two halves"):
+        recipe.vote_on(None, [], [Path("x")], "wer", 3, limit=1)  # type: ignore[arg-type]

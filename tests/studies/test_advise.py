@@ -17,7 +17,7 @@ from espnet2_legonn.studies import advise as module
 from espnet2_legonn.studies.advise import advise, hints, judged, warm_parts
 from espnet2_legonn.studies.evaluate import Figures
 from tests.studies.test_swap import write
-from tests.zoo.toys import build, pair
+from tests.zoo.toys import build, pair, vocab
 
 
 def candidates(right: str, utterances: int = 40, decoder: bool = True) -> Candidates:
@@ -100,6 +100,12 @@ def test_what_cannot_be_advised(tmp_path: Path) -> None:
         advise(one, other, write(tmp_path / "data"), "wer")
     with pytest.raises(ConfigError, match="is no decoder"):
         advise(one, one[:1], tmp_path / "data", "wer")
+    phonemes = pair()
+    phonemes["vocabs"]["phn"] = vocab("AA BB CC", unit="phn")
+    phonemes["modules"][0]["output"]["vocab"] = phonemes["modules"][1]["input"]["vocab"] = "phn"
+    spoken = build(phonemes)
+    with pytest.raises(ConfigError, match="encoder says phn, the plug word: phonemes and words have no score"):
+        advise(spoken, spoken, tmp_path / "data", "wer")
     with pytest.raises(DataError, match="6 examples say nothing"):
         advise(one, one, tmp_path / "data", "wer")
 

@@ -13,6 +13,7 @@ from espnet2_legonn.bin.legonn import main
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.search.options import BeamOptions
+from espnet2_legonn.studies import evaluate as module
 from espnet2_legonn.studies.calibration import calibration_error, right_or_wrong, said_tokens
 from espnet2_legonn.studies.evaluate import evaluate, render
 from tests.studies.test_swap import write
@@ -127,3 +128,18 @@ def test_a_module_without_interface_is_left_out(tmp_path: Path) -> None:
     del data["modules"][1]["input"]["vocab"], data["modules"][1]["input"]["num_blocks"]
     figures = evaluate(build(data), write(tmp_path / "data"), "wer")
     assert [f.module for f in figures] == ["decoder"] and "|decoder|" in render(figures)
+
+
+def test_losses_are_of_the_texts_that_training_reads(
+    chain: LegoNN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The references of bleu_detok are raw: neither tokenised nor cased as the targets are."""
+    data = write(tmp_path / "data", 6)
+    wanted = evaluate(chain, data, "bleu")
+    raw = [f"{line.split(' ', 1)[0]} A RAW ONE.\n" for line in (data / "text").read_text().splitlines()]
+    (data / "text.raw").write_text("".join(raw))
+    original = module.score_texts
+    monkeypatch.setattr(module, "score_texts", lambda _, *rest: original("bleu", *rest))  # ours has no language
+    found = evaluate(chain, data, "bleu_detok")
+    assert [f.loss for f in found] == [f.loss for f in wanted] and found[0].right == wanted[0].right
+    assert found[0].slots_per_token == wanted[0].slots_per_token

@@ -122,5 +122,6 @@ def test_chains_that_cannot_be_swapped(chains: list[LegoNN]) -> None:
 def test_labels() -> None:
     assert labels(["exp/seed1/legonn_mt", "exp/seed2/legonn_mt/"]) == ("seed1", "seed2")
     assert labels(["a/wemb.zip", "exp/packs/beam"]) == ("a_wemb.zip", "packs_beam")
+    assert labels(["a/exp/x", "b/c/exp/x"]) == ("1_exp_x", "2_exp_x"), "their answers lie in folders of these names"
     with pytest.raises(ConfigError, match="given twice"):
         labels(["exp/a", "exp/a/"])

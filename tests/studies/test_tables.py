@@ -44,9 +44,12 @@ def study(tmp_path: Path) -> Scores:
             (answers / "text").write_text("".join(f"{u} {t}\n" for u, t in texts.items()))
             score("wer", data, answers / "text").write(answers / "score_wer")
             (place / "done.json").write_text(json.dumps({"seconds": 1800.0, "results": [], "notes": []}))
+            about = {"vocabs": PLAN["vocabs"], "modules": [PLAN["modules"]["enc"]]}
+            (place / "config.yaml").write_text(yaml.safe_dump(about))
         poor = tmp_path / "exp" / f"seed{seed}" / "legonn_poor"
         (poor / "train.yaml").touch()
-        (poor / "config.yaml").write_text("num_parameters: 123000\n")
+        with (poor / "config.yaml").open("a") as file:
+            file.write("num_parameters: 123000\n")
         lines = [f"{e}epoch results: [train] loss=1, total_count={e * 50}, [valid] total_count=8" for e in (1, 2)]
         (poor / "train.log").write_text("\n".join(lines))
     return Scores(tmp_path / "exp", tmp_path / "raw", [1, 2, 3, 4])
@@ -54,6 +57,8 @@ def study(tmp_path: Path) -> Scores:
 
 def plan_data() -> dict[str, Any]:
     data = json.loads(json.dumps(PLAN))
+    for experiment in data["experiments"]:
+        experiment["metrics"] = ["wer"]
     for table in data["tables"]:
         table["study"] = True
         table.update({"columns": [{"title": "WER", "metric": "wer", "set": "x"}]})
@@ -152,6 +157,15 @@ def test_all_faults_of_claims(tmp_path: Path) -> None:
     assert "give one of at_least" in told and "did you mean 'plug'" in told and "not decoded by search 'joint'" in told
 
 
+def test_claims_that_nothing_could_ever_answer(tmp_path: Path) -> None:
+    plan = write_plan(tmp_path)
+    blind = claim(at_least=1.0)
+    blind["pairs"][0]["metric"] = "wre"
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"claims": [blind, {**claim(each=1.0), "pairs": []}]}))
+    with pytest.raises(ConfigError, match=r"H: no metric 'wre' \(did you mean 'wer'\?\)\n.*H: pairs: at least one"):
+        load_claims(tmp_path / "claims.yaml", plan)
+
+
 def test_the_command(study: Scores, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_plan(tmp_path)
     (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"claims": [claim(at_least=20.0)]}))
@@ -205,3 +219,30 @@ def test_the_study_of_multi30k() -> None:
         assert len({(e.train, e.valid, tuple(e.tests), json.dumps(e.options, sort_keys=True)) for e in rows}) == 1
         sizes = {plan.modules[key]["body"]["dropout"] for e in rows for key in e.modules if "frozen" not in key}
         assert sizes == {0.3}
+
+
+def test_languages_are_cut_as_stage_13_cuts_them(study: Scores) -> None:
+    """Without the language, a Chinese sentence was one word, and the table ended with `run the plan again`."""
+    exp, data = study.exp_dir / "seed1/legonn_zh", study.raw / "zh"
+    answers = exp / "decode/zh"
+    for folder in (data, answers):
+        folder.mkdir(parents=True)
+    (data / "text").write_text("u1 \u6211\u4eec\u53bb\u5b66\u6821\u5427\nu2 \u4f60\u597d\u5417\u6211\u5f88\u597d\n")
+    (answers / "text").write_text("u1 \u6211\u4eec\u53bb\u5b66\u6821\u4e86\nu2 \u4f60\u597d\u5417\u4ed6\u5f88\u597d\n")
+    vocabs = {"v": {"tokens": "tokens.txt", "unit": "word", "language": "zh"}}
+    (exp / "config.yaml").write_text(yaml.safe_dump({"vocabs": vocabs, "modules": [PLAN["modules"]["enc"]]}))
+    score("bleu", data, answers / "text", "zh").write(answers / "score_bleu")
+    (exp / "done.json").write_text(json.dumps({"seconds": 1.0}))
+    assert study.of(Column("BLEU", "bleu", "zh"), Cell("zh"))[1].value > 10
+
+
+def test_a_killed_command_leaves_no_half_of_its_resamples(study: Scores, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(place: Any, _: np.ndarray) -> None:
+        with open(place, "wb") if isinstance(place, Path) else place as file:
+            file.write(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        broken.setattr(np, "save", killed)
+        study.of(COLUMN, Cell("poor"))
+    assert len(study.of(COLUMN, Cell("poor"))) == 3

@@ -98,8 +98,8 @@ train_elsewhere() (
 with_lang() {
     local copy
     copy=${expdir}/conf/$(basename "${1%.yaml}")_$2.yaml
-    mkdir -p "${expdir}/conf"
-    python3 -m espnet2_legonn.files.configs "$1" | sed "s|data/en_token_list|data/$2_token_list|g" > "${copy}"
+    mkdir -p "${expdir}/conf" || return # a $(...) does not know of set -e
+    python3 -m espnet2_legonn.files.configs "$1" | sed "s|data/en_token_list|data/$2_token_list|g" > "${copy}" || return
     echo "${copy}"
 }
 

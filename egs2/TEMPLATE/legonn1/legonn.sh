@@ -263,6 +263,10 @@ if active 4; then
 fi
 if active 5; then
     log "Stage 5: vocabularies"
+    if [ "${nlsyms_txt}" != none ] && [ ! -f "${nlsyms_txt}" ]; then # its name would become a symbol
+        log "error: --nlsyms_txt ${nlsyms_txt}: no such file"
+        exit 2
+    fi
     if [ -n "${vocab_opts}" ]; then
         # shellcheck disable=SC2086
         one_job 1 "${dumpdir}/log/vocab_${token_dir//\//_}.log" \
@@ -282,8 +286,12 @@ if active 5; then
     fi
     if "${use_phonemes}"; then
         for set in ${train_set} ${valid_set} ${test_sets}; do
+            if [ -f "${raw}/${set}/text_phn" ]; then
+                log "${raw}/${set}/text_phn is there and stays; remove it to make it anew"
+                continue
+            fi
             # shellcheck disable=SC2086
-            [ -f "${raw}/${set}/text_phn" ] || data_cli phonemes "${raw}/${set}" ${phoneme_opts}
+            data_cli phonemes "${raw}/${set}" ${phoneme_opts}
         done
         data_cli vocab "data/${lang}_token_list/phn" "${raw}/${train_set}/text_phn" --unit phn
     fi
