@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from espnet2_legonn.errors import ConfigError, DataError
-from espnet2_legonn.recipes.plan import Cell, Column, Plan, load_plan
+from espnet2_legonn.recipes.plan import Cell, Plan, ResultColumn, load_plan
 from espnet2_legonn.scoring.metrics import score
 from espnet2_legonn.studies.claims import judge, load_claims
 from espnet2_legonn.studies.scores import DRAWS, Scores, difference_of, mean_of
@@ -20,7 +20,7 @@ from espnet2_legonn.studies.tables import main
 from tests.recipes.test_plan import PLAN
 
 STUDY = Path(__file__).resolve().parents[2] / "egs2/multi30k_study/legonn1/conf"
-COLUMN = Column("WER", "wer", "x")
+COLUMN = ResultColumn("WER", "wer", "x")
 
 
 def corrupt(text: str, share: float, rng: np.random.Generator) -> str:
