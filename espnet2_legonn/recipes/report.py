@@ -86,13 +86,13 @@ def _spent(row: ResultRow, exp_dir: Path) -> str:
 
 
 def render_notes(plan: Plan, exp_dir: Path) -> str:
-    """What the joints of the plugs had to say."""
+    """The warnings that plugging gave, by experiment."""
     lines = []
     for name in plan.by_name:
         path = folder(exp_dir, name) / DONE
         if path.is_file():
             lines += [f"- {name}: {note}" for note in json.loads(path.read_text(encoding="utf-8")).get("notes", [])]
-    return "\n".join(["### What the joints said", "", *lines]) if lines else ""
+    return "\n".join(["### Warnings of the plugs", "", *lines]) if lines else ""
 
 
 def write_report(plan: Plan, exp_dir: Path, path: Path) -> str:
