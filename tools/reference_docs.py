@@ -216,7 +216,7 @@ def config_page() -> str:
     """conf/reference.yaml whole."""
     text = CONFIG.read_text(encoding="utf-8").replace("espnet2_legonn/model/description.py", "model/description.py")
     lead = "`conf/reference.yaml`, a valid training config in which every key has a comment."
-    return f"# A training config with every key\n\n{lead}\n\n```yaml\n{text}```\n"
+    return f"---\nhide: [toc]\n---\n# A training config with every key\n\n{lead}\n\n```yaml\n{text}```\n"
 
 
 def training_page() -> str:
@@ -267,7 +267,7 @@ def help_of(module: str, *words: str) -> str:
     said, lost = io.StringIO(), io.StringIO()
     main = importlib.import_module(f"espnet2_legonn.{module}").main
     before = sys.argv, os.environ.get("COLUMNS")
-    sys.argv, os.environ["COLUMNS"] = [module.rpartition(".")[2] + ".py"], "100"
+    sys.argv, os.environ["COLUMNS"] = [module.rpartition(".")[2] + ".py"], "88"
     try:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(lost), contextlib.suppress(SystemExit):
             main([*words, "--help"])

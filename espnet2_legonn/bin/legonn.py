@@ -1,4 +1,4 @@
-"""``legonn``: packs of modules on the command line.
+"""legonn: packs of modules on the command line.
 
 example: legonn check asr.zip#encoder mt.zip#decoder && legonn compose asr.zip#encoder mt.zip#decoder -o st
 """

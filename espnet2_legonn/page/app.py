@@ -23,7 +23,7 @@ except ModuleNotFoundError as error:
     raise LegoNNError(f"the page needs gradio ({error.name} is missing): pip install 'espnet2_legonn[page]'") from None
 
 TITLE = "LegoNN"
-SENTENCE = "Choose parts of a model that were trained apart; see whether they fit, and what each one says."
+SENTENCE = "Choose parts of models that were trained apart. See whether they fit, and what each one says."
 NO_MIDDLE = ("none", "")
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 
@@ -185,6 +185,7 @@ def serve(
         LegoNNError: the port is taken, or the host is not this machine's.
     """
     theme = gr.themes.Base(primary_hue="blue", neutral_hue="slate", radius_size="md", font=FONTS)
+    theme = theme.set(body_text_color_subdued="*neutral_500")  # on white its own grey has less than the contrast of 4.5
     page = build(shelf, seconds)
     checked = {"middleware": [Middleware(HostCheck, names=(host, *names))]}
     try:

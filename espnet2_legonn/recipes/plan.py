@@ -121,7 +121,7 @@ class Cell:
 
 
 @dataclass
-class Row:
+class ResultRow:
     """A row of a table: one cell for each column, null for none; ``baseline``: it must have learned."""
 
     label: str
@@ -130,7 +130,7 @@ class Row:
 
 
 @dataclass
-class Column:
+class ResultColumn:
     """What the scores below it are of."""
 
     title: str
@@ -139,7 +139,7 @@ class Column:
 
 
 @dataclass
-class Table:
+class ResultTable:
     """A table of the report.
 
     Args:
@@ -150,8 +150,8 @@ class Table:
     """
 
     title: str
-    columns: list[Column]
-    rows: list[Row]
+    columns: list[ResultColumn]
+    rows: list[ResultRow]
     unlearned: bool = False
     more: bool = False
     study: bool = False
@@ -162,7 +162,7 @@ class Table:
         """Experiments that must be done before it is shown."""
         return {cell.exp for _, _, cell in self.cells() if not cell.more}
 
-    def cells(self) -> Iterator[tuple[Row, Column, Cell]]:
+    def cells(self) -> Iterator[tuple[ResultRow, ResultColumn, Cell]]:
         """All cells that hold a score."""
         for row in self.rows:
             for column, cell in zip(self.columns, row.cells):
@@ -187,7 +187,7 @@ class Plan:
     ngrams: dict[str, NgramPlan] = field(default_factory=dict)
     average_window: int = 0
     average_candidates: int = 1
-    tables: list[Table] = field(default_factory=list)
+    tables: list[ResultTable] = field(default_factory=list)
 
     @property
     def by_name(self) -> dict[str, Experiment]:
@@ -406,7 +406,7 @@ def cell_fault(cell: Cell, metric: str, dataset: str, experiments: dict[str, Exp
     return None
 
 
-def _table_faults(table: Table, names: dict[str, Experiment]) -> list[str]:
+def _table_faults(table: ResultTable, names: dict[str, Experiment]) -> list[str]:
     where, faults = f"table {table.title!r}", []
     for row in table.rows:
         if len(row.cells) != len(table.columns):

@@ -8,7 +8,7 @@ from typing import Any
 
 from espnet2_legonn.data.tables import atomic_text
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.recipes.plan import Cell, Column, Plan, Row, Table, folder
+from espnet2_legonn.recipes.plan import Cell, Plan, ResultColumn, ResultRow, ResultTable, folder
 from espnet2_legonn.recipes.runner import DONE
 from espnet2_legonn.scoring.metrics import known
 from espnet2_legonn.scoring.results import environment, interval_of, markdown_table, read_result
@@ -17,7 +17,7 @@ from espnet2_legonn.scoring.results import environment, interval_of, markdown_ta
 UNLEARNED_RATE, UNLEARNED_BLEU = 80.0, 3.0
 
 
-def read_score(exp: Path, column: Column, cell: Cell) -> dict[str, Any]:
+def read_score(exp: Path, column: ResultColumn, cell: Cell) -> dict[str, Any]:
     """``result.json`` of one score.
 
     Raises:
@@ -37,7 +37,7 @@ def learned(metric: str, value: float) -> bool:
     return value > UNLEARNED_BLEU if known(metric).higher else value < UNLEARNED_RATE
 
 
-def render_table(table: Table, exp_dir: Path) -> str:
+def render_table(table: ResultTable, exp_dir: Path) -> str:
     """One table in Markdown: scores with their 95 % intervals, and what was spent on them.
 
     Raises:
@@ -62,7 +62,7 @@ def render_table(table: Table, exp_dir: Path) -> str:
     return f"### {table.title}\n\n{markdown_table(header, rows)}"
 
 
-def _score_cell(exp_dir: Path, column: Column, cell: Cell | None) -> tuple[str, float | None]:
+def _score_cell(exp_dir: Path, column: ResultColumn, cell: Cell | None) -> tuple[str, float | None]:
     if cell is None:
         return "", None
     exp = folder(exp_dir, cell.exp)
@@ -74,7 +74,7 @@ def _score_cell(exp_dir: Path, column: Column, cell: Cell | None) -> tuple[str, 
     return f"{value:.1f} ({interval})" if interval else f"{value:.1f}", value
 
 
-def _spent(row: Row, exp_dir: Path) -> str:
+def _spent(row: ResultRow, exp_dir: Path) -> str:
     """What the last training of each column's system took; "0" where nothing was trained for it."""
     spent = []
     for cell in row.cells:
@@ -87,13 +87,13 @@ def _spent(row: Row, exp_dir: Path) -> str:
 
 
 def render_notes(plan: Plan, exp_dir: Path) -> str:
-    """What the joints of the plugs had to say."""
+    """The warnings that plugging gave, by experiment."""
     lines = []
     for name in plan.by_name:
         path = folder(exp_dir, name) / DONE
         if path.is_file():
             lines += [f"- {name}: {note}" for note in json.loads(path.read_text(encoding="utf-8")).get("notes", [])]
-    return "\n".join(["### What the joints said", "", *lines]) if lines else ""
+    return "\n".join(["### Warnings of the plugs", "", *lines]) if lines else ""
 
 
 def write_report(plan: Plan, exp_dir: Path, path: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from espnet2_legonn.data.tables import atomic_text
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.recipes.plan import Cell, Column, Plan, Table, folder
+from espnet2_legonn.recipes.plan import Cell, Plan, ResultColumn, ResultTable, folder
 from espnet2_legonn.recipes.report import read_score
 from espnet2_legonn.recipes.runner import DONE
 from espnet2_legonn.scoring.results import environment, markdown_table
@@ -31,7 +31,7 @@ def half_width(values: Sequence[float]) -> float:
     return t * statistics.stdev(values) / math.sqrt(len(values))
 
 
-def seed_scores(exp_dir: Path, seeds: Sequence[int], column: Column, cell: Cell) -> dict[int, float]:
+def seed_scores(exp_dir: Path, seeds: Sequence[int], column: ResultColumn, cell: Cell) -> dict[int, float]:
     """A cell's score by seed, of the seeds that are done."""
     found = {}
     for seed in seeds:
@@ -51,7 +51,7 @@ def _text(values: Sequence[float]) -> str:
     return f"{mean:.1f} ± {statistics.stdev(values):.1f} ({mean - wide:.1f} to {mean + wide:.1f})"
 
 
-def render_study(table: Table, exp_dir: Path, seeds: Sequence[int]) -> str:
+def render_study(table: ResultTable, exp_dir: Path, seeds: Sequence[int]) -> str:
     """A table: mean ± standard deviation over seeds (95 % interval of the mean), and the difference to the first row.
 
     Differences are paired by seed. A first row that was not run is passed over.
@@ -80,7 +80,7 @@ def _difference(values: Sequence[float]) -> str:
     return f"{mean:+.1f} ({mean - wide:+.1f} to {mean + wide:+.1f})"
 
 
-def render_pairs(table: Table, exp_dir: Path, seeds: Sequence[int]) -> str:
+def render_pairs(table: ResultTable, exp_dir: Path, seeds: Sequence[int]) -> str:
     """Each column's differences of a row to each row before it, paired by seed; rows are numbered as in the table."""
     texts = []
     for i, column in enumerate(table.columns):

@@ -19,7 +19,7 @@ _SUBSTITUTION, _GAP, _OPTIONAL_GAP, _NO_WORD_GAP, _NO_WORD_PAIR = 4000, 3000, 20
 
 
 @dataclass(frozen=True)
-class Word:
+class Arc:
     """An arc of a network.
 
     Args:
@@ -44,7 +44,7 @@ class Word:
 class Network:
     """Words in an order in which each stands behind those that may come before it; `ends` may be the last."""
 
-    words: tuple[Word, ...]
+    words: tuple[Arc, ...]
     ends: tuple[int, ...]
 
 
@@ -54,14 +54,14 @@ def network(text: str) -> Network:
     Raises:
         DataError: braces that do not pair.
     """
-    words: list[Word] = []
+    words: list[Arc] = []
     ends, rest = _sequence(text.split(), words, (-1,))
     if rest:
         raise DataError(f"braces do not pair in '{text}'")
     return Network(tuple(words), ends)
 
 
-def _sequence(tokens: Sequence[str], words: list[Word], before: tuple[int, ...]) -> tuple[tuple[int, ...], list[str]]:
+def _sequence(tokens: Sequence[str], words: list[Arc], before: tuple[int, ...]) -> tuple[tuple[int, ...], list[str]]:
     """Append the arcs of a text; returns its last arcs, and what is left behind an unpaired brace."""
     tokens = [part for token in tokens for part in _braces(token)]
     place = 0
@@ -116,16 +116,16 @@ def _branches(tokens: Sequence[str]) -> list[list[str]]:
     return [branch for branch in branches if branch]
 
 
-def _word(token: str, before: tuple[int, ...]) -> Word:
+def _word(token: str, before: tuple[int, ...]) -> Arc:
     text = token.lower()
     if len(text) > 1 and text.endswith("*"):
         text = text[:-1]
     if len(text) > 2 and text[0] == "(" and text[-1] == ")":
-        return Word(text[1:-1], True, before)
-    return Word(text, False, before)
+        return Arc(text[1:-1], True, before)
+    return Arc(text, False, before)
 
 
-def same(one: Word, other: Word) -> bool:
+def same(one: Arc, other: Arc) -> bool:
     """Whether two words are equal; of a fragment `a-` or `-a` the part that is there decides."""
     a, b = one.text, other.text
     if _fragment(one) or _fragment(other):
@@ -137,7 +137,7 @@ def same(one: Word, other: Word) -> bool:
     return a == b
 
 
-def _fragment(word: Word) -> bool:
+def _fragment(word: Arc) -> bool:
     # In parentheses sclite looks at the last letter only.
     return word.text.endswith("-") or (word.text.startswith("-") and not word.optional)
 
@@ -172,7 +172,7 @@ def align(ref: Network, hyp: Network) -> Counts:
     return _trace(ref, hyp, back, start)
 
 
-def _pair(left: Word, right: Word) -> int:
+def _pair(left: Arc, right: Arc) -> int:
     if left.text == right.text == NO_WORD:
         return _NO_WORD_PAIR
     return 0 if same(left, right) else _SUBSTITUTION

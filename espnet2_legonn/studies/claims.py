@@ -15,14 +15,14 @@ import numpy as np
 from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.files.configs import read_config
 from espnet2_legonn.files.schema import Reader, nearest
-from espnet2_legonn.recipes.plan import Cell, Column, Plan, cell_fault
+from espnet2_legonn.recipes.plan import Cell, Plan, ResultColumn, cell_fault
 from espnet2_legonn.scoring.hierarchy import Spread, spread
 from espnet2_legonn.scoring.metrics import METRICS, known
 from espnet2_legonn.studies.scores import Scores, paired
 
 
 @dataclass
-class Pair:
+class SystemPair:
     """Two systems on one set: ``of`` less ``over``, turned so that more is better for ``of``."""
 
     of: Cell
@@ -46,7 +46,7 @@ class Claim:
 
     name: str
     text: str
-    pairs: list[Pair]
+    pairs: list[SystemPair]
     at_least: float | None = None
     each: float | None = None
     within: float | None = None
@@ -61,7 +61,7 @@ class Claims:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ClaimResult:
     """``holds``: None as long as scores are missing. ``gains``: of each pair that is scored."""
 
     claim: Claim
@@ -113,11 +113,11 @@ def _faults(claim: Claim, plan: Plan) -> list[str]:
     return faults
 
 
-def judge(claim: Claim, scores: Scores) -> Verdict:
+def judge(claim: Claim, scores: Scores) -> ClaimResult:
     """What the scores say of a claim."""
     found, values = [], []
     for pair in claim.pairs:
-        column = Column("", pair.metric, pair.set)
+        column = ResultColumn("", pair.metric, pair.set)
         of, over = scores.of(column, pair.of), scores.of(column, pair.over)
         sign = 1 if known(pair.metric).higher else -1
         gain = paired(of, over)
@@ -131,7 +131,7 @@ def judge(claim: Claim, scores: Scores) -> Verdict:
         mean = spread(float(np.mean([v for v, _, _ in known_gains])), draws, min(n for _, _, n in known_gains))
     complete = [gain for gain in gains if gain is not None]
     holds = None if len(complete) < len(gains) or mean is None else _holds(claim, complete, mean, values)
-    return Verdict(claim, holds, gains, mean)
+    return ClaimResult(claim, holds, gains, mean)
 
 
 def _holds(claim: Claim, gains: list[Spread], mean: Spread, values: list[float]) -> bool:

@@ -22,6 +22,7 @@ from espnet2_legonn.search.answers import Answer
 from espnet2_legonn.search.options import BeamOptions
 
 PIXELS = 96  # for an inch of a picture: its labels are as large as the text around it
+SMALL = 640  # pixels: a picture up to this width shrinks on a phone and stays readable, a wider one is scrolled
 CSS = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 1rem auto; padding: 0 1rem; }
@@ -29,7 +30,7 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; } .scroll {
 table { border-collapse: collapse; }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #8885; vertical-align: top; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-img { background: #fff; border-radius: 6px; }
+img { background: #fff; border-radius: 6px; } img.small { max-width: 100%; height: auto; }
 .quiet { opacity: .7; } .wrong { border-left: 4px solid #b7791f; padding-left: .8rem; }
 p, td { overflow-wrap: anywhere; }
 """
@@ -143,7 +144,8 @@ def render(found: Inspection, title: str) -> str:
         lines.append(f'<p class="quiet">{slots} slots, {len(path.ids)} tokens said{known}</p>')
     for name, drawn in found.attention.items():
         lines += [f"<h2>Length controller of {escape(name)}</h2>", _image(drawn)]
-    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{CSS}</style>'
+    viewport = '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    head = f'<meta charset="utf-8">{viewport}<title>{escape(title)}</title><style>{CSS}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(lines) + "\n</body></html>\n"
 
 
@@ -167,5 +169,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _image(found: Picture) -> str:
     data = base64.b64encode(found.png).decode()
     width, height = (round(PIXELS * side) for side in found.inches)
-    image = f'<img src="data:image/png;base64,{data}" width="{width}" height="{height}" alt="{escape(found.words)}">'
+    kind = ' class="small"' if width <= SMALL else ""
+    size = f'width="{width}" height="{height}"{kind}'
+    image = f'<img src="data:image/png;base64,{data}" {size} alt="{escape(found.words)}">'
     return f'<div class="scroll" tabindex="0">{image}</div>'

@@ -13,7 +13,7 @@ import numpy as np
 from espnet2_legonn.data.tables import atomic_path, target_table
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.packs.names import CONFIG
-from espnet2_legonn.recipes.plan import Cell, Column, folder
+from espnet2_legonn.recipes.plan import Cell, ResultColumn, folder
 from espnet2_legonn.recipes.report import read_score
 from espnet2_legonn.recipes.runner import DONE
 from espnet2_legonn.recipes.stages import chain_config, vocabs_said
@@ -44,7 +44,7 @@ class Scores:
     raw: Path
     seeds: Sequence[int]
 
-    def of(self, column: Column, cell: Cell) -> dict[int, Run]:
+    def of(self, column: ResultColumn, cell: Cell) -> dict[int, Run]:
         """A cell's scores by seed, of the seeds that are done."""
         found = {}
         for seed in self.seeds:
@@ -53,7 +53,7 @@ class Scores:
                 found[seed] = self._run(exp, column, cell)
         return found
 
-    def _run(self, exp: Path, column: Column, cell: Cell) -> Run:
+    def _run(self, exp: Path, column: ResultColumn, cell: Cell) -> Run:
         value = float(read_score(exp, column, cell)["value"])
         answers = exp / cell.search / column.set
         answers = answers / "interfaces" / cell.interface if cell.interface else answers

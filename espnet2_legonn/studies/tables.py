@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from espnet2_legonn.errors import DataError, command
-from espnet2_legonn.recipes.plan import Cell, Column, Table, load_plan
+from espnet2_legonn.recipes.plan import Cell, ResultColumn, ResultTable, load_plan
 from espnet2_legonn.scoring.results import environment, markdown_table
 from espnet2_legonn.scoring.tables import write_atomic
-from espnet2_legonn.studies.claims import Verdict, judge, load_claims
+from espnet2_legonn.studies.claims import ClaimResult, judge, load_claims
 from espnet2_legonn.studies.figures import draw
 from espnet2_legonn.studies.scores import Run, Scores, difference_of, mean_of
 
 
-def cell_of(scores: Scores, column: Column, cell: Cell, runs: dict[int, Run], first: dict[int, Run]) -> dict[str, Any]:
+def cell_of(
+    scores: Scores, column: ResultColumn, cell: Cell, runs: dict[int, Run], first: dict[int, Run]
+) -> dict[str, Any]:
     """A cell as data: scores by seed, mean, interval, difference to the first row, updates and hours."""
     values = {str(seed): run.value for seed, run in runs.items()}
     deviation = statistics.stdev(values.values()) if len(values) > 1 else None
@@ -36,7 +38,7 @@ def cell_of(scores: Scores, column: Column, cell: Cell, runs: dict[int, Run], fi
     }  # fmt: skip
 
 
-def table_of(table: Table, scores: Scores) -> dict[str, Any]:
+def table_of(table: ResultTable, scores: Scores) -> dict[str, Any]:
     """A table as data; a cell that was not run is None. The first row that was run is what others are compared with."""
     first: dict[str, dict[int, Run]] = {}
     rows = []
@@ -79,7 +81,7 @@ def _texts(cell: dict[str, Any] | None) -> list[str]:
     return [f"{mean.as_text()}{deviation}", "" if less is None else less.as_text("+"), spent]
 
 
-def render_claims(verdicts: Sequence[Verdict]) -> str:
+def render_claims(verdicts: Sequence[ClaimResult]) -> str:
     """What was expected, and what came of it."""
     rows = []
     for verdict in verdicts:
@@ -96,7 +98,7 @@ def _plain(value: object) -> object:
     return value.as_json() if hasattr(value, "as_json") else str(value)
 
 
-def write(tables: list[dict[str, Any]], verdicts: Sequence[Verdict], seeds: Sequence[int], out: Path) -> str:
+def write(tables: list[dict[str, Any]], verdicts: Sequence[ClaimResult], seeds: Sequence[int], out: Path) -> str:
     """Write ``<out>.md``, ``<out>.json`` and pictures in ``<out>/``; the text is returned."""
     facts = [f"- {name}: `{value}`" for name, value in environment().items()]
     note = (

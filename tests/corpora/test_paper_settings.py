@@ -119,8 +119,8 @@ def test_the_gpus_of_the_machine(visible: str, found: int, tmp_path: Path) -> No
     smi.chmod(0o755)
     path = f"{smi.parent}{os.pathsep}{os.environ['PATH']}"
     told = run(recipe, "./run.sh", "--stage", "99", CUDA_VISIBLE_DEVICES=visible, PATH=path)
-    assert f"--ngpu {found}: the GPUs of this machine" in told
-    assert "GPUs of this machine" not in run(recipe, "./run.sh", "--stage", "99", "--ngpu", "8")
+    assert f"--ngpu {found}: the GPUs that were found on this machine" in told
+    assert "found on this machine" not in run(recipe, "./run.sh", "--stage", "99", "--ngpu", "8")
     scripts = [p for r in (*SPEECH, *TRANSLATION) for p in (EGS2 / r / "legonn1").glob("run_*.sh")]
     assert len(scripts) == 8 and all("\nngpu=auto " in p.read_text() for p in scripts)
 

@@ -186,7 +186,7 @@ def test_readme_shows_the_demos_tables(update: ModuleType) -> None:
 def test_the_first_table_is_copied_and_nothing_else(update: ModuleType) -> None:
     results = (
         "# RESULTS\n\n## Environments\n\n- date: `x`\n\n### Table III: Ro-En\n\n||BLEU|\n|---|---|\n|AR|34.0|\n\n"
-        "### Table IV: speech\n\n||WER|\n|---|---|\n|AR|18.4|\n\n### What the joints said\n\n- plug: fine\n"
+        "### Table IV: speech\n\n||WER|\n|---|---|\n|AR|18.4|\n\n### Warnings of the plugs\n\n- plug: fine\n"
     )
     readme = f"head\n{update.BEGIN}\nold\n{update.END}\ntail\n"
     found = update.render(readme, results)

@@ -240,6 +240,28 @@ def test_public_names_have_docstrings() -> None:
     assert not bare, "public names without a docstring:\n" + "\n".join(bare)
 
 
+def shared_names(trees: dict[Path, ast.Module]) -> dict[str, list[str]]:
+    """Names that several public classes have, with the places of the classes."""
+    places: dict[str, list[str]] = {}
+    for found in definitions(trees):
+        if isinstance(found.node, ast.ClassDef) and not found.node.name.startswith("_"):
+            places.setdefault(found.node.name, []).append(found.place)
+    return {name: where for name, where in places.items() if len(where) > 1}
+
+
+def test_no_two_public_classes_share_a_name() -> None:
+    assert not shared_names(HOUSE)
+
+
+def test_a_shared_name_is_found() -> None:
+    texts = {"data/x.py": "class Row: ...\nclass _Own: ...", "model/y.py": "def f():\n class Row: ...\nclass _Own: ..."}
+    trees = {PACKAGE / name: ast.parse(text) for name, text in texts.items()}
+    assert shared_names({**HOUSE, **trees})["Row"][-2:] == [
+        "espnet2_legonn/data/x.py:1: Row", "espnet2_legonn/model/y.py:2: Row"
+    ]
+    assert set(shared_names(trees)) == {"Row"}
+
+
 def test_imports_point_one_way() -> None:
     faults = [fault for path, tree in HOUSE.items() for fault in wrong_imports(path, tree)]
     unknown = sorted({room_of(path) for path in HOUSE} - set(ROOMS))

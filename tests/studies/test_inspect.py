@@ -97,3 +97,14 @@ def test_a_chain_without_interfaces(tmp_path: Path) -> None:
     found = inspect(build(data), "k l")
     page = Seen(render(found, "attention"))
     assert found.pictures == {} and set(found.attention) == {"encoder"} and page.tags.count("img") == 1
+
+
+def test_on_a_phone_small_pictures_shrink_and_wide_ones_are_scrolled(chain: LegoNN) -> None:
+    found = inspect(chain, "k l m")
+    (picture,) = found.pictures.values()
+    for inches, shrinks in ((4.0, True), (20.0, False)):
+        found.pictures["encoder"] = picture._replace(inches=(inches, 2.0))
+        found.attention.clear()
+        page = render(found, "page")
+        assert ('class="small"' in page) == shrinks
+        assert '<meta name="viewport" content="width=device-width' in page

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from espnet2_legonn.errors import ConfigError, DataError
-from espnet2_legonn.recipes.plan import Cell, Column, Plan, load_plan
+from espnet2_legonn.recipes.plan import Cell, Plan, ResultColumn, load_plan
 from espnet2_legonn.scoring.metrics import score
 from espnet2_legonn.studies.claims import judge, load_claims
 from espnet2_legonn.studies.scores import DRAWS, Scores, difference_of, mean_of
@@ -20,7 +20,7 @@ from espnet2_legonn.studies.tables import main
 from tests.recipes.test_plan import PLAN
 
 STUDY = Path(__file__).resolve().parents[2] / "egs2/multi30k_study/legonn1/conf"
-COLUMN = Column("WER", "wer", "x")
+COLUMN = ResultColumn("WER", "wer", "x")
 
 
 def corrupt(text: str, share: float, rng: np.random.Generator) -> str:
@@ -233,7 +233,7 @@ def test_languages_are_cut_as_stage_13_cuts_them(study: Scores) -> None:
     (exp / "config.yaml").write_text(yaml.safe_dump({"vocabs": vocabs, "modules": [PLAN["modules"]["enc"]]}))
     score("bleu", data, answers / "text", "zh").write(answers / "score_bleu")
     (exp / "done.json").write_text(json.dumps({"seconds": 1.0}))
-    assert study.of(Column("BLEU", "bleu", "zh"), Cell("zh"))[1].value > 10
+    assert study.of(ResultColumn("BLEU", "bleu", "zh"), Cell("zh"))[1].value > 10
 
 
 def test_a_killed_command_leaves_no_half_of_its_resamples(study: Scores, monkeypatch: pytest.MonkeyPatch) -> None:

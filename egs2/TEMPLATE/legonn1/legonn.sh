@@ -159,7 +159,7 @@ if ! "${use_ngram}"; then skip_stages+=" 9"; fi
 if "${skip_eval}"; then skip_stages+=" 12 13"; fi
 if [ -z "${ngpu}" ] || [ "${ngpu}" = auto ]; then
     ngpu=$(gpus)
-    log "--ngpu ${ngpu}: the GPUs of this machine"
+    log "--ngpu ${ngpu}: the GPUs that were found on this machine"
 fi
 if [ "${g2p}" != none ]; then use_phonemes=true; phoneme_opts+=" --backend ${g2p}"; fi
 

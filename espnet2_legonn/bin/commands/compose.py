@@ -40,5 +40,7 @@ def run(args: argparse.Namespace) -> int:
         config = finetune_config(chain, args.out, args.finetune)
         print(f"next: ./run.sh --stage 10 --legonn_config {config}")
     else:
-        print(f"next: ./run.sh --stage 12 --legonn_exp {args.out}")
+        if use := {"speech": "transcribe", "tokens": "translate"}.get(chain.input_kind):
+            print(f"next: legonn {use} --model {args.out} INPUT")
+        print(f"or, in a recipe: ./run.sh --stage 12 --legonn_exp {args.out}")
     return 0
