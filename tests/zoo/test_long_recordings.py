@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from espnet2_legonn import ConfigError, LegoNN
+from espnet2_legonn.bin.commands.lines import Lines
 from espnet2_legonn.inference import segments
 from espnet2_legonn.inference.cues import LINE, LONGEST, Spoken, clock, ctm, cues, srt, vtt
 from espnet2_legonn.search.words import Word
@@ -241,3 +242,9 @@ def test_options_of_the_search_from_a_file(run: Run, asr: Path, talk: Path, tmp_
     config.write_text("hotword: x\n")
     status, _, err = run(*options, "--config", config)
     assert status == 2 and "'hotword' is no option of the search (did you mean 'hotwords'?)" in err
+
+
+def test_a_silent_recording_is_a_file_of_subtitles_too() -> None:
+    lines = Lines("vtt", several=True)
+    assert [lines.speech("a.wav", 1.0, []), lines.speech("b.wav", 1.0, [])] == ["WEBVTT\n\n", ""]
+    assert Lines("srt").speech("a.wav", 1.0, []) == ""

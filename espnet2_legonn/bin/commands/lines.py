@@ -57,6 +57,7 @@ class Lines:
 
     def __init__(self, format: str, nbest: int = 1, several: bool = False) -> None:
         self.format, self.nbest, self.several, self.index = format, nbest, several, 0
+        self.opening = "WEBVTT\n\n"  # of the first file, also of one in which nobody speaks
 
     def speech(self, file: str, seconds: float, parts: Sequence[Part], channel: int | None = None) -> str:
         """A file's answers, one for each of its parts."""
@@ -70,8 +71,10 @@ class Lines:
         if self.format in ("srt", "vtt"):
             found = cues.cues(part.spoken for part in parts)
             first, self.index = self.index + 1, self.index + len(found)
-            opening = "" if first > 1 or self.index == 0 else "WEBVTT\n\n"
-            return cues.srt(found, first) if self.format == "srt" else opening + cues.vtt(found)
+            if self.format == "srt":
+                return cues.srt(found, first)
+            opening, self.opening = self.opening, ""
+            return opening + cues.vtt(found)
         if self.nbest > 1:
             return "".join(self._moses(part.answer) for part in parts)
         return f"{file}\t{text}\n" if self.several else f"{text}\n"
