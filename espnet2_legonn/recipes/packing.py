@@ -158,7 +158,7 @@ def _batches(exp: Path) -> dict[int, int]:
             epochs = store.read_figures(checkpoint)
             if found := {epoch: int(figures["train"]["total_count"]) for epoch, figures in epochs.items()}:
                 return found
-    said = "".join(log.read_text(encoding="utf-8", errors="replace") for log in exp.glob("train*.log"))
+    said = "\n".join(log.read_text(encoding="utf-8", errors="replace") for log in exp.glob("train*.log"))
     return {int(epoch): int(count) for epoch, count in _EPOCH.findall(said)}
 
 

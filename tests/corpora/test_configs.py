@@ -16,10 +16,10 @@ from espnet2_legonn.model.description import ModuleConfig, parse
 from tests.corpora.text_recipes import ROOT
 
 EGS2 = ROOT / "egs2"
-# base*.yaml is inherited, train_lm.yaml is for ESPnet's task.
-PLANS = ("plan.yaml", "plan_speech.yaml", "plan_translation.yaml")
-OTHERS = (*PLANS, "card.yaml", "claims.yaml", "lengths.yaml", "train_lm.yaml")
-ALL = sorted(p for p in EGS2.glob("*/legonn1/conf/**/*.yaml") if p.name not in OTHERS and not p.name.startswith("base"))
+# base*.yaml is inherited, train_lm.yaml and what is in espnet/ is for ESPnet's tasks.
+OTHERS = ("card.yaml", "claims.yaml", "lengths.yaml", "train_lm.yaml")
+FOUND = sorted(p for p in EGS2.glob("*/legonn1/conf/**/*.yaml") if p.name not in OTHERS and p.parent.name != "espnet")
+ALL = [p for p in FOUND if not p.name.startswith(("base", "plan"))]
 TRAIN = [p for p in ALL if p.name.startswith("train_")]
 FINETUNE = [p for p in ALL if p.name.startswith("finetune")]
 DECODE = [p for p in ALL if p.name.startswith("decode")]

@@ -28,7 +28,9 @@ def commands() -> list[str]:
 def test_every_main_is_a_command(path: str) -> None:
     text = (ROOT / path).read_text(encoding="utf-8")
     assert text.rstrip().endswith(("sys.exit(main())", "sys.exit(main(sys.argv[1:]))")), "its status is main's"
-    main = next(n for n in ast.parse(text).body if isinstance(n, ast.FunctionDef) and n.name == "main")
+    if "\nmain = stock(" in text:  # ESPnet's own tasks: one main for all
+        text = (ROOT / "espnet2_legonn/bin/stock.py").read_text(encoding="utf-8")
+    main = next(n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef) and n.name == "main")
     names = {d.id for d in main.decorator_list if isinstance(d, ast.Name)}
     assert path in OWN or "command" in names, "errors.py::command is what prints faults"
 
