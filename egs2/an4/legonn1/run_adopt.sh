@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# A stock ASR model of ESPnet, trained by ESPnet's own commands, becomes an encoder module, and the recipe's decoder, which
+# has never heard it, finishes it. No update of either. Needs what ./run.sh made.
+#   AN4=DIR ./run_adopt.sh
+set -euo pipefail
+
+config=conf/espnet/transformer.yaml
+stage=1              # 1 statistics, 2 training, 3 ESPnet's own decoding and score, 4 adopt and plug, 5 decode and score
+stop_stage=10000
+expdir=exp
+help_message="Usage: AN4=DIR $0 [--stage N] [--stop_stage N] [--config FILE]"
+. ./path.sh
+# shellcheck source=../../TEMPLATE/legonn1/parse_options.sh
+. parse_options.sh
+
+tag=asr_$(basename "${config}" .yaml)
+exp=${expdir}/${tag} stats=${expdir}/stats_${tag}
+bpe=data/en_token_list/bpe_unigram60
+active() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
+train() { # WHERE, the shapes that are read or written, more options
+    local where=$1 shapes=$2 set option=() name
+    shift 2
+    for set in train valid; do
+        local data=dump/raw/${set/train/train_sp}
+        option+=("--${set}_data_path_and_name_and_type" "${data}/wav.scp,speech,sound"
+            "--${set}_data_path_and_name_and_type" "${data}/text,text,text")
+        for name in ${shapes}; do option+=("--${set}_shape_file" "${name/SET/${set}}"); done
+    done
+    python3 -m espnet2.bin.asr_train --config "${config}" --token_type bpe --bpemodel "${bpe}/bpe.model" \
+        --token_list "${bpe}/tokens.txt" --ngpu 0 --output_dir "${where}" "${option[@]}" "$@"
+}
+
+if active 1; then
+    for set in train valid; do cut -d ' ' -f 1 "dump/raw/${set/train/train_sp}/text" | sed 's/$/ 1/' > "data/local/${set}.keys"; done
+    train "${stats}" "data/local/SET.keys" --collect_stats true
+fi
+if active 2; then
+    train "${exp}" "${stats}/SET/speech_shape ${stats}/SET/text_shape" --resume true
+fi
+if active 3; then
+    python3 -m espnet2.bin.asr_inference --asr_train_config "${exp}/config.yaml" --asr_model_file "${exp}/valid.acc.ave.pth" \
+        --data_path_and_name_and_type dump/raw/test/wav.scp,speech,sound --output_dir "${exp}/decode/test" \
+        --beam_size 5 --ctc_weight 0.4 --ngpu 0
+    python3 -m espnet2_legonn.bin.legonn_score score --metric wer --ref dump/raw/test/text \
+        --hyp "${exp}/decode/test/1best_recog/text" --outdir "${exp}/decode/test"
+fi
+if active 4; then
+    python3 -m espnet2_legonn.bin.legonn adopt "${exp}" -o "${expdir}/adopted" --data dump/raw/valid --language en
+    python3 -m espnet2_legonn.bin.legonn compose "${expdir}/adopted" "${expdir}/legonn_text#decoder" \
+        -o "${expdir}/adopted_plugged"
+fi
+if active 5; then
+    for place in adopted adopted_plugged; do ./run.sh --legonn_exp "${expdir}/${place}" --stage 12 --stop_stage 13; done
+fi
