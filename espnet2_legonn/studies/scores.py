@@ -12,6 +12,7 @@ import numpy as np
 
 from espnet2_legonn.data.tables import atomic_path, target_table
 from espnet2_legonn.errors import DataError
+from espnet2_legonn.packs.card import CARD, read_card
 from espnet2_legonn.packs.names import CONFIG
 from espnet2_legonn.recipes.plan import Cell, ResultColumn, folder
 from espnet2_legonn.recipes.report import read_score
@@ -88,7 +89,15 @@ class Scores:
     def parameters(self, cell: Cell) -> int | None:
         """Weights of the system, of all its modules; None: they are not there any more."""
         places = (folder(seed_folder(self.exp_dir, seed), cell.exp) for seed in self.seeds)
-        return next(filter(None, map(count_parameters, places)), None)
+        return next(filter(None, map(_parameters, places)), None)
+
+
+def _parameters(exp: Path) -> int | None:
+    """Of a training by its config, of a plug by the card of its pack."""
+    found = count_parameters(exp)
+    if found is None and (exp / CARD).is_file():
+        found = sum(module.parameters for module in read_card(exp).modules)
+    return found
 
 
 def _reference(exp: Path, cell: Cell, data: Path) -> tuple[str, str | None]:

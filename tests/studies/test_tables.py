@@ -18,6 +18,7 @@ from espnet2_legonn.studies.claims import judge, load_claims
 from espnet2_legonn.studies.scores import DRAWS, Scores, difference_of, mean_of
 from espnet2_legonn.studies.tables import main
 from tests.recipes.test_plan import PLAN
+from tests.zoo.toys import build, pair
 
 STUDY = Path(__file__).resolve().parents[2] / "egs2/multi30k_study/legonn1/conf"
 COLUMN = ResultColumn("WER", "wer", "x")
@@ -246,3 +247,11 @@ def test_a_killed_command_leaves_no_half_of_its_resamples(study: Scores, monkeyp
         broken.setattr(np, "save", killed)
         study.of(COLUMN, Cell("poor"))
     assert len(study.of(COLUMN, Cell("poor"))) == 3
+
+
+def test_weights_of_a_plug_are_told_by_its_card(tmp_path: Path) -> None:
+    chain = build(pair())
+    chain.save(tmp_path / "seed1" / "legonn_plug")
+    scores = Scores(tmp_path, tmp_path, [1])
+    assert scores.parameters(Cell("plug")) == sum(p.numel() for p in chain.parameters())
+    assert scores.parameters(Cell("none")) is None
