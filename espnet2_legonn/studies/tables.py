@@ -54,8 +54,8 @@ def table_of(table: ResultTable, scores: Scores) -> dict[str, Any]:
     return {"title": table.title, "columns": [column.title for column in table.columns], "rows": rows}
 
 
-def render(table: dict[str, Any], picture: str = "") -> str:
-    """A table in Markdown, and its picture if there is one."""
+def render(table: dict[str, Any], picture: str) -> str:
+    """A table in Markdown, and its picture."""
     rows = []
     for row in table["rows"]:
         texts = [row["label"]]
@@ -66,8 +66,7 @@ def render(table: dict[str, Any], picture: str = "") -> str:
         "",
         *(part for title in table["columns"] for part in (title, "less the first row", "weights, updates, hours")),
     ]
-    shown = f"\n\n![{table['title']}]({picture})" if picture else ""
-    return f"### {table['title']}\n\n{markdown_table(header, rows)}{shown}"
+    return f"### {table['title']}\n\n{markdown_table(header, rows)}\n\n![{table['title']}]({picture})"
 
 
 def _texts(cell: dict[str, Any] | None) -> list[str]:
@@ -110,12 +109,14 @@ def write(tables: list[dict[str, Any]], verdicts: Sequence[ClaimResult], seeds: 
     parts = [*head, note, "\n".join(facts)]
     if verdicts:
         parts += ["## What was expected", render_claims(verdicts)]
+    done = [any(cell for row in table["rows"] for cell in row["cells"]) for table in tables]
     parts += ["## Tables"]
     for number, table in enumerate(tables, 1):
-        shown = any(cell for row in table["rows"] for cell in row["cells"])
-        if shown:
+        if done[number - 1]:
             draw(table, out / f"{number}.svg")
-        parts.append(render(table, f"{out.name}/{number}.svg" if shown else ""))
+            parts.append(render(table, f"{out.name}/{number}.svg"))
+    if missing := [f"- {table['title']}" for table, is_done in zip(tables, done) if not is_done]:
+        parts += ["## Not run yet", "\n".join(missing)]
     text = "\n\n".join(parts) + "\n"
     payload = {"environment": environment(), "claims": [v.as_json() for v in verdicts], "tables": tables}
     write_atomic(out.with_suffix(".md"), text)
