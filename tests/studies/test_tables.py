@@ -175,10 +175,19 @@ def test_the_command(study: Scores, tmp_path: Path, capsys: pytest.CaptureFixtur
     main([*words, "--raw", str(study.raw), "--seeds", "1", "2", "3", "--out", str(tmp_path / "out" / "real")])
     said = capsys.readouterr().out
     assert said == (tmp_path / "out" / "real.md").read_text() + "\n"
-    assert "|H|more is better|holds|+" in said and "|never|not run|||" in said and said.endswith("## Not run yet\n\n- Second\n\n")
+    assert (
+        "|H|more is better|holds|+" in said
+        and "|never|not run|||" in said
+        and said.endswith("## Not run yet\n\n- Second\n\n")
+    )
     told = json.loads((tmp_path / "out" / "real.json").read_text())
     base, joint, never = (row["cells"][0] for row in told["tables"][0]["rows"])
-    assert never is None and base["less_first"] is None and joint["less_first"]["value"] < -20 and list(joint["seeds"]) == ["1", "2", "3"]
+    assert (
+        never is None
+        and base["less_first"] is None
+        and joint["less_first"]["value"] < -20
+        and list(joint["seeds"]) == ["1", "2", "3"]
+    )
     assert (base["updates"], joint["updates"]) == (100, 0) and (base["parameters"], joint["parameters"]) == (
         123000,
         None,
