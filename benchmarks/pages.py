@@ -106,7 +106,7 @@ def scale(rows: list[dict[str, Any]]) -> str:
     lines = ["| step | " + " | ".join(f"{size:,} lines" for size in sizes) + " |", "|---" * (len(sizes) + 1) + "|"]
     steps = dict.fromkeys(row["step"] for row in rows)
     lines += [f"| {step} | " + " | ".join(found.get((step, n), "") for n in sizes) + " |" for step in steps]
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n"
 
 
 def blocks() -> dict[str, dict[str, str]]:
