@@ -62,23 +62,33 @@ class Claims:
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """``holds``: None as long as scores are missing. ``gains``: of each pair that is scored."""
+    """``holds``: None as long as scores are missing. ``gains``: of each pair that is scored.
+
+    ``seeds``: trainings that every scored pair has, and those that are asked for.
+    """
 
     claim: Claim
     holds: bool | None
     gains: list[Spread | None]
     mean: Spread | None
+    seeds: tuple[int, int]
 
     @property
     def words(self) -> str:
         return {True: "holds", False: "refuted", None: "not yet known"}[self.holds]
+
+    @property
+    def told(self) -> str:
+        """The words, and how much of what is asked for they rest on."""
+        done, asked = self.seeds
+        return self.words if self.holds is None or done >= asked else f"{self.words} so far ({done} of {asked} seeds)"
 
     def as_json(self) -> dict[str, Any]:
         """What a results file has of it."""
         gains = [None if gain is None else gain.as_json() for gain in self.gains]
         where = [{"of": p.of.exp, "over": p.over.exp, "set": p.set, "gain": g} for p, g in zip(self.claim.pairs, gains)]
         mean = None if self.mean is None else self.mean.as_json()
-        return {"name": self.claim.name, "text": self.claim.text, "verdict": self.words, "mean": mean, "pairs": where}
+        return {"name": self.claim.name, "text": self.claim.text, "verdict": self.told, "mean": mean, "pairs": where}
 
 
 def load_claims(path: Path, plan: Plan) -> list[Claim]:
@@ -131,7 +141,8 @@ def judge(claim: Claim, scores: Scores) -> ClaimResult:
         mean = spread(float(np.mean([v for v, _, _ in known_gains])), draws, min(n for _, _, n in known_gains))
     complete = [gain for gain in gains if gain is not None]
     holds = None if len(complete) < len(gains) or mean is None else _holds(claim, complete, mean, values)
-    return ClaimResult(claim, holds, gains, mean)
+    seeds = min((n for _, _, n in known_gains), default=0), len(scores.seeds)
+    return ClaimResult(claim, holds, gains, mean, seeds)
 
 
 def _holds(claim: Claim, gains: list[Spread], mean: Spread, values: list[float]) -> bool:

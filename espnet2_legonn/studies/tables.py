@@ -89,7 +89,7 @@ def render_claims(verdicts: Sequence[ClaimResult]) -> str:
             for pair, gain in zip(verdict.claim.pairs, verdict.gains)
         )
         mean = "" if verdict.mean is None else verdict.mean.as_text("+")
-        rows.append([verdict.claim.name, verdict.claim.text, verdict.words, mean, gains])
+        rows.append([verdict.claim.name, verdict.claim.text, verdict.told, mean, gains])
     return markdown_table(["", "Expectation", "Verdict", "Mean gain", "Gain of each"], rows)
 
 

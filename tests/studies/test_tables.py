@@ -126,7 +126,7 @@ def test_verdicts(study: Scores, tmp_path: Path, about: dict[str, float], words:
     plan = write_plan(tmp_path)
     (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"claims": [claim(**about)]}))
     verdict = judge(load_claims(tmp_path / "claims.yaml", plan)[0], study)
-    assert verdict.words == words
+    assert verdict.words == words and verdict.told == f"{words} so far (3 of 4 seeds)"
     assert verdict.mean is not None and 25 < verdict.mean.value < 35
     assert verdict.as_json()["pairs"][0]["gain"]["value"] == pytest.approx(verdict.mean.value)
 
