@@ -169,9 +169,11 @@ def _require(args: argparse.Namespace) -> None:
     from espnet2_legonn.packs.names import CONFIG
 
     given = {name: path for name, path in vars(args).items() if isinstance(path, Path)}
-    files = [given[name] / CONFIG if name == "exp" else given[name] for name in ("config", "exp") if name in given]
+    texts = ("train", "valid") if args.run is _lm else ()  # a language model reads files, all others data directories
+    wanted = [name for name in ("config", "exp", *texts) if name in given]
+    files = [given[name] / CONFIG if name == "exp" else given[name] for name in wanted]
     faults = [f"{path}: no such file" for path in files if not path.is_file()]
-    folders = [given[name] for name in ("train", "valid", "data", "decoded") if name in given]
+    folders = [given[name] for name in ("train", "valid", "data", "decoded") if name in given and name not in texts]
     faults += [f"{path}: no such data directory" for path in folders if not path.is_dir()]
     if faults:
         raise DataError(faults)

@@ -6,11 +6,13 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from espnet2_legonn import ConfigError, LegoNN
+from espnet2_legonn.bin.legonn_stage import main
 from espnet2_legonn.errors import BusyError
 from espnet2_legonn.files.scratch import LAUNCHING, alone
 from espnet2_legonn.recipes import lm, stages
@@ -47,6 +49,21 @@ def test_missing_files_are_named(tmp_path: Path, vocab: Path, texts: Path) -> No
     with pytest.raises(ConfigError) as error:
         lm.lm_stats(tmp_path / "c.yaml", vocab, "bpe", tmp_path / "t", texts / "text", tmp_path / "o", RUN)
     assert [fault.split(":")[0] for fault in error.value.faults] == [str(vocab / "bpe.model"), str(tmp_path / "t")]
+
+
+def test_the_command_reads_files_of_texts(
+    tmp_path: Path, vocab: Path, texts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stage 6 as legonn.sh calls it: --train and --valid of a language model are no data directories."""
+    called: list[Any] = []
+    monkeypatch.setattr(lm, "lm_stats", lambda *given: called.append(given))
+    config, text = tmp_path / "train_lm.yaml", texts / "text"
+    config.write_text(yaml.safe_dump(CONFIG))
+    words = ["lm", "--step", "stats", "--config", str(config), "--vocab", str(vocab), "--unit", "word", "--valid"]
+    words += [str(text), "--stats_dir", str(tmp_path / "stats"), "--out", str(tmp_path / "lm"), "--cmd", RUN, "--train"]
+    assert main([*words, str(text)]) == 0 and called[0][3:5] == (text, text)
+    assert main([*words, str(tmp_path / "none")]) == 2 and len(called) == 1
+    assert f"{tmp_path / 'none'}: no such file" in capsys.readouterr().err
 
 
 @pytest.mark.slow
