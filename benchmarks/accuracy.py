@@ -18,13 +18,12 @@ import jiwer
 import sacrebleu
 import torch
 
+from benchmarks import pages
 from espnet2_legonn import LegoNN
 from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.inference.decode import column_of, decode_table, read_inputs
 from espnet2_legonn.model.parts.wemb import WeightedEmbedding
 from espnet2_legonn.search.options import BeamOptions
-
-RESULTS = Path(__file__).resolve().parent / "accuracy"
 
 
 def score(metric: str, references: list[str], texts: list[str]) -> float:
@@ -69,8 +68,8 @@ def main() -> None:
             }
         )
         print(found[-1], flush=True)
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{args.name.replace(' ', '_').replace(',', '')}.json"
+    pages.ACCURACY.mkdir(exist_ok=True)
+    path = pages.ACCURACY / f"{args.name.replace(' ', '_').replace(',', '')}.json"
     about = {"name": args.name, "metric": args.metric, "inputs": len(inputs), "ways": found}
     path.write_text(json.dumps(about, indent=1) + "\n")
 

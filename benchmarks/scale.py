@@ -18,7 +18,6 @@ from pathlib import Path
 
 from benchmarks import pages, process
 
-RESULTS = Path(__file__).resolve().parent / "scale"
 DATA, SCORE = "-m espnet2_legonn.data.cli", "-m espnet2_legonn.bin.legonn_score score"
 SPLIT = """import sys, pathlib
 from espnet2_legonn.recipes.jobs import split_keys
@@ -93,7 +92,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lines", type=int, nargs="+", default=[100_000, 300_000, 1_000_000])
     parser.add_argument("--steps", nargs="+", choices=list(STEPS), default=list(STEPS))
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=pages.SCALE.parent)
     args = parser.parse_args()
     rows = []
     for lines in args.lines:

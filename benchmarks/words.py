@@ -35,7 +35,6 @@ from espnet2_legonn.model.timeline import Timeline
 from espnet2_legonn.search.words import Word, align
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = Path(__file__).resolve().parent / "words.json"
 sys.path.insert(0, str(ROOT / "egs2/mini_legonn/legonn1/local"))
 from mini import speech  # noqa: E402
 
@@ -217,7 +216,7 @@ def main() -> None:
     chains = {"encoder": encoder, "plugged decoder": encoder + LegoNN.from_pretrained(mt)[-1:]}
     for name, chain in chains.items():
         found["hotwords"][name] = hotwords(chain, args.data.resolve(), (0, 0.5, 1, 1.5, 2, 3))
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    pages.WORDS.write_text(json.dumps(found, indent=1) + "\n")
     print(pages.words(found))
 
 

@@ -20,7 +20,7 @@ from espnet2_legonn.recipes.runner import DONE
 from espnet2_legonn.recipes.stages import chain_config, vocabs_said
 from espnet2_legonn.recipes.study import seed_folder
 from espnet2_legonn.scoring.hierarchy import Spread, mean_draws, mean_spread, resampled, spread
-from espnet2_legonn.scoring.metrics import known, score, speakers_of
+from espnet2_legonn.scoring.metrics import score, speakers_of
 from espnet2_legonn.scoring.results import count_parameters
 
 DRAWS = "resamples.npy"  # beside result.json: scores of the resampled set
@@ -63,7 +63,6 @@ class Scores:
             data = self.raw / column.set
             speakers = speakers_of(data)
             table, language = _reference(exp, cell, data)
-            language = language if known(column.metric).higher else None
             report = score(column.metric, data, answers / "text", language, speakers, table)
             if abs(report.value - value) > 1e-6:
                 raise DataError(f"{answers}/text: scores {report.value}, result.json says {value}; run the plan again")

@@ -109,13 +109,15 @@ def write(tables: list[dict[str, Any]], verdicts: Sequence[ClaimResult], seeds: 
     parts = [*head, note, "\n".join(facts)]
     if verdicts:
         parts += ["## What was expected", render_claims(verdicts)]
-    done = [any(cell for row in table["rows"] for cell in row["cells"]) for table in tables]
     parts += ["## Tables"]
+    missing = []
     for number, table in enumerate(tables, 1):
-        if done[number - 1]:
+        if any(cell for row in table["rows"] for cell in row["cells"]):
             draw(table, out / f"{number}.svg")
             parts.append(render(table, f"{out.name}/{number}.svg"))
-    if missing := [f"- {table['title']}" for table, is_done in zip(tables, done) if not is_done]:
+        else:
+            missing.append(f"- {table['title']}")
+    if missing:
         parts += ["## Not run yet", "\n".join(missing)]
     text = "\n\n".join(parts) + "\n"
     payload = {"environment": environment(), "claims": [v.as_json() for v in verdicts], "tables": tables}
