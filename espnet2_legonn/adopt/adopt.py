@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from espnet2_legonn.adopt import espnet, hugging_face
-from espnet2_legonn.adopt.source import NAME, Adopted, AdoptOptions, measure
+from espnet2_legonn.adopt.source import Adopted, AdoptOptions, measure
 from espnet2_legonn.errors import CheckpointError
 from espnet2_legonn.packs.card import Provenance
 from espnet2_legonn.version import __version__
@@ -16,7 +16,7 @@ from espnet2_legonn.version import __version__
 def adopt(
     source: Path, out: Path, options: AdoptOptions, data: Path | None = None, license: str | None = None
 ) -> Adopted:
-    """Write a pack of a source's encoder.
+    """Write a pack of a source's encoder, and of its decoder if the options say so.
 
     Args:
         source: ASR experiment of ESPnet, packed zip of its zoo, or folder of a CTC model of transformers.
@@ -35,10 +35,11 @@ def adopt(
     if data is not None:
         done.notes += measure(done.chain, data)
     provenance = Provenance(package=__version__, torch=str(torch.__version__), espnet=done.version, updates=0)
-    about = {"description": f"CTC encoder adopted without an update: {done.origin}", "provenance": provenance}
+    what = "CTC encoder" if len(done.chain) == 1 else "CTC encoder and attention decoder"
+    about = {"description": f"{what} adopted without an update: {done.origin}", "provenance": provenance}
     if license is not None:
         about["license"] = license
     if options.language is not None:
         about["language"] = [options.language]
-    done.chain.save(out, **about, module_parents={NAME: source.name})
+    done.chain.save(out, **about, module_parents=dict.fromkeys(done.chain.names, source.name))
     return done

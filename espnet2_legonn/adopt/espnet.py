@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from espnet2_legonn.adopt.source import Adopted, AdoptOptions, assemble
+from espnet2_legonn.adopt import espnet_decoder
+from espnet2_legonn.adopt.source import NAME, VOCAB, Adopted, AdoptOptions, assemble
 from espnet2_legonn.adopt.vocabulary import Order
 from espnet2_legonn.data.vocabulary import BLANK
 from espnet2_legonn.errors import CheckpointError, ConfigError
@@ -32,7 +33,7 @@ _RATE = re.compile(r"([0-9.]+)\s*(k?)(hz)?", re.IGNORECASE)
 
 
 def adopt(source: Path, options: AdoptOptions) -> Adopted:
-    """The encoder of an experiment's folder or of a packed zip, without an update.
+    """The encoder of an experiment's folder or of a packed zip, and its decoder if that is wanted, without an update.
 
     Raises:
         ConfigError: every reason why it cannot be adopted.
@@ -43,22 +44,29 @@ def adopt(source: Path, options: AdoptOptions) -> Adopted:
         config = read_yaml(found[0] if found else folder / store.CONFIG)
         if not isinstance(config, dict) or "token_list" not in config or "encoder" not in config:
             raise ConfigError(f"{source}: no ASR experiment of ESPnet (no token_list and encoder in its config)")
-        if faults := [*_faults(config), *_needless(config, options, bool(found))]:
+        lacking = espnet_decoder.faults(config) if options.decoder else []
+        if faults := [*_faults(config), *lacking, *_needless(config, options, bool(found))]:
             raise ConfigError(f"{source}: {fault}" for fault in faults)
         order = Order.of(_tokens(config, source), {_blank(config): BLANK})
         unit = str(config.get("token_type") or "bpe")
         model = _bpemodel(config, options, folder if found else None, source) if unit == "bpe" else None
         vocab = order.vocabulary(UNITS[unit], options.language, options.normalization, model)
         weights = found[1] if found else _weights(folder, options.model)
-        tensors, left = _renamed(store.read_tensors(weights), order)
-        chain = assemble(_input(config), _body(config), vocab, tensors, str(weights))
+        read = store.read_tensors(weights)
+        tensors, left = _renamed(read, order)
+        modules = [{"name": NAME, "input": _input(config), "body": _body(config), "output": {"vocab": VOCAB}}]
+        if options.decoder:
+            modules, left = espnet_decoder.modules(config, modules[0]), left - {"decoder"}
+            tensors |= espnet_decoder.renamed(read, order)
+        chain = assemble(modules, vocab, tensors, str(weights))
     notes = [f"left behind: {', '.join(sorted(left))}"] if left else []
     notes += [f"tokens in our order (blank first, <sos/eos> last): ids differ from {source.name}'s"] * order.moved
     notes += [f"added, never written: {' '.join(order.added)}"] * bool(order.added)
     if not float((config.get("model_conf") or {}).get("ctc_weight", 0.5)):
         notes.append("ctc_weight was 0: nothing trained this CTC layer, its distributions mean nothing")
     version = config.get("version")
-    return Adopted(chain, f"{config['encoder']} of {source.name}", notes, None if version is None else str(version))
+    kind = f"{config['encoder']}, decoder" if options.decoder else config["encoder"]
+    return Adopted(chain, f"{kind} of {source.name}", notes, None if version is None else str(version))
 
 
 def _weights(folder: Path, model: str | None) -> Path:
@@ -177,7 +185,7 @@ def _body(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _renamed(tensors: dict[str, torch.Tensor], order: Order) -> tuple[dict[str, torch.Tensor], set[str]]:
-    """Weights by their names in an encoder module, and which parts of the model are left behind.
+    """The encoder's weights by the names of module and weight, and which parts of the model are left behind.
 
     Raises:
         CheckpointError: there is no CTC layer.
@@ -203,6 +211,6 @@ def _renamed(tensors: dict[str, torch.Tensor], order: Order) -> tuple[dict[str, 
         if before is None or behind is None:
             left.add(name.partition(".")[0])
         else:
-            found[behind + name.removeprefix(before)] = tensor
+            found[f"{NAME}.{behind}{name.removeprefix(before)}"] = tensor
     weight, bias = order.layer(tensors["ctc.ctc_lo.weight"], tensors.get("ctc.ctc_lo.bias"))
-    return {**found, "interface.ctc_lo.weight": weight, "interface.ctc_lo.bias": bias}, left
+    return {**found, f"{NAME}.interface.ctc_lo.weight": weight, f"{NAME}.interface.ctc_lo.bias": bias}, left

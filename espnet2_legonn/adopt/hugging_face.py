@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from espnet2_legonn.adopt.source import Adopted, AdoptOptions, assemble
+from espnet2_legonn.adopt.source import NAME, VOCAB, Adopted, AdoptOptions, assemble
 from espnet2_legonn.adopt.vocabulary import Order
 from espnet2_legonn.data.vocabulary import BLANK, SOS_EOS, SPACE, UNK
 from espnet2_legonn.errors import ConfigError
@@ -26,7 +26,7 @@ def adopt(source: Path, options: AdoptOptions) -> Adopted:
     Raises:
         ConfigError: it is no CTC model of a kind that is read here, or has no vocabulary of characters.
     """
-    if given := [name for name in ("model", "bpemodel") if getattr(options, name) is not None]:
+    if given := [name for name in ("model", "bpemodel", "decoder") if getattr(options, name)]:
         raise ConfigError(f"{name}: goes with an experiment of ESPnet, which {source} is not" for name in given)
     model, where = _load(source), str(source)
     order, notes = _order(source, model.config)
@@ -43,10 +43,11 @@ def adopt(source: Path, options: AdoptOptions) -> Adopted:
         "architecture": described(model.config),
     }
     weight, bias = order.layer(model.lm_head.weight.detach(), model.lm_head.bias.detach())
-    tensors = {f"input.held.model.{name}": tensor for name, tensor in held.state_dict().items()}
-    tensors |= {"interface.ctc_lo.weight": weight, "interface.ctc_lo.bias": bias}
-    size = int(model.config.hidden_size)
-    chain = assemble(part, {"type": "none", "size": size}, vocab, tensors, where)
+    tensors = {f"{NAME}.input.held.model.{name}": tensor for name, tensor in held.state_dict().items()}
+    tensors |= {f"{NAME}.interface.ctc_lo.weight": weight, f"{NAME}.interface.ctc_lo.bias": bias}
+    body = {"type": "none", "size": int(model.config.hidden_size)}
+    module = {"name": NAME, "input": part, "body": body, "output": {"vocab": VOCAB}}
+    chain = assemble([module], vocab, tensors, where)
     return Adopted(chain, f"{names.ctc} of {source.name}", notes)
 
 

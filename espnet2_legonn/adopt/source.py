@@ -19,7 +19,7 @@ from espnet2_legonn.model.inputs import normalized
 from espnet2_legonn.model.module import EncoderModule, build_module
 from espnet2_legonn.packs import store
 
-NAME, VOCAB = "encoder", "tokens"
+NAME, DECODER, VOCAB = "encoder", "decoder", "tokens"
 # Beyond this share of <unk>, a text is most likely written in another way than the model writes.
 MOST_UNKNOWN = 0.1
 
@@ -32,20 +32,22 @@ class AdoptOptions:
         model: weights of an ESPnet experiment.
         bpemodel: sentencepiece model.
         language, normalization: of the vocabulary.
+        decoder: adopt the decoder of an ESPnet experiment, too.
     """
 
     model: str | None = None
     bpemodel: Path | None = None
     language: str | None = None
     normalization: str | None = None
+    decoder: bool = False
 
 
 @dataclass
 class Adopted:
-    """An encoder of somebody else's.
+    """A model of somebody else's.
 
     Args:
-        chain: one encoder module, in evaluation mode.
+        chain: an encoder module, and perhaps its decoder, in evaluation mode.
         origin: what it was.
         notes: what is left behind or differs from the source.
         version: of ESPnet, that trained it.
@@ -58,20 +60,19 @@ class Adopted:
 
 
 def assemble(
-    source: dict[str, Any], body: dict[str, Any], vocab: Vocabulary, tensors: dict[str, torch.Tensor], where: str
+    modules: list[dict[str, Any]], vocab: Vocabulary, tensors: dict[str, torch.Tensor], where: str
 ) -> LegoNN:
-    """A chain of one encoder module whose slots are its steps, filled with weights by the names within the module.
+    """A chain of these modules, filled with weights by the names of module and weight.
 
     Raises:
         ConfigError: the description cannot be built.
         CheckpointError: weights are missing or left over.
     """
-    module = {"name": NAME, "input": source, "body": body, "output": {"vocab": VOCAB}}
     tokens = {"tokens": list(vocab.tokens), "unit": vocab.unit}
-    config = parse({"vocabs": {VOCAB: tokens}, "modules": [module]})
-    chain = LegoNN([build_module(config.modules[0], {VOCAB: vocab})], {VOCAB: vocab})
+    config = parse({"vocabs": {VOCAB: tokens}, "modules": modules})
+    chain = LegoNN([build_module(module, {VOCAB: vocab}) for module in config.modules], {VOCAB: vocab})
     own = {n: t for n, t in chain.state_dict().items() if ".interface.seen." in n}
-    store.fill(chain, {**own, **{f"mods.{NAME}.{name}": tensor for name, tensor in tensors.items()}}, where)
+    store.fill(chain, {**own, **{f"mods.{name}": tensor for name, tensor in tensors.items()}}, where)
     return chain.eval()
 
 
@@ -84,7 +85,7 @@ def measure(chain: LegoNN, data: Path) -> list[str]:
     sounds, texts = read_table(data / "wav.scp"), read_table(data / "text")
     if (data / "segments").is_file():
         raise DataError(f"{data}: has segments; stage 3 (`format`) makes a file of each")
-    module, faults = chain.last, []
+    module, faults = chain.first, []
     assert isinstance(module, EncoderModule)
     part: Any = module.input
     vocab = chain.vocabs[VOCAB]

@@ -166,7 +166,7 @@ class DecoderModule(nn.Module):
         self.body = BODIES[config.body.type](config.body)
         self.embed = nn.Embedding(len(vocab), size)
         nn.init.normal_(self.embed.weight, std=size**-0.5)
-        self.output = nn.Linear(size, len(vocab), bias=False)
+        self.output = nn.Linear(size, len(vocab), bias=output.bias)
         if output.tie:
             self.output.weight = self.embed.weight
             if reads.vocab == vocab:

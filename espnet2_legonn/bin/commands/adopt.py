@@ -17,6 +17,7 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option("source", type=Path, help="ASR experiment of ESPnet, packed zip of its zoo, or folder of a *ForCTC model")
     option("-o", "--out", type=Path, required=True, metavar="PACK", help="folder of the pack")
+    option("--decoder", action="store_true", help="the decoder of an ESPnet experiment, too: a chain that is a baseline")
     option("--data", type=Path, metavar="DIR", help="wav.scp and text: slots per token are measured there")
     option("--model", metavar="FILE", help="weights in an experiment (default: valid.acc.ave.pth or another average)")
     option("--bpemodel", type=Path, metavar="FILE", help="sentencepiece model, where the config's is not there")
@@ -33,14 +34,15 @@ def run(args: argparse.Namespace) -> int:
     from espnet2_legonn.adopt.source import AdoptOptions
     from espnet2_legonn.model.module import produced
 
-    options = AdoptOptions(args.model, args.bpemodel, args.language, args.normalization)
+    options = AdoptOptions(args.model, args.bpemodel, args.language, args.normalization, args.decoder)
     done = adopt(args.source, args.out, options, args.data, args.license)
     for note in done.notes:
         print(f"note: {note}")
-    seen = produced(done.chain.last)
+    seen = produced(done.chain.first)
     ratio = None if seen is None else seen.slots_per_token
     known = "not measured (--data DIR)" if ratio is None else f"{ratio:.2f}"
     parameters = sum(p.numel() for p in done.chain.parameters())
     print(f"{args.out}  {done.origin}  {parameters:,} parameters, 0 updates  slots per token: {known}")
-    print(f"next: legonn check {args.out} DECODER")
+    then = f"transcribe --model {args.out} SOUND" if args.decoder else f"check {args.out} DECODER"
+    print(f"next: legonn {then}")
     return 0

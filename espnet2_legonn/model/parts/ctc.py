@@ -34,7 +34,7 @@ class IntermediateConfig:
 
 @dataclass
 class OutputConfig:
-    """Vocabulary of the output and the weight of its loss; label smoothing and tying for the decoder.
+    """Vocabulary of the output and the weight of its loss; label smoothing, tying and a bias for the decoder.
 
     Args:
         intermediate: CTC between the blocks of an encoder module, or null.
@@ -48,6 +48,7 @@ class OutputConfig:
     consistency: float = 0.0
     label_smoothing: float = 0.0
     tie: bool = True
+    bias: bool = False
 
 
 @OUTPUTS.add("tokens")
