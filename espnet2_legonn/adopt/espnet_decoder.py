@@ -1,4 +1,4 @@
-"""The transformer decoder of a stock ASR experiment of ESPnet as a decoder module that reads hidden states (a baseline)."""
+"""The transformer decoder of a stock ASR experiment of ESPnet: it reads hidden states, so it is a baseline's decoder."""
 
 from __future__ import annotations
 
@@ -74,5 +74,3 @@ def renamed(tensors: dict[str, torch.Tensor], order: Order) -> dict[str, torch.T
     weight, bias = order.layer(head, tensors.get("decoder.output_layer.bias"))
     found[f"{DECODER}.embed.weight"] = order.layer(table, None)[0]
     return {**found, f"{DECODER}.output.weight": weight, f"{DECODER}.output.bias": bias}
-
-

@@ -5,7 +5,10 @@ choice       names                          tasks
 ===========  =============================  ===========================================
 --encoder    legonn                         asr, st: a CTC layer grounds the slots
 --encoder    legonn_wemb, legonn_beam_conv  asr: only its model lends the encoder its CTC layer
+--encoder    legonn_chain                   asr: modules that are trained already (``stock_chain.py``)
 --decoder    legonn                         asr, st, mt
+--decoder    legonn_chain                   asr: as the encoder
+--frontend   legonn_waves                   asr: as the encoder
 --scheduler  inverse_sqrt                   all
 ===========  =============================  ===========================================
 
@@ -20,6 +23,7 @@ import logging
 from espnet2_legonn.training.compat import load
 from espnet2_legonn.training.schedulers import add_schedulers
 from espnet2_legonn.training.stock import BeamConvEncoder, LegoNNDecoder, LegoNNEncoder, WEmbEncoder
+from espnet2_legonn.training.stock_chain import CHAIN, WAVES, ChainDecoder, ChainEncoder, WaveFrontend
 
 ENCODERS = {
     "asr": {"legonn": LegoNNEncoder, "legonn_wemb": WEmbEncoder, "legonn_beam_conv": BeamConvEncoder},
@@ -37,6 +41,10 @@ def register_classes(*tasks: str) -> None:
         module = load(f"espnet2.tasks.{task}")
         module.encoder_choices.classes.update(ENCODERS.get(task, {}))
         module.decoder_choices.classes["legonn"] = LegoNNDecoder
+        if task == "asr":
+            module.frontend_choices.classes[WAVES] = WaveFrontend
+            module.encoder_choices.classes[CHAIN] = ChainEncoder
+            module.decoder_choices.classes[CHAIN] = ChainDecoder
 
 
 def register() -> None:

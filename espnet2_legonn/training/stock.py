@@ -271,7 +271,56 @@ def _one_batch(sources: list[list[CrossMemory]]) -> list[CrossMemory]:
     return [CrossMemory(torch.cat([s.keys for s in b]), torch.cat([s.values for s in b])) for b in blocks]
 
 
-class LegoNNDecoder(AbsDecoder, BatchScorerInterface):  # type: ignore[misc, valid-type]
+class HypothesisScorer(BatchScorerInterface):  # type: ignore[misc, valid-type]
+    """Next tokens with key/value caches, one state a hypothesis, for ESPnet's beam search.
+
+    Attributes:
+        body: cross-attention over what is read.
+    """
+
+    body: CrossTransformer
+
+    def embedded(self, ids: torch.Tensor, start: int) -> torch.Tensor:
+        """Tokens (N, L), the first at position ``start`` -> (N, L, D)."""
+        raise NotImplementedError
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """(..., D) -> (..., V)."""
+        raise NotImplementedError
+
+    def memory(self, x: torch.Tensor) -> torch.Tensor:
+        """What the body reads of one encoded utterance: (1, S, E) -> (1, S', D)."""
+        return x
+
+    def init_state(self, x: torch.Tensor) -> _Hypothesis:
+        """Keys and values of an encoded utterance (S, E)."""
+        return _Hypothesis(None, self.body.sources(self.memory(x.unsqueeze(0))), self.body.projections())
+
+    def score(self, y: torch.Tensor, state: _Hypothesis | None, x: torch.Tensor) -> tuple[torch.Tensor, _Hypothesis]:
+        """Prefix (L,), its state, (S, D) -> log-probabilities of the next token (V,) and the new state."""
+        log_probs, states = self.batch_score(y.unsqueeze(0), [state], x.unsqueeze(0))
+        return log_probs[0], states[0]
+
+    def batch_score(
+        self, ys: torch.Tensor, states: list[_Hypothesis | None], xs: torch.Tensor
+    ) -> tuple[torch.Tensor, list[_Hypothesis]]:
+        """Prefixes (N, L), their states, (N, S, D) -> log-probabilities (N, V) and the new states."""
+        known = [self.init_state(x) if state is None else state for state, x in zip(states, xs)]
+        sources = _one_batch([state.sources for state in known])
+        utterances, _, steps, _ = sources[0].keys.shape
+        mask = torch.ones(utterances, 1, 1, steps, dtype=torch.bool, device=xs.device)
+        written = [state.past for state in known if state.past is not None]
+        past = torch.stack(written, 1) if written else None
+        stepper = self.body.start(sources, mask, known[0].projections, past)
+        for i in range(stepper.past.length, ys.shape[1]):  # one turn, or more at the start with a given prefix
+            y = stepper.step(self.embedded(ys[:, i : i + 1], i).squeeze(1))
+        logits = self.logits(y)
+        log_probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+        rows = stepper.past.rows.unbind(1)
+        return log_probs, [state._replace(past=row) for row, state in zip(rows, known)]
+
+
+class LegoNNDecoder(AbsDecoder, HypothesisScorer):  # type: ignore[misc, valid-type]
     """Transformer decoder with key/value caches, for ESPnet's losses and ESPnet's beam search.
 
     Args:
@@ -314,39 +363,17 @@ class LegoNNDecoder(AbsDecoder, BatchScorerInterface):  # type: ignore[misc, val
         sizes = BodyConfig(num_blocks, size, attention_heads, linear_units, *dropouts)
         self.body = CrossTransformer(sizes)
 
-    def _embed(self, ids: torch.Tensor, start: int = 0) -> torch.Tensor:
+    def embedded(self, ids: torch.Tensor, start: int = 0) -> torch.Tensor:
+        """See HypothesisScorer."""
         y = self.embed(ids) * self.scale
         return self.dropout(self.positions(y, y.dtype, start))
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """See HypothesisScorer."""
+        return self.output_layer(states)
 
     def forward(
         self, hs_pad: torch.Tensor, hlens: torch.Tensor, ys_in_pad: torch.Tensor, ys_in_lens: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Teacher forcing: (B, S, D), (B,), ids (B, L) from <sos/eos> on, (B,) -> logits (B, L, V), (B,)."""
-        return self.output_layer(self.body(self._embed(ys_in_pad), hs_pad, hlens)), ys_in_lens
-
-    def init_state(self, x: torch.Tensor) -> _Hypothesis:
-        """Keys and values of an encoded utterance (S, D)."""
-        return _Hypothesis(None, self.body.sources(x.unsqueeze(0)), self.body.projections())
-
-    def score(self, y: torch.Tensor, state: _Hypothesis | None, x: torch.Tensor) -> tuple[torch.Tensor, _Hypothesis]:
-        """Prefix (L,), its state, (S, D) -> log-probabilities of the next token (V,) and the new state."""
-        log_probs, states = self.batch_score(y.unsqueeze(0), [state], x.unsqueeze(0))
-        return log_probs[0], states[0]
-
-    def batch_score(
-        self, ys: torch.Tensor, states: list[_Hypothesis | None], xs: torch.Tensor
-    ) -> tuple[torch.Tensor, list[_Hypothesis]]:
-        """Prefixes (N, L), their states, (N, S, D) -> log-probabilities (N, V) and the new states."""
-        known = [self.init_state(x) if state is None else state for state, x in zip(states, xs)]
-        sources = _one_batch([state.sources for state in known])
-        utterances, _, steps, _ = sources[0].keys.shape
-        mask = torch.ones(utterances, 1, 1, steps, dtype=torch.bool, device=xs.device)
-        written = [state.past for state in known if state.past is not None]
-        past = torch.stack(written, 1) if written else None
-        stepper = self.body.start(sources, mask, known[0].projections, past)
-        for i in range(stepper.past.length, ys.shape[1]):  # one turn, or more at the start with a given prefix
-            y = stepper.step(self._embed(ys[:, i : i + 1], i).squeeze(1))
-        logits = self.output_layer(y)
-        log_probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
-        rows = stepper.past.rows.unbind(1)
-        return log_probs, [state._replace(past=row) for row, state in zip(rows, known)]
+        return self.logits(self.body(self.embedded(ys_in_pad), hs_pad, hlens)), ys_in_lens

@@ -60,7 +60,8 @@ def test_the_decoder_writes_what_espnets_writes(source: tuple[Path, Any], tmp_pa
     for i, wave in enumerate(waveforms):
         ids = labels[i, : sizes[i]].tolist()
         # ESPnet divides by sqrt(variance + 1e-12), PyTorch adds 1e-5
-        torch.testing.assert_close(logits[i, : len(ids) + 1].log_softmax(-1), theirs(model, wave, ids), rtol=0, atol=1e-3)
+        ours = logits[i, : len(ids) + 1].log_softmax(-1)
+        torch.testing.assert_close(ours, theirs(model, wave, ids), rtol=0, atol=1e-3)
         found = marginals["encoder"].log_probs[i, : int(marginals["encoder"].lengths[i])].exp()
         torch.testing.assert_close(found, stock.marginals(model, wave), rtol=0, atol=1e-5)
 

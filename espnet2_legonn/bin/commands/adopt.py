@@ -17,7 +17,7 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option("source", type=Path, help="ASR experiment of ESPnet, packed zip of its zoo, or folder of a *ForCTC model")
     option("-o", "--out", type=Path, required=True, metavar="PACK", help="folder of the pack")
-    option("--decoder", action="store_true", help="the decoder of an ESPnet experiment, too: a chain that is a baseline")
+    option("--decoder", action="store_true", help="the decoder of an ESPnet experiment, too: a baseline")
     option("--data", type=Path, metavar="DIR", help="wav.scp and text: slots per token are measured there")
     option("--model", metavar="FILE", help="weights in an experiment (default: valid.acc.ave.pth or another average)")
     option("--bpemodel", type=Path, metavar="FILE", help="sentencepiece model, where the config's is not there")
