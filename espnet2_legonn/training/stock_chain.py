@@ -48,7 +48,7 @@ class WaveFrontend(AbsFrontend):  # type: ignore[misc, valid-type]
         return input.unsqueeze(-1), input_lengths
 
 
-class ChainEncoder(AbsEncoder):  # type: ignore[misc, valid-type]
+class ChainEncoder(AbsEncoder):
     """``legonn_chain``: the encoder modules of a chain, up to the states below the last interface.
 
     Args:
@@ -79,7 +79,7 @@ class ChainEncoder(AbsEncoder):  # type: ignore[misc, valid-type]
         return *last.states(x, lengths), None
 
 
-class ChainDecoder(AbsDecoder, HypothesisScorer):  # type: ignore[misc, valid-type]
+class ChainDecoder(AbsDecoder, HypothesisScorer):
     """``legonn_chain``: the last interface and the decoder module.
 
     Args:
@@ -193,7 +193,7 @@ def _config(chain: Chain, vocab: Vocabulary, folder: Path) -> dict[str, Any]:
     parser = load("espnet2.tasks.asr").ASRTask.get_parser()
     vocabs = {name: VocabConfig(list(v.tokens), v.unit) for name, v in chain.vocabs.items()}
     about = {"description": plain(ChainConfig(vocabs, chain.configs))}
-    chosen = {"frontend": WAVES, "frontend_conf": {}, "specaug": None, "normalize": None, "normalize_conf": {}}
+    chosen: dict[str, Any] = {"frontend": WAVES, "frontend_conf": {}, "specaug": None, "normalize": None, "normalize_conf": {}}
     chosen |= {"encoder": CHAIN, "encoder_conf": about, "token_list": list(vocab.tokens), "ctc_conf": {}}
     chosen |= {"token_type": UNITS[vocab.unit], "num_att_plot": 0, "ngpu": 0}
     return {**vars(parser.parse_args(["--output_dir", str(folder)])), **chosen}
@@ -203,7 +203,7 @@ def _weights(chain: Chain, judges: bool) -> dict[str, torch.Tensor]:
     """By their names in ESPnet's model."""
     encoder, decoder = _ends(chain)
     assert encoder is not None
-    found = {}
+    found: dict[str, torch.Tensor] = {}
     encoders = [module for module in chain if isinstance(module, EncoderModule)]
     for i, module in enumerate(encoders):
         found |= {f"encoder.mods.{i}.{name}": tensor for name, tensor in module.state_dict().items()}

@@ -74,7 +74,7 @@ def test_espnet_writes_what_we_write(
     told, notes = capsys.readouterr()
     assert "python -m espnet2_legonn.bin.asr_inference" in told
     assert ("decode with ctc_weight 0" in notes) == (kind == "other_tokens")
-    lengths = []
+    lengths: list[int] = []
     for weight in (0.0, 0.4) if kind != "other_tokens" else (0.0,):
         decode = espnets(tmp_path / "asr", weight)
         for wave in waves():
