@@ -1,12 +1,17 @@
 """How much an item depends on its padding: ESPnet's encoders by themselves, and as bodies of a module.
 
 python -m benchmarks.padding    an item of 120 steps alone, and in a batch with one of 200; float32, random weights
+
+It writes benchmarks/padding.json, which `python -m benchmarks --docs` puts into docs/add_a_part.md.
 """
 
 from __future__ import annotations
 
+import json
+
 import torch
 
+from benchmarks.pages import PADDING
 from espnet2_legonn.model.espnet_body import ENCODERS, EspnetBody, EspnetBodyConfig
 
 SIZES = {"output_size": 256, "attention_heads": 4, "linear_units": 1024, "num_blocks": 6}
@@ -45,7 +50,8 @@ def gap(body: EspnetBody, stock: bool) -> float:
 
 
 def main() -> None:
-    """Print a table."""
+    """Measure each encoder, print a line for it, and write them all."""
+    found = []
     print(f"{'encoder':30} {'parameters':>12} {'ESPnet':>9} {'as a body':>10}")
     for kind in ENCODERS:
         for more in ({}, {"rel_pos_type": "legacy"}) if kind == "conformer" else ({},):
@@ -53,7 +59,11 @@ def main() -> None:
             config = described(kind, **more)
             body = EspnetBody(config).eval()
             name = " ".join([kind, *(f"({v})" for v in more.values())])
-            print(f"{name:30} {config.least_values:12,} {gap(body, True):9.1e} {gap(body, False):10.1e}", flush=True)
+            parameters = sum(p.numel() for p in body.parameters())
+            row = {"encoder": name, "parameters": parameters, "espnet": gap(body, True), "body": gap(body, False)}
+            print("{encoder:30} {parameters:12,} {espnet:9.1e} {body:10.1e}".format(**row), flush=True)
+            found.append(row)
+    PADDING.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,11 +11,12 @@ from benchmarks import systems, training
 
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
-RESULTS, ACCURACY, WORDS, SCALE = (
+RESULTS, ACCURACY, WORDS, SCALE, PADDING = (
     HERE / "results",
     HERE / "accuracy",
     HERE / "words.json",
     HERE / "scale" / "scale.json",
+    HERE / "padding.json",
 )
 
 
@@ -109,10 +110,21 @@ def scale(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def padding(rows: list[dict[str, Any]]) -> str:
+    """Markdown."""
+    lines = ["|encoder|parameters|in ESPnet|as a body|", "|---|---|---|---|"]
+    lines += ["|{encoder}|{parameters:,}|{espnet:.0e}|{body:.0e}|".format(**row) for row in rows]
+    return "\n".join(lines) + "\n"
+
+
 def blocks() -> dict[str, dict[str, str]]:
     """What stands between the markers of each page, by page and name of the marker."""
-    found = {"speed.md": {"tables": tables(newest()), "accuracy": accuracies()}, "speech.md": {}}
-    for page, name, path, show in (("speech.md", "words", WORDS, words), ("speed.md", "scale", SCALE, scale)):
+    found = {"speed.md": {"tables": tables(newest()), "accuracy": accuracies()}, "speech.md": {}, "add_a_part.md": {}}
+    for page, name, path, show in (
+        ("speech.md", "words", WORDS, words),
+        ("speed.md", "scale", SCALE, scale),
+        ("add_a_part.md", "padding", PADDING, padding),
+    ):
         if path.exists():
             found[page][name] = show(json.loads(path.read_text()))
     return found
