@@ -116,8 +116,8 @@ class Vocabulary:
     def _of_another_tokenizer(self, tokenizer: TokenizerJson) -> list[str]:
         foreign = [t for t in self.tokens if t not in tokenizer.names and t not in (BLANK, UNK, SOS_EOS)]
         lacking = tokenizer.names.difference(self.tokens)
-        # Two of its tokens have our names: what ends a text, and what stands for the unknown.
-        if not foreign and len(lacking) <= 2:
+        # Some of its tokens have our names: CTC's blank, what ends a text, and what stands for the unknown.
+        if not foreign and len(lacking - {tokenizer.unknown}) <= 2:
             return []
         return [
             f"vocabulary: the tokenizer belongs to another token list: {len(foreign)} tokens are none of its, "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
 from typing_extensions import Self
@@ -19,19 +19,6 @@ from espnet2_legonn.files.schema import excess, nearest
 from espnet2_legonn.foreign import transformers
 
 MOST, MOST_LAYERS = 200_000, 1000  # of a number and of layers: a stranger's description may ask for more
-
-
-class Family(NamedTuple):
-    """Names of transformers' classes.
-
-    Args:
-        config, model: of a kind of model.
-        ctc: of one with a CTC head, if there is any.
-    """
-
-    config: str
-    model: str
-    ctc: str | None = None
 
 
 def library(what: str = "input type pretrained") -> Any:
@@ -94,7 +81,8 @@ class Kinds:
         """Keys of a kind of model, and their defaults; not those of all models: some name code to be fetched."""
         lib = library()
         common = set(lib.PretrainedConfig().to_dict()) | self.apart
-        own = getattr(lib, self.families[kind].config)().to_dict()
+        with telling(f"a model of type {kind}"):  # which an older transformers may not have
+            own = getattr(lib, self.families[kind].config)().to_dict()
         return {key: value for key, value in own.items() if key not in common and not key.startswith("_")}
 
     def described(self, config: Any) -> dict[str, Any]:
@@ -119,8 +107,6 @@ class Kinds:
                 faults.append(f"{where}.{key}: no key of {names.config}{nearest(key, known)}")
             if fault := excess(value, MOST_LAYERS if "layer" in key else MOST):
                 faults.append(f"{where}.{key}: {fault}")
-        if given.get("add_adapter"):
-            faults.append(f"{where}.add_adapter: an adapter changes the number of steps; it is not read here")
         if faults:
             raise ConfigError(faults)
         with telling(where):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from espnet2_legonn import LegoNN
 from espnet2_legonn.errors import CheckpointError, ConfigError, DataError
+from espnet2_legonn.model import speech_models
 from espnet2_legonn.model.parts import pretrained
 from espnet2_legonn.model.parts.pretrained import PretrainedInput
 from espnet2_legonn.packs.card import read_card
@@ -34,35 +36,58 @@ WHISPER = {"d_model": WIDTH, "encoder_layers": LAYERS, "encoder_attention_heads"
            "decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 24, "vocab_size": 60,
            "num_mel_bins": 12, "max_source_positions": 40, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
            "decoder_start_token_id": 1}  # fmt: skip
-KINDS = {
+KINDS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "wav2vec2": ("Wav2Vec2", {**SIZES, "feat_extract_norm": "layer", "do_stable_layer_norm": True}, True),
     "wav2vec2_group": ("Wav2Vec2", {**SIZES, "feat_extract_norm": "group"}, True),
     "hubert": ("Hubert", {**SIZES, "feat_extract_norm": "layer"}, False),
     "wavlm": ("WavLM", {**SIZES, "feat_extract_norm": "layer", "num_buckets": 8, "max_bucket_distance": 16}, True),
     "whisper": ("Whisper", WHISPER, False),
 }
+PAIRS = {key: value for key, value in SIZES.items() if "conv" not in key}
+HALVES = {**PAIRS, "num_mel_bins": 8, "subsampling_conv_channels": 4}
+ADAPTER = {"add_adapter": True, "num_adapter_layers": 2, "output_hidden_size": 12}
+LAYER = {**SIZES, "feat_extract_norm": "layer"}
+KIN: dict[str, tuple[str, dict[str, Any], bool]] = {
+    "unispeech": ("UniSpeech", LAYER, True),
+    "unispeech-sat": ("UniSpeechSat", LAYER, False),
+    "wav2vec2-conformer": ("Wav2Vec2Conformer", LAYER, True),
+    "data2vec-audio": ("Data2VecAudio", {**SIZES, "conv_pos_kernel_size": 5}, True),
+    "sew": ("SEW", LAYER, False),
+    "sew-d": ("SEWD", {**LAYER, "position_buckets": 8, "max_position_embeddings": 16}, True),
+    "wav2vec2-bert": ("Wav2Vec2Bert", {**PAIRS, "feature_projection_input_dim": 16}, False),
+    "parakeet": ("ParakeetEncoder", HALVES, False),
+    "lasr": ("LasrEncoder", HALVES, False),
+}
+ALL = {**KINDS, **KIN}
+MAKERS = {"Wav2Vec2Bert": "SeamlessM4T", "ParakeetEncoder": "Parakeet", "LasrEncoder": "Lasr"}
 SAMPLES = [3000, 700, 5111, 5]
 VOCABS = {"bpe": toys.VOCABS["bpe"]}
 
 
 def write(folder: Path, name: str) -> Path:
     """A model in the layout of the Hub."""
-    kind, sizes, normalize = KINDS[name]
+    kind, sizes, normalize = ALL[name]
     torch.manual_seed(1)
-    model = getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**sizes))
+    model = model_class(kind)(getattr(transformers, f"{kind}Config")(**sizes))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     model.save_pretrained(folder)
-    if kind != "Whisper":
+    if kind in MAKERS:
+        getattr(transformers, f"{MAKERS[kind]}FeatureExtractor")(feature_size=8, num_mel_bins=8).save_pretrained(folder)
+    elif kind != "Whisper":
         transformers.Wav2Vec2FeatureExtractor(do_normalize=normalize).save_pretrained(folder)
     return folder
+
+
+def model_class(kind: str) -> Any:
+    return getattr(transformers, kind if kind.endswith("Encoder") else f"{kind}Model")
 
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("hub")
-    return {name: write(root / name, name) for name in KINDS}
+    return {name: write(root / name, name) for name in ALL}
 
 
 def description(folder: Path, **more: Any) -> dict[str, Any]:
@@ -93,26 +118,67 @@ def test_item_alone_is_item_in_a_batch(name: str, layers: str | int, hub: dict[s
     assert part(model).steps(torch.tensor(SAMPLES)).tolist()[-1] == 1, "a click is one step"
 
 
-@pytest.mark.parametrize("name", [n for n in KINDS if n != "whisper"])
+@pytest.mark.parametrize("name", KIN)
+def test_and_so_it_is_for_their_kin(name: str, hub: dict[str, Path]) -> None:
+    """SEW pools two steps to one: an odd number of them is among the lengths."""
+    model = chain(hub[name]).eval()
+    steps = part(model).steps(torch.tensor(SAMPLES)).tolist()
+    assert toys.gap(model.last, waves(), float("nan")) < 1e-5
+    assert steps[-1] == (2 if "sew" in name else 1) and (steps[2] % 2 or "sew" not in name)
+
+
+@pytest.mark.parametrize("name", [n for n in ALL if n != "whisper"])
 def test_states_are_those_of_transformers(name: str, hub: dict[str, Path]) -> None:
-    kind, _, normalize = KINDS[name]
-    source = getattr(transformers, f"{kind}Model").from_pretrained(hub[name]).eval()
-    extractor = transformers.Wav2Vec2FeatureExtractor.from_pretrained(hub[name])
+    kind, _, normalize = ALL[name]
+    source = model_class(kind).from_pretrained(hub[name]).eval()
+    extractor = transformers.AutoFeatureExtractor.from_pretrained(hub[name])
     wave = waves()[0]
-    heard = torch.from_numpy(extractor(wave.numpy(), sampling_rate=16000).input_values[0])[None]
+    heard = extractor(wave.numpy(), sampling_rate=16000, return_tensors="pt", return_attention_mask=kind in MAKERS)
+    model = chain(hub[name]).eval()
     with torch.no_grad():
-        found = source(heard, output_hidden_states=True)
-        states = part(chain(hub[name]).eval()).hears(wave[None], torch.tensor([len(wave)]))
-    assert part(chain(hub[name])).config.normalize is normalize
-    assert len(states) == LAYERS + 1
-    torch.testing.assert_close(states[-1], found.last_hidden_state, rtol=0, atol=1e-5)
-    torch.testing.assert_close(states[1], found.hidden_states[1], rtol=0, atol=1e-5)
+        found = source(**heard, output_hidden_states=True)
+        states = part(model).hears(wave[None], torch.tensor([len(wave)]))
+    assert part(model).config.normalize is normalize
+    steps = int(part(model).steps(torch.tensor([len(wave)])))
+    assert len(states) == LAYERS + 1 and {state.shape[1] for state in states} == {steps}
+    # Frames that an extractor adds are masked there; SEW writes every second state of its layers.
+    assert found.last_hidden_state.shape[1] - steps == (name == "wav2vec2-bert")
+    torch.testing.assert_close(states[-1], found.last_hidden_state[:, :steps], rtol=0, atol=1e-5)
+    theirs = found.hidden_states[1].repeat_interleave(2 if "sew" in name else 1, 1)[:, :steps]
+    torch.testing.assert_close(states[1][:, : theirs.shape[1]], theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["wav2vec2", "wav2vec2-bert"])
+def test_an_adapter_makes_fewer_steps(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind, sizes, normalize = ALL[name]
+    monkeypatch.setitem(ALL, name, (kind, {**sizes, **ADAPTER}, normalize))
+    model = chain(write(tmp_path, name), layers="last").eval()
+    assert toys.gap(model.last, waves(), float("nan")) < 1e-5
+    (state,) = part(model).hears(waves()[0][None], torch.tensor([SAMPLES[0]]))
+    assert state.shape[2] == 12 and state.shape[1] == part(model).steps(torch.tensor(SAMPLES))[0]
+    assert "input.layers: 1, but an adapter changes the number of steps; give last" in fault(tmp_path, layers=1)
+
+
+def test_a_step_in_samples(hub: dict[str, Path], tmp_path: Path) -> None:
+    """What length control is derived from, before a model is built and after."""
+    wanted = {"wav2vec2": 20, "whisper": 320, "wav2vec2-bert": 320, "parakeet": 1280, "lasr": 640}
+    for name, samples in wanted.items():
+        config = pretrained.PretrainedConfig(str(hub[name]))
+        assert PretrainedInput.total_steps(config, 64000.0, 1) == 64000 / samples
+        assert PretrainedInput.total_steps(part(chain(hub[name])).config, 64000.0, 1) == 64000 / samples
+    assert PretrainedInput.total_steps(pretrained.PretrainedConfig(str(tmp_path / "none")), 640.0, 1) == 2
+
+
+def test_a_preprocessor_that_hears_in_another_way(hub: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(hub["parakeet"], tmp_path / "model")
+    transformers.ParakeetFeatureExtractor(feature_size=8, hop_length=80).save_pretrained(tmp_path / "model")
+    assert "its preprocessor hears in another way: hop_length is 80, not 160" in fault(tmp_path / "model")
 
 
 def test_whisper_hears_what_its_own_extractor_makes(hub: dict[str, Path]) -> None:
     source = transformers.WhisperModel.from_pretrained(hub["whisper"]).eval()
     hears = part(chain(hub["whisper"]).eval()).hears
-    assert isinstance(hears, pretrained.Mels)
+    assert isinstance(hears, speech_models.Mels)
     extractor = transformers.WhisperFeatureExtractor(feature_size=12, chunk_length=1)
     extractor.n_samples, extractor.nb_max_frames = hears.heard, hears.heard // 160
     wave = waves()[2]
@@ -149,10 +215,22 @@ def test_or_learns(hub: dict[str, Path]) -> None:
     assert held.training and sum(p.grad is not None for p in held.parameters()) > 20
 
 
+@pytest.mark.parametrize("name", ["wav2vec2", "parakeet"])
+def test_all_layers_are_mixed_in_training(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer that is dropped would have no state; an item of one step has no statistics for a norm."""
+    kind, sizes, normalize = ALL[name]
+    monkeypatch.setitem(ALL, name, (kind, {**sizes, "layerdrop": 0.9}, normalize))
+    model = chain(write(tmp_path, name), freeze=False).train()
+    before = {n: b.clone() for n, b in model.named_buffers() if "running" in n}
+    losses(model)
+    assert all(torch.equal(b, before[n]) for n, b in model.named_buffers() if n in before)
+    assert all(p.grad is not None for n, p in model.named_parameters() if "norm_out" in n or "final_layer_norm" in n)
+
+
 # -- packs ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_pack_holds_the_weights(name: str, hub: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(hub[name], folder)
@@ -198,9 +276,7 @@ def test_training_writes_what_makes_it_again(hub: dict[str, Path], tmp_path: Pat
     assert kept["modules"][0]["input"]["architecture"]["hidden_size"] == WIDTH
     shutil.rmtree(folder)
     again = LegoNN.from_config(kept)
-    assert {n: p.shape for n, p in again.named_parameters()} == {
-        n: p.shape for n, p in model.chain.named_parameters()
-    }
+    assert {n: p.shape for n, p in again.named_parameters()} == {n: p.shape for n, p in model.chain.named_parameters()}
 
 
 # -- what may come from strangers ----------------------------------------------------------------------------------
@@ -225,7 +301,7 @@ def known(folder: Path, **more: Any) -> dict[str, Any]:
         ({"hidden_siz": 3}, "hidden_siz: no key of HubertConfig (did you mean 'hidden_size'?)"),
         ({"num_hidden_layers": 10**6}, "num_hidden_layers: 1000000 is more than 1000"),
         ({"conv_dim": [8, 10**9]}, "conv_dim: 1000000000 is more than"),
-        ({"add_adapter": True}, "an adapter changes the number of steps"),
+        ({"add_adapter": True}, "add_adapter: no key of HubertConfig"),
         ({"hidden_act": "os.system"}, "input.architecture: "),
         ({"model_type": "bert"}, "a model of type 'bert' is not one of wav2vec2, hubert, wavlm, whisper"),
     ],
@@ -249,6 +325,8 @@ def test_absurd_sizes_are_not_built(hub: dict[str, Path], tmp_path: Path) -> Non
 def test_other_faults(hub: dict[str, Path], tmp_path: Path) -> None:
     folder = hub["hubert"]
     assert "input.layers: 7 is not one of 0 to 2" in fault(folder, layers=7)
+    adapted = known(hub["wav2vec2"], add_adapter=True)
+    assert "an adapter changes the number of steps" in fault(folder, architecture=adapted)
     assert "'all' is not weighted, last or a number" in fault(folder, layers="all")
     assert "fs: 8000; these models hear 16000 Hz" in fault(folder, fs=8000)
     assert "what is learned must be kept" in fault(folder, hold=False, freeze=False)
@@ -274,14 +352,14 @@ print("transformers" in sys.modules)
 # -- fewer bits ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("hold", [True, False])
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(("name", "hold"), [*itertools.product(KINDS, [True, False]), *((n, True) for n in KIN)])
 def test_fewer_bits(name: str, hold: bool, hub: dict[str, Path]) -> None:
     """Weights that are not held are converted, too, and none is copied that stays."""
     model = chain(hub[name], hold=hold).eval()
     waves = [0.1 * torch.randn(3000), 0.1 * torch.randn(700)]
     half = model.converted("bfloat16")
-    kinds = {p.dtype for p in part(half).hears.parameters()}
+    norms = (".batch_norm.weight", ".batch_norm.bias", ".conv.norm.weight", ".conv.norm.bias")  # stay in float32
+    kinds = {p.dtype for n, p in part(half).hears.named_parameters() if not n.endswith(norms)}
     assert kinds == {torch.bfloat16} and {p.dtype for p in part(model).hears.parameters()} == {torch.float32}
     assert all(marginals.log_probs.dtype == torch.float32 for marginals in [half.marginals(waves)])
     if name == "wavlm":

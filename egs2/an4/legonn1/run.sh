@@ -20,7 +20,8 @@ text() {
 }
 case " $* " in
     *" conf/train_text.yaml "*) text "$@" ;;
-    *" --legonn_config "* | *" --legonn-config "* | *" --help "* | *" -h "*) speech "$@" ;;
+    *" --legonn_config "* | *" --legonn-config "* | *" --legonn_exp "* | *" --legonn-exp "* | *" --help "* | *" -h "*)
+        speech "$@" ;; # one experiment
     *)
         # Three steps, each of them the stages that were asked for. The plug has 12 and later ones alone.
         stage=1 stop_stage=10000 expdir=exp

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A stock ASR model of ESPnet, trained by ESPnet's own commands, becomes an encoder module, and the recipe's decoder, which
-# has never heard it, finishes it. No update of either. Needs what ./run.sh made.
+# has never heard it, finishes it. No update of either. Its own decoder is adopted besides. Needs what ./run.sh made.
 #   AN4=DIR ./run_adopt.sh
 set -euo pipefail
 
@@ -38,7 +38,8 @@ if active 2; then
     train "${exp}" "${stats}/SET/speech_shape ${stats}/SET/text_shape" --resume true
 fi
 if active 3; then
-    python3 -m espnet2.bin.asr_inference --asr_train_config "${exp}/config.yaml" --asr_model_file "${exp}/valid.acc.ave.pth" \
+    # ESPnet's own command, without a package that it asks for and does not use here
+    python3 -m espnet2_legonn.bin.asr_inference --asr_train_config "${exp}/config.yaml" --asr_model_file "${exp}/valid.acc.ave.pth" \
         --data_path_and_name_and_type dump/raw/test/wav.scp,speech,sound --output_dir "${exp}/decode/test" \
         --beam_size 5 --ctc_weight 0.4 --ngpu 0
     python3 -m espnet2_legonn.bin.legonn_score score --metric wer --ref dump/raw/test/text \
@@ -46,9 +47,10 @@ if active 3; then
 fi
 if active 4; then
     python3 -m espnet2_legonn.bin.legonn adopt "${exp}" -o "${expdir}/adopted" --data dump/raw/valid --language en
+    python3 -m espnet2_legonn.bin.legonn adopt "${exp}" -o "${expdir}/adopted_whole" --decoder --language en
     python3 -m espnet2_legonn.bin.legonn compose "${expdir}/adopted" "${expdir}/legonn_text#decoder" \
         -o "${expdir}/adopted_plugged"
 fi
 if active 5; then
-    for place in adopted adopted_plugged; do ./run.sh --legonn_exp "${expdir}/${place}" --stage 12 --stop_stage 13; done
+    for place in adopted adopted_plugged adopted_whole; do ./run.sh --legonn_exp "${expdir}/${place}" --stage 12 --stop_stage 13; done
 fi

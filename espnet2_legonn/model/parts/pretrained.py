@@ -1,4 +1,4 @@
-"""Speech models of others as an input: wav2vec 2.0, HuBERT, WavLM and Whisper's encoder, by transformers.
+"""Speech models of others as an input, by transformers: wav2vec 2.0 and its kin, Parakeet, LASR, Whisper's encoder.
 
 ::
 
@@ -16,29 +16,31 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from typing_extensions import Self
 
 from espnet2_legonn.data.vocabulary import Vocabulary
-from espnet2_legonn.errors import ConfigError, DataError
+from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.model.dropout import Dropout
-from espnet2_legonn.model.hf_models import Borrowed, Family, Kinds, keep_digest, library, telling
+from espnet2_legonn.model.hf_models import Borrowed, keep_digest, library, telling
 from espnet2_legonn.model.hf_models import digest as digest  # its first place
-from espnet2_legonn.model.masks import valid_mask, zero_padding
 from espnet2_legonn.model.parts.base import INPUTS
 from espnet2_legonn.model.parts.waves import WaveInput
 from espnet2_legonn.model.position import SinusoidalPositions
+from espnet2_legonn.model.speech_models import (
+    FAMILIES,
+    FS,
+    KINDS,
+    Mels,
+    Waves,
+    architecture,
+    described,
+    fresh,
+    normalizes,
+)
+from espnet2_legonn.model.speech_models import Family as Family  # it was here
 from espnet2_legonn.model.transformer import BodyConfig
-
-FS = 16000  # all of these models hear 16 kHz
-FAMILIES = {
-    "wav2vec2": Family("Wav2Vec2Config", "Wav2Vec2Model", "Wav2Vec2ForCTC"),
-    "hubert": Family("HubertConfig", "HubertModel", "HubertForCTC"),
-    "wavlm": Family("WavLMConfig", "WavLMModel", "WavLMForCTC"),
-    "whisper": Family("WhisperConfig", "WhisperModel"),
-}
 
 
 @dataclass
@@ -74,15 +76,6 @@ class PretrainedConfig:
 
 # -- transformers' models ------------------------------------------------------------------------------------------
 
-KINDS = Kinds(FAMILIES)
-family, described, architecture = KINDS.family, KINDS.described, KINDS.architecture
-
-
-def fresh(config: Any) -> Any:
-    """A model of a configuration, with random weights; of Whisper its encoder."""
-    model = KINDS.fresh(config)
-    return model.encoder if config.model_type == "whisper" else model
-
 
 def fetch(config: PretrainedConfig, where: str) -> tuple[Any, bool]:
     """The model that a description names, and whether it hears normalised waveforms.
@@ -92,134 +85,10 @@ def fetch(config: PretrainedConfig, where: str) -> tuple[Any, bool]:
     """
     lib, where = library(), f"{where}.model: {config.model}"
     found, names = KINDS.found(lib, config.model, config.revision, where)
-    if getattr(found, "add_adapter", False):
-        raise ConfigError(f"{where} has an adapter, which changes the number of steps")
     with telling(where):
         model = getattr(lib, names.model).from_pretrained(config.model, revision=config.revision)
-    return (model.encoder if found.model_type == "whisper" else model), normalizes(config.model, config.revision)
-
-
-def normalizes(model: str, revision: str | None = None) -> bool:
-    """Whether the model's preprocessor brings waveforms to mean 0 and variance 1."""
-    try:
-        extractor = library().AutoFeatureExtractor.from_pretrained(model, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError):  # a folder without a preprocessor
-        return False
-    return bool(getattr(extractor, "do_normalize", False))
-
-
-# -- hearing -------------------------------------------------------------------------------------------------------
-
-
-class Waves(nn.Module):
-    """wav2vec 2.0 and its kin: waveforms to the states of all layers.
-
-    Args:
-        model: transformers' model.
-        normalize: waveforms get mean 0 and variance 1.
-    """
-
-    config: Any
-
-    def __init__(self, model: Any, normalize: bool) -> None:
-        super().__init__()
-        self.model, self.normalize, self.config = model, normalize, model.config
-        # A norm over time reads padding: such a model hears items one by one.
-        self.alone = getattr(self.config, "feat_extract_norm", "group") == "group"
-
-    @property
-    def least(self) -> int:
-        """Samples of one step."""
-        size = 1
-        for kernel, stride in reversed(list(zip(self.config.conv_kernel, self.config.conv_stride))):
-            size = (size - 1) * stride + kernel
-        return int(size)
-
-    def steps(self, samples: torch.Tensor) -> torch.Tensor:
-        """Steps of waveforms of these lengths; short ones are padded to one step."""
-        steps = samples.clamp(min=self.least)
-        for kernel, stride in zip(self.config.conv_kernel, self.config.conv_stride):
-            steps = torch.div(steps - kernel, stride, rounding_mode="floor") + 1
-        return steps
-
-    def _heard(self, waves: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        kind = next(self.model.parameters()).dtype
-        waves = zero_padding(waves.to(torch.promote_types(kind, torch.float32)), lengths)
-        if not self.normalize:
-            return waves
-        count = lengths[:, None]
-        waves = zero_padding(waves - waves.sum(1, keepdim=True) / count, lengths)
-        return waves / (waves.square().sum(1, keepdim=True) / count + 1e-7).sqrt()
-
-    def forward(self, waves: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
-        """(B, samples), (B,) -> layers + 1 states (B, T, H)."""
-        steps = self.steps(lengths)
-        waves = self._heard(waves, lengths)
-        short = self.least - waves.shape[1]
-        waves = nn.functional.pad(waves, (0, max(0, short))).to(next(self.model.parameters()).dtype)
-        spans = lengths.clamp(min=self.least)
-        if not self.alone:
-            return self._layers(waves, valid_mask(spans, waves.shape[1]).long(), int(steps.max()))
-        items = [self._layers(waves[i : i + 1, :n], None, int(steps[i])) for i, n in enumerate(spans.tolist())]
-        return [nn.utils.rnn.pad_sequence([x[0] for x in layer], batch_first=True) for layer in zip(*items)]
-
-    def _layers(self, waves: torch.Tensor, mask: torch.Tensor | None, steps: int) -> list[torch.Tensor]:
-        out = self.model(waves, attention_mask=mask, output_hidden_states=True)
-        return [state[:, :steps] for state in (*out.hidden_states[:-1], out.last_hidden_state)]
-
-
-class Mels(nn.Module):
-    """Whisper's encoder: waveforms to the states of all layers. It always hears 30 s, so nothing depends on a batch.
-
-    Args:
-        model: transformers' WhisperEncoder.
-    """
-
-    window, hop, seconds = 400, 160, 30
-    config: Any
-    filters: torch.Tensor
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model, self.config = model, model.config
-        filters = library().audio_utils.mel_filter_bank(
-            num_frequency_bins=1 + self.window // 2, num_mel_filters=self.config.num_mel_bins, min_frequency=0.0,
-            max_frequency=8000.0, sampling_rate=FS, norm="slaney", mel_scale="slaney",
-        )  # fmt: skip
-        self.register_buffer("filters", torch.from_numpy(np.asarray(filters)).float(), persistent=False)
-
-    @property
-    def heard(self) -> int:
-        """Samples that the encoder reads: two frames a position, 30 s in the models that are published."""
-        return int(self.config.max_source_positions) * 2 * self.hop
-
-    def steps(self, samples: torch.Tensor) -> torch.Tensor:
-        """A step is two frames of 10 ms."""
-        return torch.div(samples + 2 * self.hop - 1, 2 * self.hop, rounding_mode="floor").clamp(min=1)
-
-    def forward(self, waves: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
-        """(B, samples), (B,) -> layers + 1 states (B, T, H).
-
-        Raises:
-            DataError: every item that is longer than what it hears.
-        """
-        if faults := [
-            f"input {i}: {n / FS:.1f} s, this model hears {self.heard / FS:g} s; give a part of it"
-            for i, n in enumerate(lengths.tolist())
-            if n > self.heard
-        ]:
-            raise DataError(faults)
-        kind = torch.promote_types(next(self.model.parameters()).dtype, torch.float32)
-        waves = zero_padding(waves.to(kind), lengths)[:, : self.heard]
-        waves = nn.functional.pad(waves, (0, self.heard - waves.shape[1]))
-        with torch.autocast(waves.device.type, enabled=False):
-            hann = torch.hann_window(self.window, device=waves.device, dtype=kind)
-            power = torch.stft(waves, self.window, self.hop, window=hann, return_complex=True)[..., :-1].abs().square()
-            mels = (self.filters.to(kind).T @ power).clamp(min=1e-10).log10()
-            mels = (torch.maximum(mels, mels.amax((1, 2), keepdim=True) - 8.0) + 4.0) / 4.0
-        out = self.model(mels.to(next(self.model.parameters()).dtype), output_hidden_states=True)
-        steps = int(self.steps(lengths).max())
-        return [state[:, :steps] for state in (*out.hidden_states[:-1], out.last_hidden_state)]
+    model = model.encoder if found.model_type == "whisper" else model
+    return model, normalizes(config.model, model.config, where, config.revision)
 
 
 # -- the part ------------------------------------------------------------------------------------------------------
@@ -240,12 +109,14 @@ class PretrainedInput(Borrowed, WaveInput):
 
     Config = PretrainedConfig
 
-    def __init__(self, config: PretrainedConfig, body: BodyConfig, hears: Waves | Mels) -> None:
+    def __init__(self, config: PretrainedConfig, body: BodyConfig, hears: Waves) -> None:
         super().__init__()
         self.config = config
         self.borrow(hears, config.hold)
-        layers, width = hears.config.num_hidden_layers, int(hears.config.hidden_size)
+        layers, width = hears.config.num_hidden_layers, hears.width
         faults = []
+        if config.layers != "last" and hears.adapted(hears.config):
+            faults.append(f"input.layers: {config.layers}, but an adapter changes the number of steps; give last")
         if isinstance(config.layers, int) and not 0 <= config.layers <= layers:
             faults.append(f"input.layers: {config.layers} is not one of 0 to {layers}, the model's layers")
         if not config.project and width != body.size:
@@ -262,6 +133,10 @@ class PretrainedInput(Borrowed, WaveInput):
             self.longest = hears.heard / FS
         if config.freeze:
             hears.requires_grad_(False).eval()
+        elif config.layers != "last":  # a layer that is dropped in training has no state
+            for holder in (hears.config, *hears.model.modules()):
+                if hasattr(holder, "layerdrop"):
+                    holder.layerdrop = 0.0
 
     # -- the description -------------------------------------------------------------------------------------------
 
@@ -292,8 +167,7 @@ class PretrainedInput(Borrowed, WaveInput):
         config.normalize = normalize if config.normalize is None else config.normalize
         keep_digest(config, model, f"{where}: the weights of {config.model}")
         config.architecture = described(model.config)
-        whisper = config.architecture["model_type"] == "whisper"
-        return cls(config, body, Mels(model) if whisper else Waves(model, bool(config.normalize)))
+        return cls(config, body, FAMILIES[model.config.model_type].hears(model, bool(config.normalize)))
 
     @property
     def settled(self) -> dict[str, Any]:
@@ -318,9 +192,15 @@ class PretrainedInput(Borrowed, WaveInput):
 
     @classmethod
     def total_steps(cls, config: PretrainedConfig, total: float, items: int) -> float:
-        """A step is 20 ms, unless the architecture says otherwise."""
-        strides = (config.architecture or {}).get("conv_stride")
-        return total / (math.prod(strides) if strides else 320)
+        """As the model's description says; if it is not at hand, a step is 20 ms."""
+        windows = [(1, 320, 0)]
+        with contextlib.suppress(ConfigError):  # whoever builds the part says what is wrong
+            if config.architecture is None:
+                found, _ = KINDS.found(library(), config.model, config.revision, "input.model")
+            else:
+                found = architecture(config.architecture, "input.architecture")
+            windows = FAMILIES[found.model_type].hears.windows(getattr(found, "encoder_config", found))
+        return total / math.prod(stride for _, stride, _ in windows)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -330,9 +210,9 @@ class PretrainedInput(Borrowed, WaveInput):
         return FS
 
     @property
-    def hears(self) -> Waves | Mels:
+    def hears(self) -> Waves:
         """The model."""
-        found: Waves | Mels = self.borrowed
+        found: Waves = self.borrowed
         return found
 
     # -- training --------------------------------------------------------------------------------------------------
