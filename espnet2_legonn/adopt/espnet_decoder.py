@@ -1,4 +1,4 @@
-"""The transformer decoder of a stock ASR experiment of ESPnet: it reads hidden states, so it is a baseline's decoder."""
+"""The transformer decoder of a stock ASR experiment of ESPnet, which reads hidden states: that of a baseline."""
 
 from __future__ import annotations
 

@@ -24,16 +24,20 @@ MAX_SINGLE_BYTES = 64 << 20
 BESIDE = ("model.pth", "train.yaml")
 
 
+def beside_pack(folder: Path) -> list[str] | None:
+    """What a pack's folder holds beside the pack; None if there is no pack, or its card cannot be read."""
+    if not (folder / CARD).is_file():
+        return None
+    try:
+        known = {CARD, README, *BESIDE, *read_card(folder).files}
+    except ConfigError:
+        return None
+    return sorted(path.name for path in folder.iterdir() if path.name not in known)
+
+
 def is_pack(folder: Path) -> bool:
     """Whether there is nothing but a pack, or nothing at all, so that it may be replaced."""
-    if not folder.is_dir():
-        return False
-    names = {p.name for p in folder.iterdir()}
-    if CARD not in names:
-        return not names
-    with contextlib.suppress(ConfigError):
-        return names <= {CARD, README, *BESIDE, *read_card(folder).files}
-    return False
+    return folder.is_dir() and (beside_pack(folder) == [] or not any(folder.iterdir()))
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from espnet2_legonn.errors import CheckpointError
 from espnet2_legonn.files.archive import sha256_of
+from espnet2_legonn.files.scratch import scratch
 from espnet2_legonn.model.chain import Chain
 from espnet2_legonn.model.description import ModuleConfig
 from espnet2_legonn.model.interface import SearchChoice
@@ -32,7 +33,7 @@ from espnet2_legonn.packs.card import (
     read_card,
 )
 from espnet2_legonn.packs.espnet_archive import META
-from espnet2_legonn.packs.files import list_files, replacing
+from espnet2_legonn.packs.files import beside_pack, list_files, replacing
 from espnet2_legonn.packs.transfer import DISK_FULL
 from espnet2_legonn.scoring.tables import write_atomic
 
@@ -42,31 +43,57 @@ def write(chain: Chain, folder: str | Path, about: Mapping[str, Any] | None = No
 
     Args:
         chain: one module or several.
-        folder: is replaced if it holds a pack and nothing else.
+        folder: is replaced if it holds a pack and nothing else. If it holds this very pack and what was made with it, a
+            recipe's decodings for instance, its card alone is written anew.
         about: ``name`` (default: the folder's), fields of About, ``metrics``, ``provenance``, ``module_parents``
             (by module name), and ``extra``: more files to take along, by name.
 
     Raises:
-        FileExistsError: the folder exists and holds something else than a pack.
+        FileExistsError: the folder exists and holds something else than a pack, or more than another pack.
         CheckpointError: the disk is full.
     """
     folder, about = Path(folder), dict(about or {})
     extra: Mapping[str, Path] = about.pop("extra", {})
     try:
-        with replacing(folder) as temporary:
-            store.write(chain, temporary)
-            task = "mt" if chain.first.ports[0].kind == "tokens" else "asr"
-            (temporary / META).write_text(espnet_archive.about(store.CONFIG, store.WEIGHTS, task), encoding="utf-8")
-            for name, source in extra.items():
-                shutil.copyfile(source, temporary / name)
-            card = describe(chain, {"name": folder.name, **about}, list_files(temporary))
-            (temporary / CARD).write_text(dump(card), encoding="utf-8")
+        if beside := beside_pack(folder):
+            with scratch(folder.parent, folder.name) as temporary:
+                card = _fill(temporary, chain, {"name": folder.name, **about}, extra)
+            _renew(folder, card, beside)
+        else:
+            with replacing(folder) as temporary:
+                _fill(temporary, chain, {"name": folder.name, **about}, extra)
     except (OSError, SafetensorError) as error:
         if isinstance(error, OSError) and error.errno not in DISK_FULL:
             raise
         remedy = "is the disk full? free some and try again, what was there before is kept"
         raise CheckpointError(f"{folder}: cannot be written ({error}); {remedy}") from None
     return folder
+
+
+def _fill(folder: Path, chain: Chain, about: Mapping[str, Any], extra: Mapping[str, Path]) -> Card:
+    """All files of a pack into an empty folder."""
+    store.write(chain, folder)
+    task = "mt" if chain.first.ports[0].kind == "tokens" else "asr"
+    (folder / META).write_text(espnet_archive.about(store.CONFIG, store.WEIGHTS, task), encoding="utf-8")
+    for name, source in extra.items():
+        shutil.copyfile(source, folder / name)
+    card = describe(chain, about, list_files(folder))
+    (folder / CARD).write_text(dump(card), encoding="utf-8")
+    return card
+
+
+def _renew(folder: Path, card: Card, beside: list[str]) -> None:
+    """The card of a pack that is there already; weights that were tuned for it and figures stay.
+
+    Raises:
+        FileExistsError: it is another pack.
+    """
+    old = read_card(folder)
+    if card.content_sha256 != old.content_sha256:
+        names = ", ".join(beside[:5])
+        raise FileExistsError(f"{folder} holds another pack, and {names} beside it; remove it or choose another folder")
+    search, metrics = card.search or old.search, card.metrics or old.metrics
+    write_atomic(folder / CARD, dump(dataclasses.replace(card, search=search, metrics=metrics)))
 
 
 def keep_search(folder: Path, choice: SearchChoice, model: str | Path | None = None) -> Path:

@@ -193,9 +193,9 @@ def _config(chain: Chain, vocab: Vocabulary, folder: Path) -> dict[str, Any]:
     parser = load("espnet2.tasks.asr").ASRTask.get_parser()
     vocabs = {name: VocabConfig(list(v.tokens), v.unit) for name, v in chain.vocabs.items()}
     about = {"description": plain(ChainConfig(vocabs, chain.configs))}
-    chosen: dict[str, Any] = {"frontend": WAVES, "frontend_conf": {}, "specaug": None, "normalize": None, "normalize_conf": {}}
-    chosen |= {"encoder": CHAIN, "encoder_conf": about, "token_list": list(vocab.tokens), "ctc_conf": {}}
-    chosen |= {"token_type": UNITS[vocab.unit], "num_att_plot": 0, "ngpu": 0}
+    chosen: dict[str, Any] = {"frontend": WAVES, "frontend_conf": {}, "specaug": None, "normalize": None}
+    chosen |= {"normalize_conf": {}, "encoder": CHAIN, "encoder_conf": about, "token_list": list(vocab.tokens)}
+    chosen |= {"ctc_conf": {}, "token_type": UNITS[vocab.unit], "num_att_plot": 0, "ngpu": 0}
     return {**vars(parser.parse_args(["--output_dir", str(folder)])), **chosen}
 
 

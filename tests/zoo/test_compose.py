@@ -11,9 +11,11 @@ import yaml
 from espnet2_legonn import LegoNN
 from espnet2_legonn.bin.legonn import main
 from espnet2_legonn.errors import InterfaceMismatch
-from espnet2_legonn.packs.card import read_card
+from espnet2_legonn.model.interface import SearchChoice
+from espnet2_legonn.packs.card import CARD, read_card
 from espnet2_legonn.packs.check import Verdict, check
 from espnet2_legonn.packs.files import verify
+from espnet2_legonn.packs.pack import keep_search
 from tests.zoo.toys import BODY, build, change, pair
 
 TEXTS = ["k l", "m n k", "n"]
@@ -104,6 +106,26 @@ def test_a_folder_that_is_taken(packs: tuple[Path, Path], tmp_path: Path, capsys
     assert compose(f"{packs[0]}#encoder", f"{packs[1]}#decoder", "-o", tmp_path / "taken") == 2
     assert "taken exists and is no pack; choose another folder" in capsys.readouterr().err
     assert (tmp_path / "taken" / "thesis.tex").exists()
+
+
+def test_again_behind_a_recipes_decodings(
+    packs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A recipe decodes into the composition; the same command again keeps that, another may not replace it."""
+    out = tmp_path / "out"
+    words = (f"{packs[0]}#encoder", f"{packs[1]}#decoder", "-o", out)
+    assert compose(*words) == 0
+    keep_search(out, SearchChoice(ctc_weight=0.3, length_penalty=0.5))
+    (out / "decode").mkdir()
+    (out / "decode" / "text").write_text("u1 a b\n")
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file() and path.name != CARD}
+    assert compose(*words) == 0
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file() and path.name != CARD} == before
+    assert (out / "decode" / "text").exists() and read_card(out).search == SearchChoice(0.3, 0.5)
+    capsys.readouterr()
+    assert compose(f"{packs[1]}#encoder", f"{packs[1]}#decoder", "-o", out) == 2
+    assert "holds another pack, and decode beside it; remove it or choose another" in capsys.readouterr().err
+    assert (out / "decode" / "text").exists()
 
 
 # -- close vocabularies ------------------------------------------------------------------------------------------------
