@@ -49,8 +49,8 @@ def build(shelf: Shelf, seconds: float = SECONDS) -> gr.Blocks:
         verdict = gr.HTML(judged.verdict, elem_id="verdict")
         with gr.Row():
             with gr.Column():
-                # Not gr.Number: an empty one becomes 0 in the browser, and empty means the default here.
-                first = Source(judged.first, "", f"{DEFAULT_CTC_WEIGHT:g}, or what was tuned", WEIGHT)
+                with gr.Column():
+                    first = Source(judged.first, "", f"{DEFAULT_CTC_WEIGHT:g}, or what was tuned", WEIGHT)
                 voters = [_voter(judged.voters, place) for place in range(VOTERS)]
                 button = gr.Button("Run", variant="primary", interactive=judged.runs, elem_id="run")
             with gr.Column():
@@ -102,6 +102,7 @@ class Source:
         self.examples = gr.Dataset(
             label="Examples", components=["textbox"], type="index", elem_id=f"examples{suffix}", **shown[3]
         )
+        # Not gr.Number: an empty one becomes 0 in the browser, and empty means the default here.
         self.weight = gr.Textbox(
             label="Weight of CTC", placeholder=default, info=info, elem_id=f"weight{suffix}", **shown[4]
         )
@@ -123,8 +124,9 @@ class Source:
 def _voter(choices: list[Choice], place: int) -> tuple[gr.Dropdown, Source]:
     """Where an encoder beside the first is chosen, and its boxes; after the first of them only behind another one."""
     label, suffix = f"{('Second', 'Third')[place]} encoder", f"_{place + 2}"
-    part = _dropdown(label, VOTE, [] if place else choices, "", f"encoder{suffix}")
-    return part, Source(None, suffix, "that of the first encoder", "how much this encoder's opinion counts")
+    with gr.Column():  # else its form is one with that of the encoder before
+        part = _dropdown(label, VOTE, [] if place else choices, "", f"encoder{suffix}")
+        return part, Source(None, suffix, "that of the first encoder", "how much this encoder's opinion counts")
 
 
 class _Judged:

@@ -39,7 +39,8 @@ CSS = """
   vertical-align: top; }
 .gradio-container .lego :is(table, tr, th, td) { border-left: 0 !important;
   border-right: 0 !important; border-top: 0 !important; }
-.gradio-container :is(#encoder, #middle, #decoder) input { text-overflow: ellipsis; padding-right: 2rem !important; }
+.gradio-container :is([id^="encoder"], #middle, #decoder) input { text-overflow: ellipsis;
+  padding-right: 2rem !important; }
 .lego td.text { width: 75%; overflow-wrap: anywhere; }
 .lego td.time { white-space: nowrap; text-align: right; font-variant-numeric: tabular-nums; padding-right: 0; }
 .lego th.time { text-align: right; padding-right: 0; }
