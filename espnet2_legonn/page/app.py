@@ -147,7 +147,7 @@ def _judged(shelf: Shelf, *specs: str) -> _Judged:
         return _Judged(render.faults(public(error.faults), "These parts cannot be read"), False, first, [])
 
 
-def weight_of(typed: str | None) -> float | None:
+def weight_of(typed: str | None, numbers: str = "number from 0 to 1") -> float | None:
     """What stands in the box for the weight of CTC; None if it is empty.
 
     Raises:
@@ -158,7 +158,7 @@ def weight_of(typed: str | None) -> float | None:
     try:
         return float(str(typed).replace(",", "."))
     except ValueError:
-        raise DataError(f"weight of CTC: {typed!r} is no number from 0 to 1") from None
+        raise DataError(f"weight of CTC: {typed!r} is no {numbers}") from None
 
 
 def _given(choice: Choice, typed: str | None, recorded: str | None, sent: str | None) -> str | None:
@@ -202,7 +202,7 @@ def _connect(
             given, beside = _given(choices[0], typed, recorded, sent), []
             for spec, *boxes, weight in zip(*[iter(more)] * 5):
                 for choice in shelf.find([spec]):
-                    beside.append(model.Voter(choice, _given(choice, *boxes), weight_of(weight)))
+                    beside.append(model.Voter(choice, _given(choice, *boxes), weight_of(weight, "number")))
             found = worker.run(choices, given, weight_of(ctc_weight), beside)
         except LegoNNError as error:
             return ["", render.faults(public(error.faults)), "", ""]
