@@ -210,7 +210,9 @@ def _connect(
         return [*said, render.modules(found), render.heat_maps(found.said)]
 
     changed = [verdict, *first.boxes, *(box for part, source in voters for box in (part, *source.boxes)), button]
-    gr.on([p.input for p in [*parts, *others]], judge, [*parts, *others], [*changed, *answer], show_progress="hidden")
+    # A choice that is made while another is judged is not lost.
+    quiet = {"show_progress": "hidden", "trigger_mode": "always_last"}
+    gr.on([p.input for p in [*parts, *others]], judge, [*parts, *others], [*changed, *answer], **quiet)
     for part, source in [(parts[0], first), *voters]:
         source.examples.click(fill, [source.examples, part], [source.text, source.sound], show_progress="hidden")
     # One at a time: each run uses all processors already.

@@ -157,6 +157,7 @@ def test_encoders_vote(visit: Visit) -> None:
     visit.page.locator("#sound_2").wait_for(timeout=SECONDS)
     assert not visit.page.locator("#text_2").is_visible()
     visit.choose("encoder_2", "right#encoder")
+    visit.page.locator("#text_2").wait_for(timeout=SECONDS)
     visit.page.locator("#text_2 textarea").fill("m n k")
     visit.page.locator("#encoder_3").wait_for(timeout=SECONDS)
     visit.page.locator("#run").click()
@@ -215,7 +216,9 @@ def test_a_narrow_screen_shows_everything(address: str) -> None:
     """Pictures scroll within the page; the page itself does not scroll sideways."""
     with browser(address, NARROW) as visit:
         visit.choose("encoder", "left#encoder")
+        visit.wait("verdict", "left#encoder →")
         visit.choose("encoder_2", "right#encoder")
+        visit.page.locator("#text_2").wait_for(timeout=SECONDS)
         visit.page.locator("#text textarea").fill("k l m n " * 5)
         visit.page.locator("#text_2 textarea").fill("k l m n " * 5)
         visit.page.locator("#run").click()
