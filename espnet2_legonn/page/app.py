@@ -211,7 +211,7 @@ def _connect(
 
     changed = [verdict, *first.boxes, *(box for part, source in voters for box in (part, *source.boxes)), button]
     # A choice that is made while another is judged is not lost.
-    quiet = {"show_progress": "hidden", "trigger_mode": "always_last"}
+    quiet: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
     gr.on([p.input for p in [*parts, *others]], judge, [*parts, *others], [*changed, *answer], **quiet)
     for part, source in [(parts[0], first), *voters]:
         source.examples.click(fill, [source.examples, part], [source.text, source.sound], show_progress="hidden")
