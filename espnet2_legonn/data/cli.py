@@ -93,7 +93,7 @@ def _filter(args: argparse.Namespace) -> object:
 
 
 def _vocab(args: argparse.Namespace) -> object:
-    common = {"plain": args.plain, "extra": args.report_on}
+    common = {"plain": args.plain, "extra": args.report_on, "user_defined_symbols": args.user_defined_symbols}
     if args.unit == "bpe":
         if args.vocab_size is None:
             raise DataError("vocab: unit bpe needs --vocab_size N")
@@ -103,7 +103,6 @@ def _vocab(args: argparse.Namespace) -> object:
             args.out_dir,
             model_type=args.model_type,
             character_coverage=args.character_coverage,
-            user_defined_symbols=args.user_defined_symbols,
             input_sentence_size=args.input_sentence_size,
             normalizer=args.normalizer,
             **common,

@@ -196,10 +196,15 @@ def _reason(message: str) -> str:
 
 
 def make_char(
-    texts: Sequence[Path | str], out_dir: Path | str, *, plain: bool = False, extra: Sequence[Path | str] = ()
+    texts: Sequence[Path | str],
+    out_dir: Path | str,
+    *,
+    user_defined_symbols: Sequence[str] = (),
+    plain: bool = False,
+    extra: Sequence[Path | str] = (),
 ) -> VocabReport:
-    """Characters by frequency, a blank as `<space>`."""
-    return _make_counted("char", texts, out_dir, None, plain, extra)
+    """Characters by frequency, a blank as `<space>`, behind symbols that are one token each."""
+    return _make_counted("char", texts, out_dir, None, plain, extra, user_defined_symbols)
 
 
 def make_word(
@@ -207,18 +212,24 @@ def make_word(
     out_dir: Path | str,
     *,
     vocab_size: int | None = None,
+    user_defined_symbols: Sequence[str] = (),
     plain: bool = False,
     extra: Sequence[Path | str] = (),
 ) -> VocabReport:
-    """Words by frequency, the most frequent `vocab_size` (special tokens included)."""
-    return _make_counted("word", texts, out_dir, vocab_size, plain, extra)
+    """Words by frequency, the most frequent `vocab_size` (special tokens and symbols, which come first, included)."""
+    return _make_counted("word", texts, out_dir, vocab_size, plain, extra, user_defined_symbols)
 
 
 def make_phn(
-    texts: Sequence[Path | str], out_dir: Path | str, *, plain: bool = False, extra: Sequence[Path | str] = ()
+    texts: Sequence[Path | str],
+    out_dir: Path | str,
+    *,
+    user_defined_symbols: Sequence[str] = (),
+    plain: bool = False,
+    extra: Sequence[Path | str] = (),
 ) -> VocabReport:
-    """Phonemes of text_phn files (already separated by blanks) by frequency."""
-    return _make_counted("phn", texts, out_dir, None, plain, extra)
+    """Phonemes of text_phn files (already separated by blanks) by frequency, behind symbols."""
+    return _make_counted("phn", texts, out_dir, None, plain, extra, user_defined_symbols)
 
 
 def _make_counted(
@@ -228,10 +239,10 @@ def _make_counted(
     vocab_size: int | None,
     plain: bool,
     extra: Sequence[Path | str],
+    symbols: Sequence[str],
 ) -> VocabReport:
-    # Any token list serves: how a text is split depends on the unit only, and must be as the model will do
-    # it.
-    split = Vocabulary((BLANK, UNK, "?", SOS_EOS), unit).split
+    # How a text is split depends on the unit and these symbols, and must be as the model will do it.
+    split = Vocabulary((BLANK, UNK, *(symbols or "?"), SOS_EOS), unit).split
     counts: Counter[str] = Counter()
     for line in _training_lines(texts, plain):
         counts.update(split(line))
@@ -242,7 +253,8 @@ def _make_counted(
     ]
     if faults:
         raise DataError(faults)
-    ordered = [token for token, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    counted = (token for token, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    ordered = list(dict.fromkeys([*symbols, *counted]))
     if vocab_size is not None:
         if vocab_size <= len(_SPECIAL):
             raise DataError(f"vocab_size {vocab_size}: {len(_SPECIAL)} tokens are special; ask for more")

@@ -208,6 +208,13 @@ class Vocabulary:
             raise DataError("vocabulary: unit bpe needs a sentencepiece model to split text; give bpemodel")
         return spm.load(self.bpemodel)
 
+    @functools.cached_property
+    def _symbols(self) -> re.Pattern[str] | None:
+        """What a text in characters is made of, where the list has symbols of several characters, as ``<en>``."""
+        found = [t for t in self.tokens if len(t) > 1 and t not in (BLANK, UNK, SOS_EOS, SPACE)]
+        longest = sorted(found, key=len, reverse=True)
+        return re.compile("|".join([*map(re.escape, longest), "."]), re.S) if found else None
+
     @property
     def merges(self) -> bool:
         """Whether ``bpemodel`` holds subword-nmt's merges."""
@@ -237,7 +244,8 @@ class Vocabulary:
         if self.unit == "bpe":
             return list(self._spm.encode(text, out_type=str))
         if self.unit == "char":
-            return [SPACE if c == " " else c for c in " ".join(text.split())]
+            line = " ".join(text.split())
+            return [SPACE if c == " " else c for c in (self._symbols.findall(line) if self._symbols else line)]
         return text.split()
 
     def encode(self, text: str) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -42,19 +43,22 @@ class Vote:
     Args:
         chain: encoder modules and a decoder, or encoder modules alone.
         others: chains of encoder modules, whose last interface has the tokens that ``chain`` writes.
-        weights: of the others; by default each has that of the chain's own CTC.
+        weights: of the others; by default, and where one is None, that of the chain's own CTC.
 
     Raises:
-        ConfigError: no others, weights for another number of them, or no CTC that could judge the text.
+        ConfigError: no others, weights for another number of them or below 0, or no CTC that could judge the text.
         InterfaceMismatch: an interface over other tokens, with every reason.
     """
 
-    def __init__(self, chain: LegoNN, others: Sequence[LegoNN], weights: Sequence[float] | None = None) -> None:
+    def __init__(self, chain: LegoNN, others: Sequence[LegoNN], weights: Sequence[float | None] | None = None) -> None:
         if not others:
             raise ConfigError("vote: one encoder alone; give another one, or use the chain itself")
         if weights is not None and len(weights) != len(others):
             raise ConfigError(f"vote: {len(weights)} weights for {len(others)} encoders beside the first")
-        self.chain, self.others, self.weights = chain, list(others), weights
+        self.chain, self.others = chain, list(others)
+        self.weights: list[float | None] = [None] * len(others) if weights is None else list(weights)
+        if wrong := [f"{w:g}" for w in self.weights if w is not None and not 0 <= w < math.inf]:
+            raise ConfigError(f"vote: weight {', '.join(wrong)} is not 0 or a number above it")
         self.vocab, own = chain.require_text(), [i for m in chain if (i := produced(m)) is not None]
         for number, other in enumerate(others, 2):
             made = produced(other.last)
@@ -79,19 +83,21 @@ class Vote:
         options: BeamOptions | None = None,
         more: Sequence[ScorerMaker] = (),
         judge_all: bool = False,
+        times: bool = False,
     ) -> list[Answer]:
         """What all say together of each item; they are decoded as one batch.
 
         Args:
             inputs: for each source a list of as many items, see ``LegoNN.batch``.
+            more, judge_all, times: as for ``LegoNN.answer``.
 
         Raises:
             DataError: lists of different lengths, or inputs that cannot be used.
         """
         options = options or BeamOptions()
         heard = self.heard(inputs, options.dtype)
-        more = [*more, *voters(heard, self.weights or [self.own_weight(options)] * len(heard))]
-        return self.chain.answer(list(inputs[0]), options, more, judge_all)
+        more = [*more, *voters(heard, self.filled(options))]
+        return self.chain.answer(list(inputs[0]), options, more, judge_all, times)
 
     def heard(self, inputs: Sequence[Sequence[Any]], dtype: str = "float32") -> list[Marginals]:
         """What the encoders beside the first say; inputs and errors as for ``answer``."""
@@ -109,6 +115,11 @@ class Vote:
         weight = options.filled(self.chain.search, True).ctc_weight
         assert weight is not None
         return weight
+
+    def filled(self, options: BeamOptions) -> list[float]:
+        """Weights of the others in such a search."""
+        own = self.own_weight(options)
+        return [own if weight is None else weight for weight in self.weights]
 
     def generate(self, inputs: Sequence[Sequence[Any]], **options: Any) -> list[list[Hypothesis]]:
         """``vote.generate([french, german])``: beam search; options are those of BeamOptions."""

@@ -39,7 +39,8 @@ CSS = """
   vertical-align: top; }
 .gradio-container .lego :is(table, tr, th, td) { border-left: 0 !important;
   border-right: 0 !important; border-top: 0 !important; }
-.gradio-container :is(#encoder, #middle, #decoder) input { text-overflow: ellipsis; padding-right: 2rem !important; }
+.gradio-container :is([id^="encoder"], #middle, #decoder) input { text-overflow: ellipsis;
+  padding-right: 2rem !important; }
 .lego td.text { width: 75%; overflow-wrap: anywhere; }
 .lego td.time { white-space: nowrap; text-align: right; font-variant-numeric: tabular-nums; padding-right: 0; }
 .lego th.time { text-align: right; padding-right: 0; }
@@ -121,16 +122,30 @@ def modules(answer: PageAnswer) -> str:
     return f'<div class="lego"><div class="scroll"><table>{head}{rows}</table></div>{notes}</div>'
 
 
+def sources(answer: PageAnswer) -> str:
+    """What each encoder leads to alone, beside the text of the vote; nothing where one decides."""
+    if not answer.sources:
+        return ""
+    rows = "".join(
+        f'<tr><td>{escape(source.name)}</td><td class="text">{escape(source.text) or "–"}</td>'
+        f'<td class="time">{source.weight:g}</td></tr>'
+        for source in answer.sources
+    )
+    head = '<tr><th>encoder</th><th>alone with the decoder</th><th class="time">weight of CTC</th></tr>'
+    return f'<div class="lego"><div class="scroll"><table id="sources">{head}{rows}</table></div></div>'
+
+
 def heat_maps(said: Sequence[ModuleText]) -> str:
     """A picture of each interface; long ones scroll sideways."""
     figures = []
-    for module, reader in zip(said, said[1:]):
+    for module in said:
         if module.picture is None:
             continue
+        what = f"What {module.module} hands to {module.reader}" if module.reader else f"What {module.module} says"
         data = base64.b64encode(module.picture.png).decode()
         width, height = (round(PIXELS * side) for side in module.picture.inches)
         figures.append(
-            f"<figure><figcaption>What {escape(module.module)} hands to {escape(reader.module)}</figcaption>"
+            f"<figure><figcaption>{escape(what)}</figcaption>"
             f'<div class="scroll" tabindex="0">'
             f'<img src="data:image/png;base64,{data}" width="{width}" height="{height}" '
             f'alt="{escape(module.picture.words)}"></div></figure>'

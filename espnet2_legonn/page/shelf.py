@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import os
@@ -12,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet2_legonn.errors import ConfigError, LegoNNError
-from espnet2_legonn.packs.card import CARD, Card, PortCard
-from espnet2_legonn.packs.check import Report, check
+from espnet2_legonn.packs.card import CARD, Card, ModuleCard, PortCard
+from espnet2_legonn.packs.check import Report, Verdict, check
 from espnet2_legonn.packs.fetch import resolve
 from espnet2_legonn.packs.files import card_of, is_as_told, opened
 
@@ -46,6 +47,7 @@ class Choice:
         label: what a person reads: the pack, its modules unless they are all, what goes in and out.
         role: encoder, middle or decoder.
         reads: speech, tokens or marginals.
+        tokens: digest of the vocabulary of its interface; of a decoder part only if it writes the same tokens.
     """
 
     spec: str
@@ -53,6 +55,7 @@ class Choice:
     label: str
     role: str
     reads: str
+    tokens: str | None = None
     examples: tuple[Example, ...] = ()
 
     @property
@@ -90,6 +93,16 @@ class Shelf:
             LegoNNError: parts that are not on the page, or packs that cannot be read any more.
         """
         return _check(tuple(f"{choice.source}#{','.join(choice.modules)}" for choice in self.find(specs)))
+
+    def voters(self, encoder: str, decoder: str) -> list[Choice]:
+        """Encoder parts that can vote beside one: over the tokens that this decoder part reads and writes."""
+        found, tokens = [], self.find([decoder])[0].tokens
+        for choice in self.of(ENCODER):
+            if tokens and choice.tokens == tokens and choice.spec != encoder:
+                with contextlib.suppress(LegoNNError):
+                    if self.judge([choice.spec, decoder]).verdict < Verdict.MISFIT:
+                        found.append(choice)
+        return found
 
     def first_fit(self) -> tuple[str, str]:
         """An encoder part and a decoder part that fit, or that do so best."""
@@ -203,7 +216,13 @@ def _choices(source: str, card: Card, title: str, examples: tuple[Example, ...])
                 kind = first.reads.kind
                 fitting = {"tokens": False, "speech": True}.get(kind)  # of other inputs there are no examples
                 own = tuple(e for e in examples if role == ENCODER and e.is_file is fitting)
-                yield Choice(f"{title}#{names}", source, label, role, kind, own)
+                yield Choice(f"{title}#{names}", source, label, role, kind, _tokens(card, role, first, last), own)
+
+
+def _tokens(card: Card, role: str, first: ModuleCard, last: ModuleCard) -> str | None:
+    vocabs = [card.vocabs.get(p.vocab or "") for p in (last.writes, *([first.reads] if role == DECODER else []))]
+    digests = {vocab.sha256 if vocab else None for vocab in vocabs}
+    return digests.pop() if len(digests) == 1 else None
 
 
 def _role(reads: str, writes: str) -> str | None:

@@ -32,7 +32,11 @@ class Worker:
         self._line: Connection | None = None
 
     def run(
-        self, choices: Sequence[Choice], given: str | Path | None, ctc_weight: float | None = None
+        self,
+        choices: Sequence[Choice],
+        given: str | Path | None,
+        ctc_weight: float | None = None,
+        voters: Sequence[model.Voter] = (),
     ) -> model.PageAnswer:
         """As ``model.run``.
 
@@ -42,7 +46,7 @@ class Worker:
         with self._turn:
             try:
                 line = self._started()
-                line.send((list(choices), given, ctc_weight))
+                line.send((list(choices), given, ctc_weight, list(voters)))
                 if not line.poll(self.seconds):
                     raise LegoNNError(f"stopped after {self.seconds:g} s; try a shorter input or a smaller pack")
                 found = line.recv()

@@ -132,7 +132,7 @@ NOTES: dict[str, str] = {
     "blank": "fixed: every pack has it",
     "sos_eos": "fixed: every pack has it",
     "bpe_input_sentence_size": "0 (all lines) by default",
-    "nlsyms_txt": "its symbols are units of a BPE vocabulary, and are left out of error rates",
+    "nlsyms_txt": "its symbols are units of the vocabulary, and are left out of error rates",
     "cleaner": "stage 3 cleans the texts of every set, once: vocabularies, training and references are made of these; "
     "tc, lc and lc.rm besides ESPnet's",
     "g2p": "turns --use_phonemes on; g2p_en, auto, or lexicon (by --phoneme_opts)",

@@ -56,7 +56,7 @@ def settle(args: argparse.Namespace) -> None:
 
 def _precision(args: argparse.Namespace) -> list[str]:
     """``use_amp`` chooses what ``amp_dtype`` does not; losses are scaled where the numbers are too coarse for them."""
-    chosen = getattr(args, "amp_dtype", "none")
+    chosen = args.amp_dtype = getattr(args, "amp_dtype", None) or "none"  # ESPnet-EZ makes None of "none"
     if chosen not in AMP:
         return [f"amp_dtype: {chosen!r} is not one of {', '.join(AMP)}{nearest(chosen, AMP)}"]
     gpu = getattr(args, "ngpu", 0) > 0
@@ -64,7 +64,7 @@ def _precision(args: argparse.Namespace) -> list[str]:
         args.amp_dtype = "bf16" if not gpu or torch.cuda.is_bf16_supported() else "fp16"
         logging.info("use_amp: amp_dtype %s", args.amp_dtype)
     # ESPnet's use_amp is what scales losses, and that is for fp16 on a GPU alone.
-    args.use_amp = gpu and getattr(args, "amp_dtype", "none") == "fp16"
+    args.use_amp = gpu and args.amp_dtype == "fp16"
     return []
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from espnet2_legonn.data.cli import main
 from espnet2_legonn.data.vocab import make_bpe, make_char, make_phn, make_word, measure
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import DataError
@@ -90,6 +91,24 @@ def test_user_defined_symbols_are_single_tokens(tmp_path):
     (tmp_path / "t").write_text("".join(f"u{i} {line} [noise]\n" for i, line in enumerate(LINES)))
     make_bpe([tmp_path / "t"], 25, tmp_path / "v", user_defined_symbols=["[noise]"])
     assert "[noise]" in tokens_of(tmp_path / "v")
+
+
+@pytest.mark.parametrize("unit", ["bpe", "char", "word"])
+def test_tags_of_languages_and_tasks_are_single_tokens(tmp_path, unit):
+    """Wherever they stand in a text, and one that is in no text of the training."""
+    (tmp_path / "t").write_text("".join(f"u{i} <{'de' if i % 2 else 'en'}> {line}\n" for i, line in enumerate(LINES)))
+    tags = ["<en>", "<de>", "<fr>"]
+    size = ["--vocab_size", "25"] if unit == "bpe" else []
+    words = ["vocab", str(tmp_path / "v"), str(tmp_path / "t"), "--unit", unit, *size, "--user_defined_symbols", *tags]
+    assert main(words) == 0
+    model = tmp_path / "v" / "bpe.model" if unit == "bpe" else None
+    vocab = Vocabulary.from_files(tmp_path / "v" / "tokens.txt", unit, model)
+    for text in ("<en> the cat", "the <de> cat", "<fr> the <en> cat <de>"):
+        ids = vocab.encode(text)
+        said = [vocab.tokens[i] for i in ids]
+        assert [token for token in said if token in tags] == [word for word in text.split() if word in tags]
+        assert "".join(said).count("<") == sum(token in (*tags, "<space>") for token in said), "no tag is spelled"
+        assert vocab.decode(ids) == text and vocab.unk_id not in ids
 
 
 def test_characters_words_phonemes(tmp_path, text, other):

@@ -88,6 +88,8 @@ def test_equal_weights_are_the_default(chain: LegoNN, other: LegoNN) -> None:
     given = Vote(chain, [other], [0.25]).generate([ONE, TWO], ctc_weight=0.25)
     assert Vote(chain, [other]).generate([ONE, TWO], ctc_weight=0.25) == given
     assert Vote(chain, [other], [0.4]).generate([ONE, TWO]) == Vote(chain, [other]).generate([ONE, TWO])
+    one, both = Vote(chain, [other, other], [0.7, None]), Vote(chain, [other, other], [0.7, 0.4])
+    assert one.generate([ONE, TWO, ONE]) == both.generate([ONE, TWO, ONE])
 
 
 def test_the_default_without_a_decoder_is_the_weight_of_the_own_ctc(chain: LegoNN, other: LegoNN) -> None:
@@ -116,6 +118,9 @@ def test_what_cannot_vote(chain: LegoNN, other: LegoNN) -> None:
         Vote(chain, [])
     with pytest.raises(ConfigError, match="2 weights for 1 encoders beside the first"):
         Vote(chain, [other], [0.1, 0.2])
+    for weight in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match=f"vote: weight {weight:g} is not 0 or a number above it"):
+            Vote(chain, [other, other], [0.5, weight])
     with pytest.raises(InterfaceMismatch, match="vote: encoder 2: vocabulary size"):
         Vote(chain, [build(pair("a b c"))["encoder"]])
     with pytest.raises(ConfigError, match="encoder 2: decoder has no interface whose CTC could vote"):

@@ -38,8 +38,8 @@ CHAINS: dict[str, list[dict[str, Any]]] = {
 def built(kind: str, folder: Path) -> LegoNN:
     """A pack of random weights.
 
-    It never writes blank, which ESPnet's search may write and leaves out of the tokens, and ends before the limit, where
-    ESPnet gives <sos/eos> for nothing: most slots are blank.
+    It never writes blank, which ESPnet's search may write and leaves out of the tokens, and ends before the limit,
+    where ESPnet gives <sos/eos> for nothing: most slots are blank.
     """
     modules = copy.deepcopy(CHAINS[kind])
     modules[-1]["output"]["bias"] = True

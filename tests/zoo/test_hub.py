@@ -13,14 +13,16 @@ from pathlib import Path
 import pytest
 
 from espnet2_legonn.bin.legonn import main
+from espnet2_legonn.bin.legonn_inference import Text2Text
 from espnet2_legonn.errors import CheckpointError, ConfigError
 from espnet2_legonn.packs import hub as room
 from espnet2_legonn.packs.card import CARD
 from espnet2_legonn.packs.fetch import hub_tag
-from espnet2_legonn.packs.files import README, list_files
+from espnet2_legonn.packs.files import README, list_files, verify
 from espnet2_legonn.packs.model_card import model_card
 from tests.zoo.hub_server import TOKEN, Hub
 from tests.zoo.places import make_pack, serving
+from tests.zoo.toys import build, pair
 
 # Each argument resolved, or what is said; then what the server is asked is the client's own doing.
 RESOLVE = """import sys
@@ -59,6 +61,9 @@ def run(hub: Hub, tmp_path: Path) -> Run:
 
 
 LEGONN = ("-m", "espnet2_legonn.bin.legonn")
+ZOO = """import json, sys
+from espnet_model_zoo.downloader import ModelDownloader
+print(json.dumps(ModelDownloader(sys.argv[1]).download_and_unpack(sys.argv[2])))"""
 
 
 def test_push_and_pull(hub: Hub, run: Run, pack: Path, tmp_path: Path) -> None:
@@ -82,6 +87,23 @@ def test_push_and_pull(hub: Hub, run: Run, pack: Path, tmp_path: Path) -> None:
     offline = run("-c", RESOLVE, "org/asr", "hf://org/asr@main", HF_HUB_OFFLINE="1").stdout.splitlines()
     gone = run("-c", RESOLVE, "org/asr", HF_ENDPOINT="http://127.0.0.1:9").stdout.splitlines()
     assert offline == [offline[0]] * 2 and gone == offline[:1] and list_files(Path(gone[0])) == list_files(pack)
+
+
+@pytest.mark.slow
+def test_espnets_model_zoo_pulls(hub: Hub, run: Run, tmp_path: Path) -> None:
+    """Its downloader changes nothing in the pack: meta.yaml calls no file YAML."""
+    pytest.importorskip(
+        "espnet_model_zoo.downloader", exc_type=ImportError, reason="pip install --no-deps espnet_model_zoo"
+    )
+    chain = build(pair())
+    folder = chain.save(tmp_path / "mt")
+    hub.commit("org/mt", "main", {p.name: p.read_bytes() for p in folder.iterdir()})
+    done = run("-c", ZOO, "cache", "org/mt@main")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert set(found) == {"mt_train_config", "mt_model_file"}
+    assert Text2Text(**found)("k l m")[0][0] == chain("k l m", beam_size=10)
+    verify(Path(found["mt_model_file"]).parent)
 
 
 def test_revisions(hub: Hub, run: Run, pack: Path, tmp_path: Path) -> None:

@@ -147,6 +147,38 @@ def test_the_weight_of_ctc_is_a_number_on_the_page(visit: Visit) -> None:
     visit.wait("notes", "weight of CTC: 'much' is no number from 0 to 1")
 
 
+def test_encoders_vote(visit: Visit) -> None:
+    """A second one has its own text and weight; what each leads to alone stands beside the text of both."""
+    visit.choose("encoder", "left#encoder")
+    visit.choose("decoder", "right#decoder")
+    visit.wait("verdict", "left#encoder → right#decoder")
+    assert not visit.page.locator("#encoder_3").is_visible()
+    visit.choose("encoder_2", "hears#encoder")
+    visit.page.locator("#sound_2").wait_for(timeout=SECONDS)
+    assert not visit.page.locator("#text_2").is_visible()
+    visit.choose("encoder_2", "right#encoder")
+    visit.page.locator("#text_2").wait_for(timeout=SECONDS)
+    visit.page.locator("#text_2 textarea").fill("m n k")
+    visit.page.locator("#encoder_3").wait_for(timeout=SECONDS)
+    visit.page.locator("#run").click()
+    visit.wait("notes", "left#encoder: nothing to read: type a sentence first")
+    visit.page.locator("#text textarea").fill("k l m")
+    visit.page.locator("#weight_2 textarea, #weight_2 input").fill("1.5")
+    visit.page.locator("#run").click()
+    visit.wait("sources", "right#encoder")
+    rows = visit.page.locator("#sources tr").all_inner_texts()
+    assert [(row.split("\t")[0], row.split("\t")[-1]) for row in rows[1:]] == [
+        ("left#encoder", "0.4"), ("right#encoder", "1.5"),
+    ]  # fmt: skip
+    assert "ctc_2" in visit.page.locator("#modules").inner_text()
+    assert visit.page.locator("#maps img").count() == 2
+    visit.choose("decoder", "wrong#decoder")  # which none but its own encoder speaks to
+    visit.page.locator("#text_2").wait_for(state="hidden", timeout=SECONDS)
+    visit.choose("decoder", "left#decoder")
+    visit.wait("verdict", "Fits")
+    assert not visit.page.locator("#text_2").is_visible(), "an encoder that did not fit has left"
+
+
 def test_a_misfit_says_why(visit: Visit) -> None:
     visit.choose("encoder", "left#encoder")
     visit.choose("decoder", "wrong#decoder")
@@ -184,10 +216,14 @@ def test_a_narrow_screen_shows_everything(address: str) -> None:
     """Pictures scroll within the page; the page itself does not scroll sideways."""
     with browser(address, NARROW) as visit:
         visit.choose("encoder", "left#encoder")
+        visit.wait("verdict", "left#encoder →")
+        visit.choose("encoder_2", "right#encoder")
+        visit.page.locator("#text_2").wait_for(timeout=SECONDS)
         visit.page.locator("#text textarea").fill("k l m n " * 5)
+        visit.page.locator("#text_2 textarea").fill("k l m n " * 5)
         visit.page.locator("#run").click()
-        visit.page.locator("#maps img").wait_for(timeout=SECONDS)
-        assert visit.page.locator("#maps img").bounding_box()["width"] > NARROW
+        visit.page.locator("#maps img").first.wait_for(timeout=SECONDS)
+        assert visit.page.locator("#maps img").first.bounding_box()["width"] > NARROW
         assert visit.page.evaluate("document.documentElement.scrollWidth") <= NARROW
         visit.choose("decoder", "wrong#decoder")
         visit.wait("verdict", "Will not fit")

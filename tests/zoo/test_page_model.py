@@ -14,6 +14,7 @@ from espnet2_legonn.bin.legonn import main
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import ConfigError, DataError, InterfaceMismatch
 from espnet2_legonn.inference.plot import picture
+from espnet2_legonn.inference.vote import Vote
 from espnet2_legonn.model.chain import Labels
 from espnet2_legonn.model.interface import Interface, Marginals
 from espnet2_legonn.packs.check import Verdict
@@ -22,7 +23,7 @@ from espnet2_legonn.page import model, render
 from espnet2_legonn.page.shelf import DECODER, ENCODER, MIDDLE, Choice, Shelf, open_shelf
 from espnet2_legonn.search.options import SearchChoice
 from espnet2_legonn.search.words import Word
-from tests.zoo.toys import BODY, build, change, pair
+from tests.zoo.toys import BODY, build, change, pair, vocab
 
 SPEECH = {"type": "speech", "n_mels": 8, "channels": [2, 3]}
 
@@ -175,6 +176,82 @@ def test_a_recording_goes_through(shelf: Shelf, tmp_path: Path) -> None:
     assert answer.notes[:2] == ["2 channels were averaged to one", "resampled from 8 kHz to the encoder's 16 kHz"]
 
 
+# -- encoders that vote ------------------------------------------------------------------------------------------------
+
+
+def test_who_may_vote_follows_from_cards(shelf: Shelf, tmp_path: Path) -> None:
+    """The tokens that the decoder reads and writes; it may stand behind a middle part."""
+
+    def voters(encoder: str, decoder: str) -> list[str]:
+        found = shelf.voters(spec(shelf, ENCODER, encoder), spec(shelf, DECODER, decoder))
+        return [Path(choice.source).name for choice in found]
+
+    assert voters("mt", "mt") == ["asr"] and voters("asr", "mt") == voters("asr", "asr") == ["mt"]
+    assert voters("other", "mt") == ["asr", "mt"] and voters("other", "other") == []
+    writes = pair()
+    writes["vocabs"]["words"] = vocab("e f g h")
+    writes["modules"][1]["output"]["vocab"] = "words"
+    build(writes).save(tmp_path / "packs" / "writes")
+    again = open_shelf([tmp_path / "packs"])
+    assert again.voters(spec(again, ENCODER, "writes"), spec(again, DECODER, "writes")) == []
+    found = again.voters(spec(again, ENCODER, "mt"), spec(again, DECODER, "mt"))
+    assert [Path(choice.source).name for choice in found] == ["asr", "writes"]
+
+
+def test_a_recording_votes_with_a_text(shelf: Shelf, tmp_path: Path) -> None:
+    """The answer is that of Vote, beside what each encoder leads to alone; notes and pictures say whose they are."""
+    wave = tmp_path / "a.wav"
+    soundfile.write(wave, 0.1 * np.random.default_rng(0).standard_normal(16000), 16000)
+    chosen, heard = parts(shelf, "mt", "mt"), parts(shelf, "asr", "mt")
+    model.load(chosen[0].source).search = SearchChoice(0.8, 0.5)
+    answer = model.run(chosen, "K l m", None, [model.Voter(heard[0], wave)])
+    chain, other = model.plug(chosen), model.plug(heard)
+    found = Vote(chain, [other[:1]]).answer([["k l m"], [wave]], judge_all=True)[0]
+    assert answer.text == found.text and answer.parts == pytest.approx(found.best.parts, abs=1e-4)
+    assert set(answer.parts) == {"decoder", "ctc", "ctc_2"}
+    names = ["mt#encoder", "asr#encoder"]
+    assert answer.sources == [(names[0], 0.8, chain("k l m")), (names[1], 0.8, other(wave))]
+    assert [said.module for said in answer.said] == ["encoder", "asr#encoder", "decoder"]
+    assert answer.said[1].text == other.marginals(wave).greedy_text() and answer.said[2].text == found.text
+    assert answer.notes[0].startswith("mt#encoder: read as “k l m”")
+    maps = render.heat_maps(answer.said)
+    assert "What encoder hands to decoder<" in maps and "What asr#encoder says<" in maps
+
+
+def test_the_weight_of_a_vote_is_chosen(tmp_path: Path) -> None:
+    """Three encoders; the table tells texts and weights. One of weight 0 changes nothing."""
+    for seed, name in enumerate("abc", 1):
+        build(pair(), seed).save(tmp_path / "packs" / name)
+    found = open_shelf([tmp_path / "packs"])
+    chosen, others = parts(found, "a", "a"), [parts(found, name, "a")[0] for name in "bc"]
+    chain, texts = model.plug(chosen), ["k l m", "m m n", "l"]
+
+    def run(*weights: float | None) -> model.PageAnswer:
+        return model.run(chosen, texts[0], 0.2, [model.Voter(*v) for v in zip(others, texts[1:], weights)])
+
+    encoders = [model.plug([choice, chosen[-1]])[:1] for choice in others]
+    wanted = Vote(chain, encoders, [3.0, 0.2])([[text] for text in texts], ctc_weight=0.2)
+    assert [run(3.0, None).text] == wanted and run(0.0, 0.0).text == chain(texts[0], ctc_weight=0.2)
+    assert wanted != [chain(texts[0], ctc_weight=0.2)], "else the weights change nothing"
+    told = run(3.0, None)
+    assert [source.weight for source in told.sources] == [0.2, 3.0, 0.2]
+    alone = [model.plug([choice, chosen[-1]])(text, ctc_weight=0.2) for choice, text in zip(others, texts[1:])]
+    assert [source.text for source in told.sources[1:]] == alone
+    table = render.sources(told)
+    assert table.count("<tr>") == 4 and "<td>b#encoder</td>" in table and '<td class="time">3</td>' in table
+    assert render.sources(model.run(chosen, texts[0])) == ""
+    with pytest.raises(ConfigError, match="vote: weight -1 is not 0 or a number above it"):
+        run(-1.0, None)
+
+
+def test_whose_input_is_missing_is_said(shelf: Shelf) -> None:
+    chosen, other = parts(shelf, "mt", "mt"), parts(shelf, "asr", "mt")[0]
+    with pytest.raises(DataError, match="^asr#encoder: no recording yet"):
+        model.run(chosen, "k", None, [model.Voter(other, None)])
+    with pytest.raises(DataError, match="^mt#encoder: nothing to read"):
+        model.run(chosen, "", None, [model.Voter(other, None)])
+
+
 @pytest.mark.parametrize(("encoder", "given", "message"), [
     ("mt", "  ", "nothing to read: type a sentence first"),
     ("mt", "?!", "nothing to read: type a sentence first"),
@@ -197,6 +274,8 @@ def test_what_comes_from_packs_is_escaped() -> None:
     told = model.PageAnswer(words=[Word("<u>", 0.5, 1.0, 0.75)], exact=False)
     assert "0.50 to 1.00 s, 75%" in render.words(told) and "Times are estimates" in render.words(told)
     assert "<u>" not in render.words(told) and render.words(model.PageAnswer()) == ""
+    voted = model.PageAnswer(sources=[model.SourceText("<b>", 0.5, "<i>")])
+    assert not any(tag in render.sources(voted) for tag in ("<b>", "<i>"))
     page = render.final("<script>") + render.faults(["<b>"], "<i>") + render.notes(["<u>"])
     assert "&lt;script&gt;" in page and not any(tag in page for tag in ("<script>", "<b>", "<i>", "<u>"))
 

@@ -62,11 +62,18 @@ def test_runs_and_what_is_refused(address: str, place: Path) -> None:
     client_room = pytest.importorskip("gradio_client")
     client = client_room.Client(address, verbose=False)
 
-    def run(encoder: str, text: str) -> str:
-        found = client.predict(encoder, "", "right#decoder", text, None, None, None, api_name="/run")
+    nobody = ["", None, None, None, None]
+
+    def run(encoder: str, text: str, *second: str | None) -> str:
+        boxes = [*(second or nobody), *nobody]
+        found = client.predict(encoder, "", "right#decoder", text, None, None, None, *boxes, api_name="/run")
         return json.dumps(found)
 
     assert "says by itself" in run("left#encoder", "k l m") and "data:image/png" in run("left#encoder", "k l m")
+    assert "with the decoder" not in run("left#encoder", "k l m")
+    voted = run("left#encoder", "k l m", "right#encoder", "k", None, None, "0.5")
+    assert "with the decoder" in voted and "ctc_2" in voted
+    assert "is no number<" in run("left#encoder", "k", "right#encoder", "k", None, None, "x")
     assert "2001 characters, at most 2000 are read" in run("left#encoder", "k" * 2001)
     with pytest.raises(Exception, match="not in the list of choices|Value"):
         run(f"{place}/left#encoder", "k")
