@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.scoring.tables import write_atomic
 
@@ -239,10 +241,16 @@ def render_tables(rows: Sequence[ScoreRow]) -> str:
 
 def count_parameters(exp_dir: Path) -> int | None:
     """`num_parameters` of the top level of the experiment's config.yaml, else None."""
+    found = _told(exp_dir, r"num_parameters:\s*(\d+)")
+    return int(found) if found else None
+
+
+def _told(exp_dir: Path, line: str) -> str:
+    """What a line of the experiment's config.yaml says; empty if there is none."""
     config = exp_dir / "config.yaml"
     text = config.read_text(encoding="utf-8") if config.is_file() else ""
-    found = re.search(r"^num_parameters:\s*(\d+)\s*$", text, re.MULTILINE)
-    return int(found[1]) if found else None
+    found = re.search(rf"^{line}\s*$", text, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def _run(*command: str) -> str | None:
@@ -274,11 +282,25 @@ def environment() -> dict[str, str]:
     }
 
 
+def _origin(exp: Path, base: Path) -> list[str]:
+    """What a pack says of itself, or the training config; the recipe's own file, which stays, if it is there."""
+    if (exp / "card.yaml").is_file():
+        card = yaml.safe_load((exp / "card.yaml").read_text(encoding="utf-8"))
+        if told := (card.get("about") or {}).get("description"):
+            return [f"- What: {told}"]
+    named = _told(exp, r"config:\s*(\S+)")
+    for path in [exp.parent.parent / named, Path(named)] if named else []:
+        if path.is_file():
+            return [f"- Config: [{named}]({os.path.relpath(path, base)})"]
+    config = exp / "config.yaml"
+    return [f"- Config: [{config.name}]({os.path.relpath(config, base)})"] if config.is_file() else []
+
+
 def render_results(exp_dirs: Sequence[str | Path], relative_to: str | Path | None = None) -> str:
     """Text of RESULTS.md for some experiments.
 
     Args:
-        relative_to: folder the text will lie in, which links to config.yaml start from; default: the first
+        relative_to: folder the text will lie in, which links to configs start from; default: the first
             experiment.
 
     Raises:
@@ -294,9 +316,7 @@ def render_results(exp_dirs: Sequence[str | Path], relative_to: str | Path | Non
     parts.append("\n".join(f"- {name}: `{value}`" for name, value in environment().items()))
     for exp in map(Path, exp_dirs):
         parts.append(f"## {_name(exp)}")
-        facts = []
-        if (exp / "config.yaml").is_file():
-            facts.append(f"- Config: [config.yaml]({os.path.relpath(exp / 'config.yaml', base)})")
+        facts = _origin(exp, base)
         parameters = count_parameters(exp)
         if parameters is not None:
             facts.append(f"- Params: {parameters / 1e6:.2f}M")

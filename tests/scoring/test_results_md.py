@@ -127,6 +127,18 @@ def test_several_experiments_and_links(exp: Path, tmp_path: Path) -> None:
     assert summary([other, exp])[0].exp == "legonn_b"
 
 
+def test_a_recipes_config_and_what_a_pack_says(exp: Path, tmp_path: Path) -> None:
+    """exp/ goes, conf/ stays; a composition has no config of its own."""
+    recipe = exp.parent.parent
+    (exp / "config.yaml").write_text("config: conf/train_a.yaml\n")
+    assert "- Config: [config.yaml](config.yaml)" in render_results([exp])
+    (recipe / "conf").mkdir()
+    (recipe / "conf/train_a.yaml").touch()
+    assert "- Config: [conf/train_a.yaml](conf/train_a.yaml)" in render_results([exp], recipe)
+    (exp / "card.yaml").write_text("about: {description: composed without an update}\n")
+    assert "- What: composed without an update\n" in render_results([exp], recipe)
+
+
 def test_the_number_of_parameters(tmp_path: Path) -> None:
     assert count_parameters(tmp_path) is None
     (tmp_path / "config.yaml").write_text("modules:\n  num_parameters: 3\n")

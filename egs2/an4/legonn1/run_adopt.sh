@@ -5,7 +5,8 @@
 set -euo pipefail
 
 config=conf/espnet/transformer.yaml
-stage=1              # 1 statistics, 2 training, 3 ESPnet's own decoding and score, 4 adopt and plug, 5 decode and score
+stage=1              # 1 statistics, 2 training, 3 ESPnet's own decoding and score, 4 adopt and plug, 5 decode and score,
+                     # 6 back: ESPnet decodes the recipe's plug, 7 ADOPT.md
 stop_stage=10000
 expdir=exp
 help_message="Usage: AN4=DIR $0 [--stage N] [--stop_stage N] [--config FILE]"
@@ -30,6 +31,15 @@ train() { # WHERE, the shapes that are read or written, more options
         --token_list "${bpe}/tokens.txt" --ngpu 0 --output_dir "${where}" "${option[@]}" "$@"
 }
 
+decode() { # by ESPnet's own command, without a package that it asks for and does not use here
+    local out=$1/decode/test
+    python3 -m espnet2_legonn.bin.asr_inference --asr_train_config "$1/config.yaml" --asr_model_file "$1/valid.acc.ave.pth" \
+        --data_path_and_name_and_type dump/raw/test/wav.scp,speech,sound --output_dir "${out}" --beam_size 5 \
+        --ctc_weight 0.4 --ngpu 0
+    python3 -m espnet2_legonn.bin.legonn_score score --metric wer --ref dump/raw/test/text \
+        --hyp "${out}/1best_recog/text" --outdir "${out}/score_wer"
+}
+
 if active 1; then
     for set in train valid; do cut -d ' ' -f 1 "dump/raw/${set/train/train_sp}/text" | sed 's/$/ 1/' > "data/local/${set}.keys"; done
     train "${stats}" "data/local/SET.keys" --collect_stats true
@@ -38,12 +48,7 @@ if active 2; then
     train "${exp}" "${stats}/SET/speech_shape ${stats}/SET/text_shape" --resume true
 fi
 if active 3; then
-    # ESPnet's own command, without a package that it asks for and does not use here
-    python3 -m espnet2_legonn.bin.asr_inference --asr_train_config "${exp}/config.yaml" --asr_model_file "${exp}/valid.acc.ave.pth" \
-        --data_path_and_name_and_type dump/raw/test/wav.scp,speech,sound --output_dir "${exp}/decode/test" \
-        --beam_size 5 --ctc_weight 0.4 --ngpu 0
-    python3 -m espnet2_legonn.bin.legonn_score score --metric wer --ref dump/raw/test/text \
-        --hyp "${exp}/decode/test/1best_recog/text" --outdir "${exp}/decode/test"
+    decode "${exp}"
 fi
 if active 4; then
     python3 -m espnet2_legonn.bin.legonn adopt "${exp}" -o "${expdir}/adopted" --data dump/raw/valid --language en
@@ -53,4 +58,18 @@ if active 4; then
 fi
 if active 5; then
     for place in adopted adopted_plugged adopted_whole; do ./run.sh --legonn_exp "${expdir}/${place}" --stage 12 --stop_stage 13; done
+    # ESPnet's weights of the search, so that the two searches can be compared
+    ./run.sh --legonn_exp "${expdir}/adopted_whole" --stage 12 --stop_stage 13 \
+        --inference_args "--ctc_weight 0.4 --length_penalty 0 --beam_size 5"
+fi
+if active 6; then
+    rm -rf "${expdir}/asr_from_legonn"
+    python3 -m espnet2_legonn.bin.legonn export "${expdir}/legonn_plugged" -o "${expdir}/asr_from_legonn" --format espnet
+    decode "${expdir}/asr_from_legonn"
+    ./run.sh --legonn_exp "${expdir}/legonn_plugged" --stage 12 --stop_stage 13 \
+        --inference_args "--ctc_weight 0.4 --length_penalty 0 --beam_size 5"
+fi
+if active 7; then
+    python3 -m espnet2_legonn.bin.legonn_score results "${exp}" "${expdir}"/adopted{,_plugged,_whole} \
+        "${expdir}"/{legonn_plugged,asr_from_legonn} --out ADOPT.md
 fi
