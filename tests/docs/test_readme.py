@@ -98,6 +98,8 @@ def wrong(page: str, words: list[str]) -> list[str]:
         source = module_file(words[2]).read_text(encoding="utf-8")
         if words[2] == "espnet2_legonn.bin.legonn_train":  # its own options are the task's
             source += module_file("espnet2_legonn.training.task").read_text(encoding="utf-8")
+        if words[2] == "espnet2_legonn.bin.asr_inference":  # ESPnet's own
+            source = module_file("espnet2.bin.asr_inference").read_text(encoding="utf-8")
         return [f"{words[2]}: no option {o}" for o in options(words) if f'"{o}"' not in source]
     if name in ("python", "python3"):
         files = [ROOT / words[1], (ROOT / page).parent / words[1]]

@@ -14,12 +14,13 @@ import torch
 from espnet2_legonn import LegoNN
 from espnet2_legonn.bin.legonn import main
 from espnet2_legonn.foreign import load
-from espnet2_legonn.model.module import DecoderModule, EncoderModule
+from espnet2_legonn.model.description import ModuleConfig
+from espnet2_legonn.model.losses import Labels
 from espnet2_legonn.training import stock_chain
 from tests.modules import toys
 from tests.says import Says
 
-SEARCH = {"beam_size": 4, "maxlenratio": -8, "length_penalty": 0.0}
+SEARCH = {"beam_size": 2, "maxlenratio": -8, "length_penalty": 0.0}
 BASELINE = {"name": "enc", "input": toys.SPEECH, "body": toys.body(), "output": toys.HYBRID}
 CHAINS: dict[str, list[dict[str, Any]]] = {
     "wemb": [toys.encoder("enc", toys.SPEECH, "bpe", "2/3"), toys.decoder(toys.wemb("bpe", receptive_field=3))],
@@ -35,25 +36,31 @@ CHAINS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def built(kind: str, folder: Path) -> LegoNN:
-    """A pack of random weights.
+LABELS = {"bpe": [[2, 3, 4, 2], [5, 2, 3]], "phn": [[2, 3, 2], [4, 3]]}
 
-    It never writes blank, which ESPnet's search may write and leaves out of the tokens, and ends before the limit,
-    where ESPnet gives <sos/eos> for nothing: most slots are blank.
-    """
+
+def built(kind: str, folder: Path) -> LegoNN:
+    """A pack that has learned two texts: random weights write to the limit, where ESPnet's <sos/eos> costs nothing."""
     modules = copy.deepcopy(CHAINS[kind])
     modules[-1]["output"]["bias"] = True
-    made = toys.chain(modules, seed=3, sharp=2.0)
-    decoder = made.last
-    assert isinstance(decoder, DecoderModule)
-    with torch.no_grad():
-        decoder.output.bias[0], decoder.output.bias[-1] = -1e4, 4.0
-        for module in made:
-            if isinstance(module, EncoderModule):
-                module.interface.get_parameter("ctc_lo.bias")[0] += 7.0
+    made = toys.chain(modules, seed=3).train()
+    labels = {name: targets(config) for name, config in zip(made.names, made.configs)}
+    x, lengths = toys.padded([torch.from_numpy(wave) for wave in waves()], 0.0)
+    optimizer = torch.optim.Adam(made.parameters(), lr=0.02)
+    for _ in range(80):
+        optimizer.zero_grad()
+        torch.stack([part.total for part in made.losses(x, lengths, labels).values()]).sum().backward()
+        optimizer.step()
     chain = LegoNN(list(made), made.vocabs, made.names).eval()
     chain.save(folder)
     return chain
+
+
+def targets(config: ModuleConfig) -> Labels:
+    """What a module is taught."""
+    said = [torch.tensor(ids) for ids in LABELS[str(config.target_vocab)]]
+    sizes = torch.tensor([len(ids) for ids in said])
+    return Labels(torch.nn.utils.rnn.pad_sequence(said, batch_first=True, padding_value=-1), sizes)
 
 
 def waves() -> list[np.ndarray]:
@@ -64,7 +71,7 @@ def waves() -> list[np.ndarray]:
 def espnets(folder: Path, weight: float) -> Any:
     """ESPnet's own inference class on the folder."""
     return load("espnet2.bin.asr_inference").Speech2Text(
-        folder / stock_chain.CONFIG, folder / stock_chain.WEIGHTS, ctc_weight=weight, maxlenratio=-8, beam_size=4
+        folder / stock_chain.CONFIG, folder / stock_chain.WEIGHTS, ctc_weight=weight, maxlenratio=-8, beam_size=2
     )
 
 
@@ -88,7 +95,7 @@ def test_espnet_writes_what_we_write(
             assert text == vocab.decode(ours.ids)
             assert float(found.score) == pytest.approx(ours.log_prob, abs=1e-3)
             lengths.append(len(ours.ids))
-    assert max(lengths) > 1, "there is something to compare"
+    assert min(lengths) > 1, "there is something to compare"
 
 
 def test_an_encoder_alone_is_a_ctc_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,7 +124,7 @@ def test_espnets_command_decodes_it(tmp_path: Path, says: Says) -> None:
     (tmp_path / "wav.scp").write_text(scp)
     words = ["--asr_train_config", str(out / "config.yaml"), "--asr_model_file", str(out / "valid.acc.ave.pth")]
     words += ["--data_path_and_name_and_type", f"{tmp_path}/wav.scp,speech,sound", "--output_dir", str(tmp_path / "d")]
-    asr_inference.main([*words, "--ctc_weight", "0", "--beam_size", "4", "--maxlenratio", "-8", "--num_workers", "0"])
+    asr_inference.main([*words, "--ctc_weight", "0", "--beam_size", "2", "--maxlenratio", "-8", "--num_workers", "0"])
     found = dict(line.split(" ", 1) for line in (tmp_path / "d/1best_recog/text").read_text().splitlines())
     for i, wave in enumerate(waves()):
         ours = chain.generate([wave], ctc_weight=0.0, **SEARCH)[0][0]
