@@ -260,4 +260,5 @@ def test_picture_for_the_readme() -> None:
         found.page.locator("#text textarea").fill("fiul nu a deschis ușa roșie")
         found.page.locator("#run").click()
         found.page.locator("#maps img").wait_for(timeout=SECONDS)
+        found.page.wait_for_timeout(3000)  # the answer fades in
         found.page.screenshot(path=os.environ["LEGONN_SCREENSHOT"])
