@@ -310,10 +310,14 @@ KINDS = Kinds(FAMILIES)
 family, described, architecture = KINDS.family, KINDS.described, KINDS.architecture
 
 
+def hearing(model: Any) -> Any:
+    """What hears in a model of transformers: all of it, of Whisper the encoder."""
+    return model.encoder if model.config.model_type == "whisper" else model
+
+
 def fresh(config: Any) -> Any:
-    """A model of a configuration, with random weights; of Whisper its encoder."""
-    model = KINDS.fresh(config)
-    return model.encoder if config.model_type == "whisper" else model
+    """A model of a configuration, with random weights, see ``hearing``."""
+    return hearing(KINDS.fresh(config))
 
 
 # Settings of a feature extractor that change what is heard.

@@ -106,33 +106,37 @@ def words(answer: PageAnswer) -> str:
     return f'<div class="lego"><p>{shown}</p>{about}</div>'
 
 
+def _table(heads: tuple[str, str, str], rows: Iterable[tuple[str, str, str]], name: str = "") -> str:
+    """Rows of a name, a text and a number, in a box that scrolls sideways; ``name`` is the id of the table."""
+    shown = "".join(
+        f'<tr><td>{escape(who)}</td><td class="text">{escape(text) or "–"}</td><td class="time">{number}</td></tr>'
+        for who, text, number in rows
+    )
+    first, second, third = heads
+    head = f'<tr><th>{first}</th><th>{second}</th><th class="time">{third}</th></tr>'
+    mark = f' id="{name}"' if name else ""
+    return f'<div class="scroll"><table{mark}>{head}{shown}</table></div>'
+
+
 def modules(answer: PageAnswer) -> str:
     """Each module's own text and time, what the other steps took, and what each scorer says of the final text."""
-    rows = "".join(
-        f'<tr><td>{escape(said.module)}</td><td class="text">{escape(said.text) or "–"}</td>'
-        f'<td class="time">{_duration(said.seconds)}</td></tr>'
-        for said in answer.said
-    )
-    head = '<tr><th>module</th><th>says by itself</th><th class="time">time</th></tr>'
+    rows = ((said.module, said.text, _duration(said.seconds)) for said in answer.said)
+    table = _table(("module", "says by itself", "time"), rows)
     steps = " · ".join(f"{escape(name)} {_duration(seconds)}" for name, seconds in answer.steps.items())
     notes = f'<p class="quiet">{steps}</p>'
     if answer.parts:
         parts = " · ".join(f"{escape(name)} {value:.2f}" for name, value in answer.parts.items())
         notes += f'<p class="quiet">log-probability of the text: {parts} (weight of CTC {answer.ctc_weight:g})</p>'
-    return f'<div class="lego"><div class="scroll"><table>{head}{rows}</table></div>{notes}</div>'
+    return f'<div class="lego">{table}{notes}</div>'
 
 
 def sources(answer: PageAnswer) -> str:
     """What each encoder leads to alone, beside the text of the vote; nothing where one decides."""
     if not answer.sources:
         return ""
-    rows = "".join(
-        f'<tr><td>{escape(source.name)}</td><td class="text">{escape(source.text) or "–"}</td>'
-        f'<td class="time">{source.weight:g}</td></tr>'
-        for source in answer.sources
-    )
-    head = '<tr><th>encoder</th><th>alone with the decoder</th><th class="time">weight of CTC</th></tr>'
-    return f'<div class="lego"><div class="scroll"><table id="sources">{head}{rows}</table></div></div>'
+    rows = ((source.name, source.text, f"{source.weight:g}") for source in answer.sources)
+    table = _table(("encoder", "alone with the decoder", "weight of CTC"), rows, "sources")
+    return f'<div class="lego">{table}</div>'
 
 
 def heat_maps(said: Sequence[ModuleText]) -> str:

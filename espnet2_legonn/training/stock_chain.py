@@ -143,10 +143,9 @@ def write(chain: Chain, folder: Path) -> list[str]:
     """
     if faults := _faults(chain):
         raise ConfigError(faults)
-    writer, decoder = _ends(chain)
-    vocab = chain.last.ports[1].vocab
-    assert writer is not None and vocab is not None
-    heard = writer.ports[1].vocab
+    encoders, decoder = _parts(chain)
+    vocab, heard = chain.last.ports[1].vocab, encoders[-1].ports[1].vocab
+    assert vocab is not None
     judges, notes = heard is not None and heard.tokens == vocab.tokens, list[str]()
     if decoder is None:
         notes.append("it has no decoder: decode with ctc_weight 1")
@@ -165,18 +164,18 @@ def write(chain: Chain, folder: Path) -> list[str]:
     return notes
 
 
-def _ends(chain: Chain) -> tuple[EncoderModule | None, DecoderModule | None]:
-    """The last encoder module and the decoder module."""
+def _parts(chain: Chain) -> tuple[list[EncoderModule], DecoderModule | None]:
+    """The encoder modules, and the decoder module if there is one."""
     encoders = [module for module in chain if isinstance(module, EncoderModule)]
-    return encoders[-1] if encoders else None, chain.last if isinstance(chain.last, DecoderModule) else None
+    return encoders, chain.last if isinstance(chain.last, DecoderModule) else None
 
 
 def _faults(chain: Chain) -> list[str]:
-    column, (encoder, decoder), found = chain.first.config.reads.data, _ends(chain), []
-    if encoder is None or column is None or column.type != "sound":
+    column, (encoders, decoder), found = chain.first.config.reads.data, _parts(chain), []
+    if not encoders or column is None or column.type != "sound":
         found.append(f"{chain.names[0]}: reads {chain.input_kind}; ESPnet's ASR model reads waveforms")
-    if encoder is not None and decoder is None and encoder.ports[1].kind != "marginals":
-        found.append(f"{chain.names[-1]}: writes {encoder.ports[1].kind}, and there is no decoder")
+    if decoder is None and chain.last.ports[1].kind != "marginals":
+        found.append(f"{chain.names[-1]}: writes {chain.last.ports[1].kind}, and there is no decoder")
     if decoder is not None and not isinstance(decoder.body, CrossTransformer):
         found.append(f"{chain.names[-1]}.body: {decoder.config.body.type} is not searched by ESPnet")
     vocab = chain.last.ports[1].vocab
@@ -201,16 +200,14 @@ def _config(chain: Chain, vocab: Vocabulary, folder: Path) -> dict[str, Any]:
 
 def _weights(chain: Chain, judges: bool) -> dict[str, torch.Tensor]:
     """By their names in ESPnet's model."""
-    encoder, decoder = _ends(chain)
-    assert encoder is not None
-    found: dict[str, torch.Tensor] = {}
-    encoders = [module for module in chain if isinstance(module, EncoderModule)]
+    encoders, decoder = _parts(chain)
+    interface, found = encoders[-1].interface, dict[str, torch.Tensor]()
     for i, module in enumerate(encoders):
         found |= {f"encoder.mods.{i}.{name}": tensor for name, tensor in module.state_dict().items()}
     if decoder is not None:
-        found |= {f"decoder.interface.{name}": tensor for name, tensor in encoder.interface.state_dict().items()}
+        found |= {f"decoder.interface.{name}": tensor for name, tensor in interface.state_dict().items()}
         found |= {f"decoder.module.{name}": tensor for name, tensor in decoder.state_dict().items()}
     if judges:
-        layer = encoder.interface.get_submodule("ctc_lo")
+        layer = interface.get_submodule("ctc_lo")
         found |= {f"ctc.ctc_lo.{name}": tensor for name, tensor in layer.state_dict().items()}
     return found

@@ -37,6 +37,7 @@ from espnet2_legonn.model.speech_models import (
     architecture,
     described,
     fresh,
+    hearing,
     normalizes,
 )
 from espnet2_legonn.model.speech_models import Family as Family  # it was here
@@ -86,8 +87,7 @@ def fetch(config: PretrainedConfig, where: str) -> tuple[Any, bool]:
     lib, where = library(), f"{where}.model: {config.model}"
     found, names = KINDS.found(lib, config.model, config.revision, where)
     with telling(where):
-        model = getattr(lib, names.model).from_pretrained(config.model, revision=config.revision)
-    model = model.encoder if found.model_type == "whisper" else model
+        model = hearing(getattr(lib, names.model).from_pretrained(config.model, revision=config.revision))
     return model, normalizes(config.model, model.config, where, config.revision)
 
 
