@@ -31,8 +31,8 @@ class SearchPlan:
 
     Args:
         tune: choose ctc_weight and length_penalty on the experiment's ``valid``, where they are not given.
-        ngram: name of one of the plan's n-gram models.
-        ngram_weight: of it; tuned where ``tune`` is true and it is not given.
+        ngram: name of one of the plan's n-gram models; lm_file: weights of a language model of ESPnet's (stage 7).
+        ngram_weight, lm_weight: of them; tuned where ``tune`` is true and they are not given.
         others: as in BeamOptions.
     """
 
@@ -45,11 +45,18 @@ class SearchPlan:
     tune: bool = False
     ngram: str | None = None
     ngram_weight: float | None = None
+    lm_file: str | None = None
+    lm_weight: float | None = None
+
+
+_YOUNGER = {"dtype": "float32", "lm_file": None, "lm_weight": None}
+HF = "hf:"  # before a language model that is plugged as a decoder
 
 
 def asked(search: Any) -> dict[str, Any]:
     """What results depend on, of a SearchPlan or BeamOptions; younger options are left out at their default."""
-    return {name: value for name, value in asdict(search).items() if (name, value) != ("dtype", "float32")}
+    told = asdict(search)
+    return {name: value for name, value in told.items() if name not in _YOUNGER or value != _YOUNGER[name]}
 
 
 @dataclass
@@ -76,7 +83,7 @@ class Experiment:
     Args:
         name: folder ``exp/legonn_<name>``.
         modules: keys of the plan's ``modules``, in order; empty for a plug.
-        plug: ``experiment#module`` parts of a chain that is only put together.
+        plug: ``experiment#module`` parts of a chain that is only put together, the last may be ``hf:FOLDER``.
         init: module name to ``experiment#module`` it starts from, or to a mapping as in a training config.
         train, valid: data sets under dump/raw; a plug needs ``valid`` only to tune its search.
         tests: data sets decoded and scored.
@@ -104,7 +111,8 @@ class Experiment:
     def needs(self) -> set[str]:
         """Experiments that must be done before."""
         taught = [] if self.teacher is None else [self.teacher.exp]
-        return {part.partition("#")[0] for part in (*self.plug, *map(source_of, self.init.values()), *taught)}
+        parts = (*(part for part in self.plug if not part.startswith(HF)), *map(source_of, self.init.values()), *taught)
+        return {part.partition("#")[0] for part in parts}
 
 
 @dataclass
@@ -361,6 +369,8 @@ def _faults(plan: Plan) -> list[str]:
     except graphlib.CycleError as error:
         faults.append(f"experiments: {' -> '.join(error.args[1])}: each waits for the one before it, so none can begin")
     for name, search in plan.searches.items():
+        if search.ngram is not None and search.lm_file is not None:
+            faults.append(f"searches.{name}: ngram and lm_file; give one of them")
         if search.ngram is not None and search.ngram not in plan.ngrams:
             faults.append(f"searches.{name}: no n-gram model {search.ngram!r}{nearest(search.ngram, plan.ngrams)}")
     for name, ngram in plan.ngrams.items():

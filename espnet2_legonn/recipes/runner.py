@@ -14,7 +14,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +23,10 @@ from tqdm import tqdm
 
 from espnet2_legonn.data.tables import atomic_text
 from espnet2_legonn.files.scratch import alone, scratch
-from espnet2_legonn.recipes.plan import Experiment, Plan, asked, folder
+from espnet2_legonn.recipes.plan import HF, Experiment, Plan, asked, folder
 
 if TYPE_CHECKING:
     from espnet2_legonn.inference.legonn import LegoNN
-    from espnet2_legonn.search.chain_search import ScorerMaker
     from espnet2_legonn.search.options import BeamOptions
 
 # What tells that an experiment's weights are there, and that it is decoded and scored.
@@ -150,6 +149,8 @@ def _plug(experiment: Experiment, exp: Path, exp_dir: Path) -> list[str]:
     from espnet2_legonn.inference.compose import compose
 
     def part(spec: str) -> str:
+        if spec.startswith(HF):
+            return spec
         name, _, modules = spec.partition("#")
         return f"{folder(exp_dir, name)}#{modules}" if modules else str(folder(exp_dir, name))
 
@@ -198,7 +199,7 @@ def _train_set(plan: Plan, experiment: Experiment, raw: Path, exp_dir: Path) -> 
         search = _search(plan, teacher.search, about, chain, raw, exp, exp_dir, tuned=True)
         inputs = read_inputs(source / column_of(chain).table)
         with scratch(exp_dir, made.name) as partial:
-            decode_table(chain, inputs, search[0], 64, search[1]).nbest[0].write(partial / "answers")
+            decode_table(chain, inputs, search, 64).nbest[0].write(partial / "answers")
             relabel(source, partial / "data", partial / "answers" / "text")
             with contextlib.suppress(OSError):  # another worker was faster
                 (partial / "data").rename(made)
@@ -239,12 +240,12 @@ def _decode_and_score(plan: Plan, experiment: Experiment, raw: Path, exp: Path, 
     results = []
     for search in experiment.searches:
         about = plan.searches[search]
-        options, more = _search(plan, search, experiment, chain, raw, exp, exp_dir)
+        options = _search(plan, search, experiment, chain, raw, exp, exp_dir)
         for name in experiment.tests:
             out = exp / search / name
             table = raw / name / column_of(chain).table
             inputs = read_inputs(table)
-            decoded = decode_table(chain, inputs, options, 64, more)
+            decoded = decode_table(chain, inputs, options, 64)
             decoded.nbest[0].write(out)
             for module, tables in decoded.interfaces.items():
                 tables.write(out / "interfaces" / module)
@@ -264,42 +265,36 @@ def _search(
     exp: Path,
     exp_dir: Path,
     tuned: bool = False,
-) -> tuple[BeamOptions, list[ScorerMaker]]:
-    """Options of a search by name, tuned on the experiment's validation set if it says so, and its n-gram scorer.
+) -> BeamOptions:
+    """Options of a search by name, tuned on the experiment's validation set if it says so.
 
     Args:
         tuned: it was tuned before; the weights lie beside the curve.
     """
+    from espnet2_legonn.inference.fusion import makers
     from espnet2_legonn.packs.pack import keep_search
     from espnet2_legonn.recipes.tune import tune
-    from espnet2_legonn.search.ngram import NgramModel, NgramScorer
     from espnet2_legonn.search.options import BeamOptions
 
     about = plan.searches[name]
-    given = {k: v for k, v in asdict(about).items() if k not in ("tune", "ngram", "ngram_weight")}
-    model = None
-    if about.ngram is not None:
-        vocab = chain.last.ports[1].vocab
-        assert vocab is not None
-        model = NgramModel.read(ngram_file(exp_dir, about.ngram), vocab)
-
-    def makers(weight: float) -> list[ScorerMaker]:
-        return [] if model is None else [lambda utterances, beam, _: NgramScorer(model, utterances, beam, weight)]
-
-    ngram_weight = 0.3 if about.ngram_weight is None else about.ngram_weight
-    if about.tune:
-        out, metric = exp / "tune" / name, experiment.metrics[0]
-        if not tuned:
-            choice, _, _ = tune(
-                chain, raw / experiment.valid, metric, about.beam_size, makers(ngram_weight), about.ctc_weight, out=out
-            )
-            if model is None:
-                keep_search(exp, choice)
-        found = json.loads((out / "result.json").read_text())
-        given["ctc_weight"] = found["ctc_weight"]
-        given["length_penalty"] = found["length_penalty"] if about.length_penalty is None else about.length_penalty
-        ngram_weight = found["ngram_weight"] if about.ngram_weight is None else about.ngram_weight
-    return BeamOptions(**given), makers(ngram_weight)
+    given = {k: v for k, v in asdict(about).items() if k not in ("tune", "ngram")}
+    options = BeamOptions(**given, ngram_file=str(ngram_file(exp_dir, about.ngram)) if about.ngram else None)
+    if not about.tune:
+        return options
+    out, metric = exp / "tune" / name, experiment.metrics[0]
+    models = makers(options.filled(None, True), chain.require_text())
+    if not tuned:
+        valid = raw / experiment.valid
+        choice, _, _ = tune(chain, valid, metric, about.beam_size, models, about.ctc_weight, out=out)
+        if not models:
+            keep_search(exp, choice)
+    found = json.loads((out / "result.json").read_text())
+    chosen = {"ctc_weight": found["ctc_weight"], "length_penalty": found["length_penalty"]}
+    for kind in ("ngram", "lm"):
+        if getattr(options, f"{kind}_file"):
+            chosen[f"{kind}_weight"] = found["ngram_weight"]
+    given = {k: v for k in ("length_penalty", "ngram_weight", "lm_weight") if (v := getattr(about, k)) is not None}
+    return replace(options, **{**chosen, **given})
 
 
 def ngram_file(exp_dir: Path, name: str) -> Path:

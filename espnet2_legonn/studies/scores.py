@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -22,15 +21,9 @@ from espnet2_legonn.recipes.study import seed_folder
 from espnet2_legonn.scoring.hierarchy import Spread, mean_draws, mean_spread, resampled, spread
 from espnet2_legonn.scoring.metrics import score, speakers_of
 from espnet2_legonn.scoring.results import count_parameters
+from espnet2_legonn.studies.records import Records, Run
 
 DRAWS = "resamples.npy"  # beside result.json: scores of the resampled set
-
-
-class Run(NamedTuple):
-    """A score of one training: on the whole set, and on resamples of it (resamples,)."""
-
-    value: float
-    draws: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -39,19 +32,28 @@ class Scores:
 
     Args:
         exp_dir: of a plan with seeds; raw: data directories; seeds: those that are asked for.
+        records: of seeds that were trained elsewhere. What is found here is kept in them.
     """
 
     exp_dir: Path
     raw: Path
     seeds: Sequence[int]
+    records: Records | None = None
 
     def of(self, column: ResultColumn, cell: Cell) -> dict[int, Run]:
-        """A cell's scores by seed, of the seeds that are done."""
+        """A cell's scores by seed, of the seeds that are done, here or on record."""
         found = {}
         for seed in self.seeds:
             exp = folder(seed_folder(self.exp_dir, seed), cell.exp)
+            run = None
             if (exp / DONE).is_file():
-                found[seed] = self._run(exp, column, cell)
+                run = self._run(exp, column, cell)
+                if self.records is not None:
+                    self.records.keep(seed, column, cell, run)
+            elif self.records is not None:
+                run = self.records.find(seed, column, cell)
+            if run is not None:
+                found[seed] = run
         return found
 
     def _run(self, exp: Path, column: ResultColumn, cell: Cell) -> Run:
@@ -68,27 +70,17 @@ class Scores:
                 raise DataError(f"{answers}/text: scores {report.value}, result.json says {value}; run the plan again")
             with atomic_path(kept) as new, open(new, "wb") as file:
                 np.save(file, resampled(report.segments))
-        return Run(value, np.load(kept))
+        return Run(value, np.load(kept), *_spent(exp), parameters=_parameters(exp))
 
-    def spent(self, cell: Cell) -> tuple[int | None, float] | None:
-        """Updates and hours of a system's last training, mean over seeds; (0, 0) for a plug; None: not run."""
-        from espnet2_legonn.recipes.packing import updates_of
 
-        updates, hours = [], []
-        for seed in self.seeds:
-            exp = folder(seed_folder(self.exp_dir, seed), cell.exp)
-            if not (exp / DONE).is_file():
-                continue
-            trained = (exp / "train.yaml").is_file()
-            updates.append((updates_of(exp) or 0) if trained else 0)
-            told = json.loads((exp / DONE).read_text(encoding="utf-8"))
-            hours.append(told["seconds"] / 3600 if trained else 0.0)
-        return (round(float(np.mean(updates))), float(np.mean(hours))) if updates else None
+def _spent(exp: Path) -> tuple[int | None, float]:
+    """Updates and hours of a system's last training; (0, 0) for a plug."""
+    from espnet2_legonn.recipes.packing import updates_of
 
-    def parameters(self, cell: Cell) -> int | None:
-        """Weights of the system, of all its modules; None: they are not there any more."""
-        places = (folder(seed_folder(self.exp_dir, seed), cell.exp) for seed in self.seeds)
-        return next(filter(None, map(_parameters, places)), None)
+    if not (exp / "train.yaml").is_file():
+        return 0, 0.0
+    told = json.loads((exp / DONE).read_text(encoding="utf-8"))
+    return updates_of(exp), told["seconds"] / 3600
 
 
 def _parameters(exp: Path) -> int | None:

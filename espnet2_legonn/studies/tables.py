@@ -1,7 +1,8 @@
 """Tables of a plan with seeds, with intervals over trainings and sentences, and what became of its claims.
 
 example: python -m espnet2_legonn.studies.tables conf/plan.yaml --claims conf/claims.yaml --out results/real
-writes results/real.md, results/real.json and a picture of each table in results/real/
+writes results/real.md, results/real.json and, in results/real/, a picture of each table and the scores of each seed: a
+table has the seeds that were trained elsewhere, too
 """
 
 from __future__ import annotations
@@ -20,21 +21,22 @@ from espnet2_legonn.scoring.results import environment, markdown_table
 from espnet2_legonn.scoring.tables import write_atomic
 from espnet2_legonn.studies.claims import ClaimResult, judge, load_claims
 from espnet2_legonn.studies.figures import draw
-from espnet2_legonn.studies.scores import Run, Scores, difference_of, mean_of
+from espnet2_legonn.studies.records import Records, Run
+from espnet2_legonn.studies.scores import Scores, difference_of, mean_of
 
 
-def cell_of(
-    scores: Scores, column: ResultColumn, cell: Cell, runs: dict[int, Run], first: dict[int, Run]
-) -> dict[str, Any]:
+def cell_of(column: ResultColumn, cell: Cell, runs: dict[int, Run], first: dict[int, Run]) -> dict[str, Any]:
     """A cell as data: scores by seed, mean, interval, difference to the first row, updates and hours."""
     values = {str(seed): run.value for seed, run in runs.items()}
     deviation = statistics.stdev(values.values()) if len(values) > 1 else None
-    updates, hours = scores.spent(cell) or (None, None)
+    updates = [run.updates or 0 for run in runs.values()]
+    hours = [run.hours for run in runs.values()]
     return {
         "exp": cell.exp, "search": cell.search, "interface": cell.interface, "metric": column.metric, "set": column.set,
         "seeds": values, "mean": mean_of(runs), "deviation": deviation,
-        "less_first": None if runs is first else difference_of(runs, first), "updates": updates, "hours": hours,
-        "parameters": scores.parameters(cell),
+        "less_first": None if runs is first else difference_of(runs, first),
+        "updates": round(statistics.fmean(updates)), "hours": statistics.fmean(hours),
+        "parameters": next((run.parameters for run in runs.values() if run.parameters), None),
     }  # fmt: skip
 
 
@@ -49,7 +51,7 @@ def table_of(table: ResultTable, scores: Scores) -> dict[str, Any]:
             if cell is None or not runs:
                 cells.append(None)
             else:
-                cells.append(cell_of(scores, column, cell, runs, first.setdefault(column.title, runs)))
+                cells.append(cell_of(column, cell, runs, first.setdefault(column.title, runs)))
         rows.append({"label": row.label, "baseline": row.baseline, "cells": cells})
     return {"title": table.title, "columns": [column.title for column in table.columns], "rows": rows}
 
@@ -141,11 +143,13 @@ def main(cmd: Sequence[str] | None = None) -> None:
     plan = load_plan(args.plan, tables="study")
     whole = load_plan(args.plan, tables="all")
     claims = load_claims(args.claims, whole) if args.claims else []
-    scores = Scores(args.expdir, args.raw, args.seeds)
+    records = Records(args.out, whole)
+    scores = Scores(args.expdir, args.raw, args.seeds, records)
     tables = [table_of(table, scores) for table in plan.tables]
     if not any(cell for table in tables for row in table["rows"] for cell in row["cells"]):
         raise DataError(f"{args.expdir}: nothing is done yet")
     print(write(tables, [judge(claim, scores) for claim in claims], args.seeds, args.out))
+    records.write()
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ import pytest
 import yaml
 
 from espnet2_legonn.errors import ConfigError, DataError
+from espnet2_legonn.packs.card import CARD
 from espnet2_legonn.recipes.plan import Cell, Plan, ResultColumn, load_plan
 from espnet2_legonn.scoring.metrics import score
 from espnet2_legonn.studies.claims import judge, load_claims
+from espnet2_legonn.studies.records import Records
 from espnet2_legonn.studies.scores import DRAWS, Scores, difference_of, mean_of
 from espnet2_legonn.studies.tables import main
 from tests.recipes.test_plan import PLAN
@@ -85,8 +89,9 @@ def test_scores_are_those_of_the_result_files(study: Scores) -> None:
     assert found.value == pytest.approx(np.mean(values)) and found.ci[0] < found.value < found.ci[1]
     gain = difference_of(runs, study.of(COLUMN, Cell("poor")))
     assert gain is not None and gain.value < -20 and gain.ci[1] < -20 and gain.trainings == 3
-    assert study.spent(Cell("poor")) == (100, 0.5) and study.spent(Cell("plug")) == (0, 0.0)
-    assert study.spent(Cell("donor")) is None and difference_of(runs, {}) is None
+    spent = [(run.updates, run.hours) for exp in ("poor", "plug") for run in study.of(COLUMN, Cell(exp)).values()]
+    assert spent == [(100, 0.5)] * 3 + [(0, 0.0)] * 3
+    assert study.of(COLUMN, Cell("donor")) == {} and difference_of(runs, {}) is None
 
 
 def test_resamples_are_kept_until_the_score_is_another(study: Scores) -> None:
@@ -259,9 +264,82 @@ def test_a_killed_command_leaves_no_half_of_its_resamples(study: Scores, monkeyp
     assert len(study.of(COLUMN, Cell("poor"))) == 3
 
 
-def test_weights_of_a_plug_are_told_by_its_card(tmp_path: Path) -> None:
+def test_weights_of_a_plug_are_told_by_its_card(study: Scores) -> None:
     chain = build(pair())
-    chain.save(tmp_path / "seed1" / "legonn_plug")
-    scores = Scores(tmp_path, tmp_path, [1])
-    assert scores.parameters(Cell("plug")) == sum(p.numel() for p in chain.parameters())
-    assert scores.parameters(Cell("none")) is None
+    assert study.of(COLUMN, Cell("plug"))[1].parameters is None
+    chain.save(study.exp_dir / "seed1" / "card")
+    card = study.exp_dir / "seed1" / "card" / CARD
+    card.rename(study.exp_dir / "seed1" / "legonn_plug" / CARD)
+    assert study.of(COLUMN, Cell("plug"))[1].parameters == sum(p.numel() for p in chain.parameters())
+
+
+def records(study: Scores, plan: Plan, seeds: list[int] | None = None) -> Scores:
+    """The same study with records beside it."""
+    kept = Records(study.raw.parent / "kept", plan)
+    return dataclasses.replace(study, records=kept, seeds=seeds or study.seeds)
+
+
+def test_a_seed_is_judged_by_its_record_when_its_models_are_gone(study: Scores, tmp_path: Path) -> None:
+    plan, cells = write_plan(tmp_path), (Cell("poor"), Cell("plug", "joint"))
+    here = records(study, plan)
+    before = [here.of(COLUMN, cell) for cell in cells]
+    assert here.records is not None
+    here.records.write()
+    shutil.rmtree(study.exp_dir / "seed2")
+    shutil.rmtree(study.exp_dir / "seed3")
+    assert list(study.of(COLUMN, cells[0])) == [1]
+    again = records(study, plan)
+    after = [again.of(COLUMN, cell) for cell in cells]
+    for was, now in zip(before, after):
+        assert list(now) == [1, 2, 3]
+        assert [r.value for r in was.values()] == [r.value for r in now.values()], "values are kept whole"
+        assert [(r.updates, r.hours, r.parameters) for r in was.values()] == [
+            (r.updates, r.hours, r.parameters) for r in now.values()
+        ]
+    whole, recorded = difference_of(*reversed(before)), difference_of(*reversed(after))
+    assert whole is not None and recorded is not None and recorded.ci == pytest.approx(whole.ci, abs=1e-4)
+    # Another machine adds a seed and keeps those that are on record.
+    assert again.records is not None
+    again.records.write()
+    assert list(records(study, plan).of(COLUMN, cells[1])) == [1, 2, 3]
+
+
+def test_what_is_trained_here_wins_over_its_record(study: Scores, tmp_path: Path) -> None:
+    plan = write_plan(tmp_path)
+    here = records(study, plan)
+    first = here.of(COLUMN, Cell("poor"))[1]
+    assert here.records is not None
+    here.records.keep(1, COLUMN, Cell("poor"), dataclasses.replace(first, value=99.0))
+    here.records.write()
+    assert records(study, plan).of(COLUMN, Cell("poor"))[1].value == first.value
+
+
+def test_a_record_of_another_plan_does_not_count(study: Scores, tmp_path: Path) -> None:
+    plan = write_plan(tmp_path)
+    here = records(study, plan)
+    here.of(COLUMN, Cell("poor"))
+    assert here.records is not None
+    here.records.write()
+    shutil.rmtree(study.exp_dir)
+    assert len(records(study, plan).of(COLUMN, Cell("poor"))) == 3
+    data = plan_data()
+    data["training"] = {**data.get("training", {}), "max_epoch": 77}
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+    assert records(study, load_plan(tmp_path / "plan.yaml", tables="all")).of(COLUMN, Cell("poor")) == {}
+
+
+def test_records_that_do_not_belong_together(study: Scores, tmp_path: Path) -> None:
+    plan = write_plan(tmp_path)
+    here = records(study, plan)
+    here.of(COLUMN, Cell("poor"))
+    assert here.records is not None
+    here.records.write()
+    shutil.rmtree(study.exp_dir)
+    np.savez_compressed(tmp_path / "kept" / "seed1.npz", draws=np.zeros((2, 1000)))
+    with pytest.raises(
+        DataError, match=r"seed1\.json: 1 cells, seed1\.npz has 2; take both files from the same commit"
+    ):
+        records(study, plan).of(COLUMN, Cell("poor"))
+    (tmp_path / "kept" / "seed1.npz").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"seed1\.npz: cannot be read"):
+        records(study, plan).of(COLUMN, Cell("poor"))

@@ -5,7 +5,7 @@ set -euo pipefail
 { # bash reads a script as it runs it. The braces make it read all of it first, so an edit cannot hurt a running job
 . ./path.sh
 
-stage=1              # 1 data, 3-5 filter and vocabularies, 10 experiments of the plan, 11 swaps of seeds, 12 the tables
+stage=1              # 1 data, 3-5 filter, vocabularies, language models, 10 the plan, 11 swaps of seeds, 12 the tables
 stop_stage=10000
 nj=1                 # experiments at a time
 plan=conf/plan.yaml  # or conf/plan_interface.yaml: what makes an interface better
@@ -14,6 +14,8 @@ seeds="1 2 3"
 only=                # experiments to run, with what they need (default: those of the tables, in their order)
 speech=false         # conf/plan_speech.yaml instead, after the text rows: captions read aloud by espeak-ng
 translation=false    # conf/plan_translation.yaml instead, after the text rows: German speech into English, three modules
+lm=false             # conf/plan_lm.yaml instead, after the text rows: a language model as the decoder, and beside the search
+lm_args=             # options of ESPnet's language model (stage 7). They win over its config
 results=../../../docs/results   # where stage 12 writes
 help_message="Usage: MULTI30K=DIR $0 [--stage N] [--stop_stage N] [--nj N] [--seeds \"NUMBERS\"] [--only \"NAMES\"]"
 
@@ -23,6 +25,7 @@ SECONDS=0
 
 if "${speech}"; then plan=conf/plan_speech.yaml; fi
 if "${translation}"; then plan=conf/plan_translation.yaml; fi
+if "${lm}"; then plan=conf/plan_lm.yaml; fi
 name=multi30k_study claims=(--claims conf/claims.yaml) # of the page that stage 12 writes
 if [ "${plan}" != conf/plan.yaml ]; then
     name=${name}_$(basename "${plan#*plan_}" .yaml) claims=()
@@ -58,6 +61,14 @@ if active 5 && "${speech}"; then
         --utt_list data/train_speech_1000.list
 fi
 if active 5 && "${translation}"; then local/translation.sh; fi
+if active 5 && "${lm}"; then
+    if [ ! -f exp/lm_en/model.safetensors ]; then
+        python3 ../../multi30k/legonn1/local/train_lm.py --train dump/raw/train_de/text --valid dump/raw/valid_de/text \
+            --bpemodel data/en_token_list/bpe_unigram1000/bpe.model --size 192 --out exp/lm_en
+    fi
+    legonn.sh --input text --src_lang de --train_set train_de --valid_set valid_de --test_sets test_de --nbpe 1000 \
+        --src_nbpe 1000 --use_lm true --lm_exp exp/lm_train_lm --lm_args "${lm_args}" --stage 6 --stop_stage 8
+fi
 if active 10; then
     # shellcheck disable=SC2086
     python3 -m espnet2_legonn.bin.legonn_plan "${plan}" --workers "${nj}" --expdir "${expdir}" --tables study \
