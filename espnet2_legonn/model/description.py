@@ -261,6 +261,7 @@ RANGES = {
     "linear_units": (1, None),
     "dropout": (0, 1),
     "attention_dropout": (0, 1),
+    "references": (0, 1),
     "activation_dropout": (0, 1),
     "max_length": (1, None),
     "slots_per_token": (1e-3, None),

@@ -46,9 +46,7 @@ def read_audio(path: str | Path, fs: int) -> np.ndarray:
     return check_waveform(samples, str(path))
 
 
-def adapt_audio(
-    path: str | Path, fs: int, channel: int | None = None, most_seconds: float | None = None
-) -> Recording:
+def adapt_audio(path: str | Path, fs: int, channel: int | None = None, most_seconds: float | None = None) -> Recording:
     """One channel of samples in -1 ... 1 at ``fs``, from a file of any rate and number of channels.
 
     Args:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from espnet2_legonn.data.tables import target_table
 from espnet2_legonn.errors import ConfigError, DataError
@@ -22,6 +21,7 @@ from espnet2_legonn.inference.decode import each_batch, inputs_of, naming
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.model.interface import Marginals
 from espnet2_legonn.model.module import DecoderModule, consumed, produced
+from espnet2_legonn.model.references import one_hot
 from espnet2_legonn.scoring.bootstrap import Segments, confidence_interval
 from espnet2_legonn.scoring.metrics import known
 from espnet2_legonn.scoring.results import markdown_table
@@ -33,7 +33,6 @@ from espnet2_legonn.studies.evaluate import references_of, require_all, score_te
 
 AS_IT_IS = "as it is"
 TEMPERATURES, NBEST = (0.5, 2.0), (1, 8)
-SURE = 1000.0  # nats: beside a token that leads by so much no other has any probability, but they keep their order
 
 
 @dataclass(frozen=True)
@@ -42,11 +41,6 @@ class Reading:
 
     name: str
     segments: Segments
-
-
-def one_hot(log_probs: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """(B, K, V) with all probability on tokens (B, K). The others keep their ranks, which a BeamConv reads."""
-    return (log_probs + SURE * F.one_hot(tokens, log_probs.shape[-1])).log_softmax(-1)
 
 
 def laid_out(ids: Sequence[int], ratio: float, blank: int) -> list[int]:

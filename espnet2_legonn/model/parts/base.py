@@ -133,6 +133,10 @@ class InputPart(nn.Module):
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
+    def taught(self, read: torch.Tensor, lengths: torch.Tensor, labels: Labels | None) -> torch.Tensor:
+        """What it reads in training, of what the module before wrote and of that module's labels."""
+        return read
+
     def read(self, item: Any, place: str) -> Any:
         """What a user hands over to an array or list of this part, its first axis in time.
 

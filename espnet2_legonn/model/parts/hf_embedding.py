@@ -119,7 +119,7 @@ class HFEmbeddingInput(MarginalsInput):
         embed = ExpectedRow(config, shape)
         super().__init__(embed, config.collapse)
         self.drops, self.prompt = embed.blank is None and not config.collapse, prompt
-        self.in_place = embed.blank is not None
+        self.keeps_slots = embed.blank is not None
         self._ends: tuple[list[int], list[int]] = ([], [])
         self._body: list[LanguageModelBody] = []
         self.seen = Seen()

@@ -12,9 +12,11 @@ from typing_extensions import Self
 
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.model.dropout import Dropout
+from espnet2_legonn.model.losses import Labels
 from espnet2_legonn.model.masks import valid_mask
 from espnet2_legonn.model.parts.base import InputPart
 from espnet2_legonn.model.position import SinusoidalPositions
+from espnet2_legonn.model.references import with_references
 from espnet2_legonn.model.seen import Seen
 from espnet2_legonn.model.transformer import BodyConfig, TransformerEncoder
 
@@ -29,6 +31,7 @@ class IngestorConfig:
         num_blocks: encoder blocks behind the embedding.
         collapse: merge runs of slots with one best token first.
         attention_dropout: of these blocks; None: as the body's.
+        references: share of the items that read their labels in training, one-hot, not what the module before writes.
     """
 
     vocab: str
@@ -37,6 +40,7 @@ class IngestorConfig:
     num_blocks: int = 3
     collapse: bool = False
     attention_dropout: float | None = None
+    references: float = 0.0
 
 
 class Embed(nn.Module):
@@ -108,18 +112,30 @@ class MarginalsInput(InputPart):
     Args:
         embed: marginals (B, K, V) and lengths to (B, K, D).
         collapse_slots: merge runs of slots first.
+        references: share of the items that read their labels in training.
 
     Attributes:
-        in_place: what is read of a slot stands at the place of that slot.
+        in_place: what is read of a slot stands at the place of that slot, and is what was written there.
     """
 
     kind = "marginals"
     seen: Seen
 
-    def __init__(self, embed: Embed, collapse_slots: bool = False) -> None:
+    def __init__(self, embed: Embed, collapse_slots: bool = False, references: float = 0.0) -> None:
         super().__init__()
         self.embed = embed
-        self.collapse_slots, self.in_place = collapse_slots, not collapse_slots
+        self.collapse_slots, self.references = collapse_slots, references
+        self.keeps_slots = not collapse_slots
+
+    @property
+    def in_place(self) -> bool:
+        return self.keeps_slots and not (self.training and self.references)
+
+    def taught(self, read: torch.Tensor, lengths: torch.Tensor, labels: Labels | None) -> torch.Tensor:
+        """In training, the labels instead of the distributions (B, K, V) of some items (model/references.py)."""
+        if not (self.training and self.references) or labels is None:
+            return read
+        return with_references(read, lengths, labels, self.references)
 
     @property
     def contract(self) -> Seen | None:
@@ -153,8 +169,8 @@ class Ingestor(MarginalsInput):
         collapse_slots: merge runs of slots first.
     """
 
-    def __init__(self, embed: Embed, sizes: BodyConfig, collapse_slots: bool = False) -> None:
-        super().__init__(embed, collapse_slots)
+    def __init__(self, embed: Embed, sizes: BodyConfig, collapse_slots: bool = False, references: float = 0.0) -> None:
+        super().__init__(embed, collapse_slots, references)
         self.positions = SinusoidalPositions(sizes.size)
         self.scale = embed.scale
         self.dropout = Dropout(sizes.dropout)
@@ -175,7 +191,8 @@ class Ingestor(MarginalsInput):
         """Fresh weights: the embedding, then the blocks."""
         assert vocab is not None
         embed = cls.embedding(config, body.size, vocab, where)
-        return cls(embed, body.blocks(config.num_blocks, config.attention_dropout), config.collapse)
+        blocks = body.blocks(config.num_blocks, config.attention_dropout)
+        return cls(embed, blocks, config.collapse, config.references)
 
     @classmethod
     def faults(cls, config: Any, where: str) -> list[str]:
