@@ -50,6 +50,10 @@ if active 5; then # after all others: the English vocabulary sees all texts
     # shellcheck disable=SC2086
     python3 -m espnet2_legonn.data.cli vocab data/en_token_list/char ${english} --unit char
 fi
+if active 5 && [ "${plan}" = conf/plan_lm.yaml ] && [ ! -f exp/lm_en/model.safetensors ]; then
+    python3 ../../multi30k/legonn1/local/train_lm.py --train dump/raw/train_de_en/text --valid dump/raw/valid_de_en/text \
+        --bpemodel "data/en_token_list/bpe_unigram${nbpe}/bpe.model" --size 128 --out exp/lm_en
+fi
 if [ "${stage}" -le 13 ] && [ "${stop_stage}" -ge 10 ]; then
     # shellcheck disable=SC2086
     python3 -m espnet2_legonn.bin.legonn_plan "${plan}" --workers "${nj}" --expdir "${expdir}${seeds:+/study}" \
