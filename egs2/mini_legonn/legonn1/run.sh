@@ -14,6 +14,7 @@ packs="mt_de_en mt_de_en_collapsed mt_de_en_beam_conv ro_encoder asr_encoder"   
 inventory=exp/packs  # where stage 14 puts them
 tables=first         # which tables to fill: first, all, or study
 only=                # experiments to run, with what they need (default: those of the tables)
+report=              # where the tables are written (default: exp/RESULTS.md; with --seeds exp/study/STUDY.md)
 seeds=               # repeat all with each of them, for mean and deviation: "1 2 3"
 help_message="Usage: $0 [--stage N] [--stop_stage N] [--nj N] [--plan FILE] [--tables first|all|study]
     [--only \"NAMES\"] [--seeds \"NUMBERS\"]"
@@ -57,7 +58,7 @@ fi
 if [ "${stage}" -le 13 ] && [ "${stop_stage}" -ge 10 ]; then
     # shellcheck disable=SC2086
     python3 -m espnet2_legonn.bin.legonn_plan "${plan}" --workers "${nj}" --expdir "${expdir}${seeds:+/study}" \
-        --tables "${tables}" ${only:+--only ${only}} ${seeds:+--seeds ${seeds}}
+        --tables "${tables}" ${only:+--only ${only}} ${seeds:+--seeds ${seeds}} ${report:+--report "${report}"}
 fi
 if active 14; then
     for name in ${packs}; do
