@@ -425,3 +425,62 @@ def test_a_plug_that_was_killed_is_put_together_again(tmp_path: Path, monkeypatc
     (tmp_path / "chain/weights.safetensors").touch()
     runner._plug(load(tmp_path, PLAN).by_name["plug"], tmp_path, tmp_path)
     assert (tmp_path / "card.yaml").is_file() and not (tmp_path / "chain").exists()
+
+
+def test_language_models_of_searches_and_plugs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`hf:FOLDER` waits for no experiment and goes to compose as it is; older plans keep what they made."""
+    from espnet2_legonn.inference import compose
+    from espnet2_legonn.packs.files import replacing
+    from espnet2_legonn.recipes.plan import SearchPlan, asked
+
+    found = load(tmp_path, changed("experiments.2.plug", ["poor", "hf:exp/lm"]))
+    assert found.by_name["plug"].needs == {"poor"}
+    given: list[Any] = []
+
+    def fake(parts: list[str], out: Path) -> tuple[None, list[str]]:
+        given.extend(parts)
+        with replacing(out) as new:
+            (new / "card.yaml").touch()
+        return None, []
+
+    monkeypatch.setattr(compose, "compose", fake)
+    runner._plug(found.by_name["plug"], tmp_path, Path("exp"))
+    assert given == ["exp/legonn_poor", "hf:exp/lm"]
+    assert not {"lm_file", "lm_weight"} & asked(SearchPlan()).keys() and "lm_file" in asked(SearchPlan(lm_file="a"))
+    both = {**PLAN, "searches": {"joint": {"ngram": "en", "lm_file": "a"}, "decode": {}}}
+    with pytest.raises(ConfigError, match="searches.joint: ngram and lm_file; give one of them"):
+        load(tmp_path, {**both, "ngrams": {"en": {"vocab": "v", "sets": ["t"]}}})
+
+
+@pytest.mark.parametrize("about", [{"tune": True}, {"tune": True, "ngram_weight": 0.05}, {"ctc_weight": 0.3}])
+def test_a_search_with_an_ngram(tmp_path: Path, about: dict[str, Any]) -> None:
+    """Its weight is tuned with the others unless it is given, and is that of the model that searches."""
+    from tests.zoo.toys import build, pair
+
+    chain = build(pair())
+    (tmp_path / "tokens.txt").write_text("".join(f"{token}\n" for token in chain.require_text().tokens))
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/text").write_text("".join(f"u{i:02d} {'a b ' * (1 + i % 3)}c\n" for i in range(12)))
+    (tmp_path / "set/src_text").write_text("".join(f"u{i:02d} {'k l ' * (1 + i % 3)}m\n" for i in range(12)))
+    data = copy.deepcopy(PLAN)
+    data |= {"ngrams": {"en": {"vocab": "v", "sets": ["set"], "order": 2}}, "tables": []}
+    data["vocabs"]["v"]["tokens"] = str(tmp_path / "tokens.txt")
+    data["searches"]["lm"] = {"beam_size": 3, "ngram": "en", **about}
+    for experiment in data["experiments"]:
+        experiment |= {"searches": ["lm"], "valid": "set", "tests": ["set"]}
+    found, exp = load(tmp_path, data), chain.save(tmp_path / "exp" / "legonn_plug")
+    runner.make_ngrams(found, tmp_path, tmp_path / "exp")
+    plug = found.by_name["plug"]
+    options = runner._search(found, "lm", plug, chain, tmp_path, exp, tmp_path / "exp")
+    assert options.ngram_file == str(tmp_path / "exp/ngram_en.arpa.gz") and options.lm_weight is None
+    if about.get("tune"):
+        tuned = json.loads((exp / "tune/lm/result.json").read_text())
+        assert options.ngram_weight == about.get("ngram_weight", tuned["ngram_weight"])
+        assert (options.ctc_weight, options.length_penalty) == (tuned["ctc_weight"], tuned["length_penalty"])
+        assert {row[1] for row in tuned["grid"]} > {0.0, 1.0} and not (exp / "search.yaml").exists()
+        again = runner._search(found, "lm", plug, chain, tmp_path, exp, tmp_path / "exp", tuned=True)
+        assert again == options
+    else:
+        assert options.ngram_weight is None and options.ctc_weight == 0.3
+    best = chain.answer("k l m", options)[0].nbest[0]
+    assert set(best.parts) >= {"decoder", "ngram"}
