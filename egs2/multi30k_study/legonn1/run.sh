@@ -15,7 +15,7 @@ only=                # experiments to run, with what they need (default: those o
 speech=false         # conf/plan_speech.yaml instead, after the text rows: captions read aloud by espeak-ng
 translation=false    # conf/plan_translation.yaml instead, after the text rows: German speech into English, three modules
 lm=false             # conf/plan_lm.yaml instead, after the text rows: a language model as the decoder, and beside the search
-lm_args="--lm_conf att_unit=128 --lm_conf unit=512 --max_epoch 8" # of ESPnet's one: small, as the rest
+lm_args="--lm_conf att_unit=128 --lm_conf unit=512" # options of ESPnet's one (stage 7): small, as the rest
 results=../../../docs/results   # where stage 12 writes
 help_message="Usage: MULTI30K=DIR $0 [--stage N] [--stop_stage N] [--nj N] [--seeds \"NUMBERS\"] [--only \"NAMES\"]"
 
