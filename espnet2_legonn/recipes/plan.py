@@ -31,7 +31,8 @@ class SearchPlan:
 
     Args:
         tune: choose ctc_weight and length_penalty on the experiment's ``valid``, where they are not given.
-        ngram: name of one of the plan's n-gram models; lm_file: weights of a language model of ESPnet's (stage 7).
+        ngram: name of one of the plan's n-gram models.
+        lm_file: weights of a language model of ESPnet's (stage 7).
         ngram_weight, lm_weight: of them; tuned where ``tune`` is true and they are not given.
         others: as in BeamOptions.
     """
