@@ -41,7 +41,10 @@ def cell_of(column: ResultColumn, cell: Cell, runs: dict[int, Run], first: dict[
 
 
 def table_of(table: ResultTable, scores: Scores) -> dict[str, Any]:
-    """A table as data; a cell that was not run is None. The first row that was run is what others are compared with."""
+    """A table as data; a cell that was not run is None, one that the plan leaves empty is {}.
+
+    The first row that was run is what others are compared with.
+    """
     first: dict[str, dict[int, Run]] = {}
     rows = []
     for row in table.rows:
@@ -49,7 +52,7 @@ def table_of(table: ResultTable, scores: Scores) -> dict[str, Any]:
         for column, cell in zip(table.columns, row.cells):
             runs = {} if cell is None else scores.of(column, cell)
             if cell is None or not runs:
-                cells.append(None)
+                cells.append({} if cell is None else None)
             else:
                 cells.append(cell_of(column, cell, runs, first.setdefault(column.title, runs)))
         rows.append({"label": row.label, "baseline": row.baseline, "cells": cells})
@@ -72,8 +75,8 @@ def render(table: dict[str, Any], picture: str) -> str:
 
 
 def _texts(cell: dict[str, Any] | None) -> list[str]:
-    if cell is None:
-        return ["not run", "", ""]
+    if not cell:
+        return ["not run" if cell is None else "", "", ""]
     seeds = len(cell["seeds"])
     deviation = f" ± {cell['deviation']:.1f}" if seeds > 1 else ", 1 seed"
     mean, less = cell["mean"], cell["less_first"]

@@ -67,7 +67,7 @@ def plan_data() -> dict[str, Any]:
     for table in data["tables"]:
         table["study"] = True
         table.update({"columns": [{"title": "WER", "metric": "wer", "set": "x"}]})
-    data["tables"][0]["rows"].append({"label": "never", "cells": [{"exp": "donor"}]})
+    data["tables"][0]["rows"] += [{"label": "never", "cells": [{"exp": "donor"}]}, {"label": "empty", "cells": [None]}]
     data["tables"][1]["rows"] = [{"label": "d", "cells": [{"exp": "donor"}]}]
     del data["tables"][1]["metric"], data["tables"][1]["set"]
     return data
@@ -186,7 +186,8 @@ def test_the_command(study: Scores, tmp_path: Path, capsys: pytest.CaptureFixtur
         and said.endswith("## Not run yet\n\n- Second\n\n")
     )
     told = json.loads((tmp_path / "out" / "real.json").read_text())
-    base, joint, never = (row["cells"][0] for row in told["tables"][0]["rows"])
+    base, joint, never, empty = (row["cells"][0] for row in told["tables"][0]["rows"])
+    assert empty == {} and "|empty||||" in said
     assert (
         never is None
         and base["less_first"] is None
