@@ -225,24 +225,21 @@ class Chain(nn.Module):
         assert isinstance(module, EncoderModule)
         reader = self._module(self.names[i + 1]).input if i + 1 < len(self) else None
         output, kept = module.interface, list[torch.Tensor]()
-
-        def read(written: torch.Tensor) -> torch.Tensor:
-            return written if reader is None else reader.taught(written, slots, labels)
-
         states, slots = module.states(x, lengths, kept)
         if labels is not None and can_cross(output, reader, states):
             return *cross(output, reader, states, slots, labels), slots
         written = output(states)
         log_probs = output.log_probs(written)
         if log_probs is None or labels is None:
-            return None, read(written), slots
+            return None, written, slots
         passes = [[*kept, log_probs]]
         if module.passes_twice:
             again = list[torch.Tensor]()
             other = output.log_probs(output(module.states(x, lengths, again)[0]))
             assert other is not None
             passes.append([*again, other])
-        return output.loss_of_passes(passes, slots, labels), read(written), slots
+        read = written if reader is None else reader.taught(written, slots, labels)
+        return output.loss_of_passes(passes, slots, labels), read, slots
 
     # -- reading ---------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from typing import Any
 from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.files.configs import read_config
 from espnet2_legonn.files.schema import Reader, nearest
+from espnet2_legonn.inference.language_model import PREFIX
 from espnet2_legonn.model.description import VocabConfig, override, parse, read_module
 from espnet2_legonn.model.freeze import InitConfig, check_parts, source_of
 from espnet2_legonn.scoring.metrics import METRICS
@@ -51,7 +52,6 @@ class SearchPlan:
 
 
 _YOUNGER = {"dtype": "float32", "lm_file": None, "lm_weight": None}
-HF = "hf:"  # before a language model that is plugged as a decoder
 
 
 def asked(search: Any) -> dict[str, Any]:
@@ -112,7 +112,11 @@ class Experiment:
     def needs(self) -> set[str]:
         """Experiments that must be done before."""
         taught = [] if self.teacher is None else [self.teacher.exp]
-        parts = (*(part for part in self.plug if not part.startswith(HF)), *map(source_of, self.init.values()), *taught)
+        parts = (
+            *(part for part in self.plug if not part.startswith(PREFIX)),
+            *map(source_of, self.init.values()),
+            *taught,
+        )
         return {part.partition("#")[0] for part in parts}
 
 

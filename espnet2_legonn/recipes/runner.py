@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from espnet2_legonn.data.tables import atomic_text
 from espnet2_legonn.files.scratch import alone, scratch
-from espnet2_legonn.recipes.plan import HF, Experiment, Plan, asked, folder
+from espnet2_legonn.recipes.plan import Experiment, Plan, asked, folder
 
 if TYPE_CHECKING:
     from espnet2_legonn.inference.legonn import LegoNN
@@ -147,9 +147,10 @@ def _make(plan: Plan, experiment: Experiment, raw: Path, exp: Path, exp_dir: Pat
 
 def _plug(experiment: Experiment, exp: Path, exp_dir: Path) -> list[str]:
     from espnet2_legonn.inference.compose import compose
+    from espnet2_legonn.inference.language_model import PREFIX
 
     def part(spec: str) -> str:
-        if spec.startswith(HF):
+        if spec.startswith(PREFIX):
             return spec
         name, _, modules = spec.partition("#")
         return f"{folder(exp_dir, name)}#{modules}" if modules else str(folder(exp_dir, name))
@@ -282,9 +283,8 @@ def _search(
     if not about.tune:
         return options
     out, metric = exp / "tune" / name, experiment.metrics[0]
-    models = makers(options.filled(None, True), chain.require_text())
     if not tuned:
-        valid = raw / experiment.valid
+        valid, models = raw / experiment.valid, makers(options.filled(None, True), chain.require_text())
         choice, _, _ = tune(chain, valid, metric, about.beam_size, models, about.ctc_weight, out=out)
         if not models:
             keep_search(exp, choice)

@@ -50,11 +50,12 @@ def table_of(table: ResultTable, scores: Scores) -> dict[str, Any]:
     for row in table.rows:
         cells: list[dict[str, Any] | None] = []
         for column, cell in zip(table.columns, row.cells):
-            runs = {} if cell is None else scores.of(column, cell)
-            if cell is None or not runs:
-                cells.append({} if cell is None else None)
-            else:
+            if cell is None:
+                cells.append({})
+            elif runs := scores.of(column, cell):
                 cells.append(cell_of(column, cell, runs, first.setdefault(column.title, runs)))
+            else:
+                cells.append(None)
         rows.append({"label": row.label, "baseline": row.baseline, "cells": cells})
     return {"title": table.title, "columns": [column.title for column in table.columns], "rows": rows}
 

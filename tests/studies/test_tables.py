@@ -275,10 +275,17 @@ def test_weights_of_a_plug_are_told_by_its_card(study: Scores) -> None:
     assert study.of(COLUMN, Cell("plug"))[1].parameters == sum(p.numel() for p in chain.parameters())
 
 
-def records(study: Scores, plan: Plan, seeds: list[int] | None = None) -> Scores:
+def records(study: Scores, plan: Plan) -> Scores:
     """The same study with records beside it."""
-    kept = Records(study.raw.parent / "kept", plan)
-    return dataclasses.replace(study, records=kept, seeds=seeds or study.seeds)
+    return dataclasses.replace(study, records=Records(study.raw.parent / "kept", plan))
+
+
+def write_records(study: Scores, plan: Plan) -> None:
+    """Put the poor system on record."""
+    here = records(study, plan)
+    here.of(COLUMN, Cell("poor"))
+    assert here.records is not None
+    here.records.write()
 
 
 def test_a_seed_is_judged_by_its_record_when_its_models_are_gone(study: Scores, tmp_path: Path) -> None:
@@ -318,10 +325,7 @@ def test_what_is_trained_here_wins_over_its_record(study: Scores, tmp_path: Path
 
 def test_a_record_of_another_plan_does_not_count(study: Scores, tmp_path: Path) -> None:
     plan = write_plan(tmp_path)
-    here = records(study, plan)
-    here.of(COLUMN, Cell("poor"))
-    assert here.records is not None
-    here.records.write()
+    write_records(study, plan)
     shutil.rmtree(study.exp_dir)
     assert len(records(study, plan).of(COLUMN, Cell("poor"))) == 3
     data = plan_data()
@@ -332,10 +336,7 @@ def test_a_record_of_another_plan_does_not_count(study: Scores, tmp_path: Path) 
 
 def test_records_that_do_not_belong_together(study: Scores, tmp_path: Path) -> None:
     plan = write_plan(tmp_path)
-    here = records(study, plan)
-    here.of(COLUMN, Cell("poor"))
-    assert here.records is not None
-    here.records.write()
+    write_records(study, plan)
     shutil.rmtree(study.exp_dir)
     np.savez_compressed(tmp_path / "kept" / "seed1.npz", draws=np.zeros((2, 1000)))
     with pytest.raises(

@@ -133,7 +133,7 @@ class InputPart(nn.Module):
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
-    def taught(self, read: torch.Tensor, lengths: torch.Tensor, labels: Labels | None) -> torch.Tensor:
+    def taught(self, read: torch.Tensor, lengths: torch.Tensor, labels: Labels) -> torch.Tensor:
         """What it reads in training, of what the module before wrote and of that module's labels."""
         return read
 

@@ -129,13 +129,15 @@ class MarginalsInput(InputPart):
 
     @property
     def in_place(self) -> bool:
-        return self.keeps_slots and not (self.training and self.references)
+        return self.keeps_slots and not self._reads_labels
 
-    def taught(self, read: torch.Tensor, lengths: torch.Tensor, labels: Labels | None) -> torch.Tensor:
+    @property
+    def _reads_labels(self) -> bool:
+        return self.training and self.references > 0
+
+    def taught(self, read: torch.Tensor, lengths: torch.Tensor, labels: Labels) -> torch.Tensor:
         """In training, the labels instead of the distributions (B, K, V) of some items (model/references.py)."""
-        if not (self.training and self.references) or labels is None:
-            return read
-        return with_references(read, lengths, labels, self.references)
+        return with_references(read, lengths, labels, self.references) if self._reads_labels else read
 
     @property
     def contract(self) -> Seen | None:
