@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,104 +11,10 @@ from espnet2_legonn.data.tables import write_table
 from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.inference.decode import decode_table, inputs_of
 from espnet2_legonn.inference.legonn import LegoNN
-from espnet2_legonn.scoring.bootstrap import SEED
-from espnet2_legonn.scoring.hierarchy import Spread, draw_trainings, resampled, spread
+from espnet2_legonn.scoring.hierarchy import resampled
 from espnet2_legonn.scoring.metrics import known, score, speakers_of
-from espnet2_legonn.scoring.results import markdown_table
 from espnet2_legonn.search.options import BeamOptions
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """What all pairs of n encoder sides and n decoder sides scored; the pairs of the diagonal were trained together.
-
-    Args:
-        names: of the n chains.
-        values: (n, n), on the whole set; rows are encoder sides.
-        draws: (n, n, resamples), on resamples of it, the same for all pairs.
-    """
-
-    names: tuple[str, ...]
-    metric: str
-    values: np.ndarray
-    draws: np.ndarray
-
-    @property
-    def shares(self) -> np.ndarray:
-        """Each pair in per cent of the mean of own pairs; of error rates the other way round: more is better."""
-        own = self.values.diagonal().mean()
-        whole, part = (own, self.values) if known(self.metric).higher else (self.values, own)
-        return np.asarray(100 * np.divide(part, whole, out=np.zeros_like(self.values), where=np.asarray(whole) != 0))
-
-    @property
-    def own(self) -> float:
-        """Mean of the pairs that were trained together."""
-        return float(self.values.diagonal().mean())
-
-    @property
-    def swapped(self) -> float:
-        """Mean of the pairs that never met."""
-        return float(self.values[~np.eye(len(self.names), dtype=bool)].mean())
-
-    @property
-    def interaction(self) -> float:
-        """Standard deviation of what neither side alone explains (two-way layout with one value a cell)."""
-        n = len(self.names)
-        rows, columns = self.values.mean(1, keepdims=True), self.values.mean(0, keepdims=True)
-        rest = self.values - rows - columns + self.values.mean()
-        return float(np.sqrt((rest**2).sum() / (n - 1) ** 2))
-
-    def difference(self, seed: int = SEED) -> Spread:
-        """Swapped minus own pairs, with intervals over draws of chains and of utterances.
-
-        A draw has chains with replacement: its own pairs are those on the diagonal, its swapped ones all pairs of two
-        different chains. A draw of one chain n times has no swapped pair and is left out.
-        """
-        n, resamples = len(self.names), self.draws.shape[-1]
-        picks = draw_trainings(n, resamples, seed)
-        rows, columns, draw = picks[:, :, None], picks[:, None, :], np.arange(resamples)[:, None, None]
-        scores, apart = self.draws[rows, columns, draw], rows != columns
-        own = self.draws[picks, picks, draw[:, 0]].mean(1)
-        met = apart.sum((1, 2))
-        swapped = np.where(apart, scores, 0).sum((1, 2)) / np.where(met, met, np.nan)
-        return spread(self.swapped - self.own, swapped - own, n)
-
-    def as_json(self, margin: float) -> dict[str, object]:
-        """Content of swap.json."""
-        difference = self.difference()
-        return {
-            "metric": self.metric,
-            "chains": list(self.names),
-            "values": self.values.tolist(),
-            "shares": self.shares.tolist(),
-            "own": self.own,
-            "swapped": self.swapped,
-            "interaction": self.interaction,
-            "difference": difference.as_json(),
-            "margin": margin,
-            "equivalent": difference.within(margin),
-        }
-
-    def as_text(self, margin: float) -> str:
-        """The matrix and what follows from it, in Markdown."""
-        rows = [
-            [name, *(f"{value:.1f} ({share:.0f} %)" for value, share in zip(values, shares))]
-            for name, values, shares in zip(self.names, self.values, self.shares)
-        ]
-        label, found = known(self.metric).label, self.difference()
-        verdict = "equivalent" if found.within(margin) else "NOT shown to be equivalent"
-        low, high = found.tost
-        return "\n".join(
-            [
-                markdown_table([f"{label}: encoder \\ decoder", *self.names], rows),
-                "",
-                f"own pairs {self.own:.2f}, swapped pairs {self.swapped:.2f}; in brackets the share of own pairs' mean",
-                f"swapped - own: {found.value:+.2f}, 95 % interval [{found.ci[0]:+.2f}, {found.ci[1]:+.2f}] "
-                f"(bootstrap over {len(self.names)} chains and the utterances)",
-                f"{verdict} within +-{margin:g}: 90 % interval [{low:+.2f}, {high:+.2f}] (two one-sided tests at 5 %)",
-                f"interaction of encoder and decoder: standard deviation {self.interaction:.2f}",
-            ]
-        )
+from espnet2_legonn.studies.matrix import Matrix
 
 
 def sides(chains: Sequence[LegoNN], at: str | None) -> list[tuple[LegoNN, LegoNN]]:

@@ -11,7 +11,7 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from espnet2_legonn.scoring.results import environment, markdown_table
 from espnet2_legonn.scoring.tables import write_atomic
 from espnet2_legonn.studies.claims import ClaimResult, judge, load_claims
 from espnet2_legonn.studies.figures import draw
+from espnet2_legonn.studies.matrix import read_swaps, shares_table, swap_text
 from espnet2_legonn.studies.records import Records, Run
 from espnet2_legonn.studies.scores import Scores, difference_of, mean_of
 
@@ -103,7 +104,13 @@ def _plain(value: object) -> object:
     return value.as_json() if hasattr(value, "as_json") else str(value)
 
 
-def write(tables: list[dict[str, Any]], verdicts: Sequence[ClaimResult], seeds: Sequence[int], out: Path) -> str:
+def write(
+    tables: list[dict[str, Any]],
+    verdicts: Sequence[ClaimResult],
+    swaps: Mapping[str, Mapping[str, Any]],
+    seeds: Sequence[int],
+    out: Path,
+) -> str:
     """Write ``<out>.md``, ``<out>.json`` and pictures in ``<out>/``; the text is returned."""
     facts = [f"- {name}: `{value}`" for name, value in environment().items()]
     note = (
@@ -123,10 +130,19 @@ def write(tables: list[dict[str, Any]], verdicts: Sequence[ClaimResult], seeds: 
             parts.append(render(table, f"{out.name}/{number}.svg"))
         else:
             missing.append(f"- {table['title']}")
+    if swaps:
+        draw(shares := shares_table(swaps), out / "swaps.svg")
+        parts += ["## Swaps", *(f"### {title}\n\n{swap_text(found)}" for title, found in swaps.items())]
+        parts.append(f"![{shares['title']}]({out.name}/swaps.svg)")
     if missing:
         parts += ["## Not run yet", "\n".join(missing)]
     text = "\n\n".join(parts) + "\n"
-    payload = {"environment": environment(), "claims": [v.as_json() for v in verdicts], "tables": tables}
+    payload = {
+        "environment": environment(),
+        "claims": [v.as_json() for v in verdicts],
+        "tables": tables,
+        "swaps": swaps,
+    }
     write_atomic(out.with_suffix(".md"), text)
     write_atomic(out.with_suffix(".json"), json.dumps(payload, indent=1, default=_plain) + "\n")
     return text
@@ -142,6 +158,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     add("--expdir", type=Path, default=Path("exp/study"))
     add("--raw", type=Path, default=Path("dump/raw"), help="data directories")
     add("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    add("--swaps", nargs="+", default=[], metavar="TITLE=DIR", help="what `legonn swap` wrote")
     add("--out", type=Path, required=True, help="path of the files without their ending")
     args = parser.parse_args(cmd)
     plan = load_plan(args.plan, tables="study")
@@ -152,7 +169,8 @@ def main(cmd: Sequence[str] | None = None) -> None:
     tables = [table_of(table, scores) for table in plan.tables]
     if not any(cell for table in tables for row in table["rows"] for cell in row["cells"]):
         raise DataError(f"{args.expdir}: nothing is done yet")
-    print(write(tables, [judge(claim, scores) for claim in claims], args.seeds, args.out))
+    swaps = read_swaps(args.swaps, args.out)
+    print(write(tables, [judge(claim, scores) for claim in claims], swaps, args.seeds, args.out))
     records.write()
 
 

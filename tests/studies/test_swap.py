@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from espnet2_legonn.bin.legonn import main
-from espnet2_legonn.errors import ConfigError
+from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.scoring.hierarchy import draw_trainings
 from espnet2_legonn.search.options import BeamOptions
-from espnet2_legonn.studies.swap import Matrix, labels, sides, swap
+from espnet2_legonn.studies.matrix import Matrix, read_swaps, shares_table
+from espnet2_legonn.studies.swap import labels, sides, swap
 from tests.zoo.toys import build, pair
 
 
@@ -56,7 +57,7 @@ def test_difference_against_loops() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lost", "share", "words"), [(0.3, 99, "\nequivalent within"), (3.2, 92, "NOT shown to be equivalent within")]
+    ("lost", "share", "words"), [(0.3, 99, "- equivalent within"), (3.2, 92, "NOT shown to be equivalent within")]
 )
 def test_equivalence(lost: float, share: int, words: str) -> None:
     found = matrix([[40.0, 40 - lost], [40 - lost, 40.0]], spread=0.1)
@@ -125,3 +126,31 @@ def test_labels() -> None:
     assert labels(["a/exp/x", "b/c/exp/x"]) == ("1_exp_x", "2_exp_x"), "their answers lie in folders of these names"
     with pytest.raises(ConfigError, match="given twice"):
         labels(["exp/a", "exp/a/"])
+
+
+def test_swaps_are_kept_beside_the_tables(tmp_path: Path) -> None:
+    """A page has the swaps that were made, and those that are on record when their models are gone."""
+    found = matrix([[40.0, 36.0], [38.0, 40.0]])
+    made, kept = tmp_path / "exp" / "swap_seeds", tmp_path / "results"
+    made.mkdir(parents=True)
+    (made / "swap.json").write_text(json.dumps(found.as_json(1.5)))
+    places = [f"Seeds, ctc_weight=0={made}", f"Readers={tmp_path / 'exp/swap_readers'}"]
+    first = read_swaps(places, kept)
+    assert list(first) == ["Seeds, ctc_weight=0"]
+    (made / "swap.json").unlink()
+    assert read_swaps(places, kept) == first == {"Seeds, ctc_weight=0": json.loads(json.dumps(found.as_json(1.5)))}
+    (kept / "swap_seeds.json").write_text("{}")
+    with pytest.raises(DataError, match=r"swap_seeds.json: is not a file of `legonn swap`"):
+        read_swaps(places, kept)
+    with pytest.raises(DataError, match="must be TITLE=DIR"):
+        read_swaps([str(made)], kept)
+
+
+@pytest.mark.parametrize(("metric", "share"), [("bleu", 92.5), ("wer", 100 * 40 / 37)])
+def test_shares_of_own_pairs(metric: str, share: float) -> None:
+    found = matrix([[40.0, 36.0], [38.0, 40.0]], metric)
+    table = shares_table({"Seeds": found.as_json(1.5)})
+    cell = table["rows"][0]["cells"][0]
+    low, high = cell["mean"].ci
+    assert cell["mean"].value == pytest.approx(share) and low < share < high
+    assert list(cell["seeds"].values()) == [found.shares[0, 1], found.shares[1, 0]]

@@ -5,7 +5,7 @@ set -euo pipefail
 { # bash reads a script as it runs it. The braces make it read all of it first, so an edit cannot hurt a running job
 . ./path.sh
 
-stage=1              # 1 data, 3-5 filter, vocabularies, language models, 10 the plan, 11 swaps of seeds, 12 the tables
+stage=1              # 1 data, 3-5 filter, vocabularies, language models, 10 the plan, 11 swaps, 12 the tables
 stop_stage=10000
 nj=1                 # experiments at a time
 plan=conf/plan.yaml  # or conf/plan_interface.yaml: what makes an interface better
@@ -26,7 +26,7 @@ SECONDS=0
 if "${speech}"; then plan=conf/plan_speech.yaml; fi
 if "${translation}"; then plan=conf/plan_translation.yaml; fi
 if "${lm}"; then plan=conf/plan_lm.yaml; fi
-name=multi30k_study claims=(--claims conf/claims.yaml) # of the page that stage 12 writes
+name=multi30k_study claims=(--claims conf/claims.yaml) swaps=() # of the page that stage 12 writes
 if [ "${plan}" != conf/plan.yaml ]; then
     name=${name}_$(basename "${plan#*plan_}" .yaml) claims=()
 fi
@@ -84,22 +84,35 @@ if active 11 && "${translation}"; then # what the recogniser's errors cost, and 
         done
     done
 fi
-if active 11 && [ "${name}" = multi30k_study ]; then # swaps of seeds: the paper's search and the default
-    for weight in 0 0.4; do
-        found=() # trained ones alone
-        for seed in ${seeds}; do
-            [ ! -f "${expdir}/seed${seed}/legonn_de_en/done.json" ] || found+=("${expdir}/seed${seed}/legonn_de_en")
-        done
-        if [ "${#found[@]}" -gt 1 ]; then
-            python3 -m espnet2_legonn.bin.legonn swap "${found[@]}" --data dump/raw/test_de --margin 1.5 \
-                --beam_size 4 --ctc_weight "${weight}" -o "${expdir}/swap_ctc_${weight}"
-        fi
+# The paper's Figure 4: decoders change their encoders, among seeds and among readers, by its search and by the default
+swap() { # swap NAME CTC_WEIGHT EXPERIMENTS...: of those that are trained
+    local out=${expdir}/swap_$1 weight=$2 found=()
+    for exp in "${@:3}"; do
+        [ ! -f "${exp}/done.json" ] || found+=("${exp}")
     done
+    [ "${#found[@]}" -gt 1 ] || return 0
+    python3 -m espnet2_legonn.bin.legonn swap "${found[@]}" --data dump/raw/test_de --margin 1.5 --beam_size 4 \
+        --ctc_weight "${weight}" -o "${out}"
+}
+if active 11 && [ "${name}" = multi30k_study ]; then
+    for weight in 0 0.4; do
+        swap "seeds_ctc_${weight}" "${weight}" "${expdir}"/seed*/legonn_de_en
+        swap "readers_ctc_${weight}" "${weight}" "${expdir}"/seed1/legonn_de_en{,_beam_conv,_collapsed}
+    done
+    swap attention 0 "${expdir}"/seed*/legonn_ar_de_en
+fi
+if [ "${name}" = multi30k_study ]; then
+    swaps=(--swaps "Seeds, the decoder alone (H5)=${expdir}/swap_seeds_ctc_0"
+        "Seeds, CTC weight 0.4 (H5)=${expdir}/swap_seeds_ctc_0.4"
+        "Readers, the decoder alone=${expdir}/swap_readers_ctc_0"
+        "Readers, CTC weight 0.4=${expdir}/swap_readers_ctc_0.4"
+        "Seeds of attention models=${expdir}/swap_attention")
 fi
 if active 12; then
     # shellcheck disable=SC2086
-    python3 -m espnet2_legonn.studies.tables "${plan}" "${claims[@]}" --expdir "${expdir}" --seeds ${seeds} \
-        --out "${results}/${name}"
+    python3 -m espnet2_legonn.studies.tables "${plan}" "${claims[@]}" "${swaps[@]}" --expdir "${expdir}" \
+        --seeds ${seeds} --out "${results}/${name}"
+    if [ -f "${results}/paper.yaml" ]; then python3 -m espnet2_legonn.studies.paper "${results}/paper.yaml"; fi
 fi
 echo "$0: done in $((SECONDS / 60)) min $((SECONDS % 60)) s"
 exit

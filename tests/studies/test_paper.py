@@ -1,0 +1,132 @@
+"""The paper's tables beside ours: what a page says, and that the committed one says it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from espnet2_legonn.errors import ConfigError, DataError
+from espnet2_legonn.studies.paper import find, main, page, read_page
+
+RESULTS = Path(__file__).resolve().parents[2] / "docs/results"
+PAGE = """# RESULTS
+
+## one
+
+### WER
+
+|dataset|Err|95% CI|
+|---|---|---|
+|decode/test|8.7|6.6 to 11.0|
+
+## two
+
+### WER
+
+|dataset|Err|95% CI|
+|---|---|---|
+|decode/test|6.2|4.1 to 8.0|
+|never|not run||
+
+### BLEU
+
+||De-En, BLEU|
+|---|---|
+|plain|30.1 (29.0 to 31.0)|
+|a \\| b|32.6 ± 0.3 (31.0 to 34.0)|
+"""
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    """A page with a table of the paper's Table III and two columns of ours."""
+    (folder / "RESULTS.md").write_text(PAGE)
+    table = {
+        "title": "Table III",
+        "text": "What it says.",
+        "less": "encoder",
+        "columns": [
+            {"title": "paper", "table": "III", "column": "test"},
+            {"title": "ours", "page": "r", "table": "two / BLEU", "column": "De-En, BLEU"},
+            {"title": "speech", "page": "r", "table": "one / WER", "column": "Err", "interval": "95% CI"},
+        ],
+        "rows": [
+            {"label": "encoder", "cells": ["encoder", "plain", "decode/test"]},
+            {"label": "plug", "cells": ["wemb", "a | b", {"table": "two / WER", "row": "decode/test"}]},
+            {"label": "more", "cells": [None, None, {"table": "two / WER", "row": "never"}]},
+        ],
+        **changes,
+    }
+    about = {"title": "T", "text": "Words.", "pages": {"r": "RESULTS.md"}, "tables": [table], "closing": "End."}
+    (folder / "paper.yaml").write_text(yaml.safe_dump(about))
+    return folder / "paper.yaml"
+
+
+def test_scores_and_differences(tmp_path: Path) -> None:
+    """Encoder and WEmb of Table III have 30.7 and 35.0."""
+    assert page(write(tmp_path)).splitlines()[2:] == [
+        "# T",
+        "",
+        "Words.",
+        "",
+        "## Table III",
+        "",
+        "What it says. Differences are to *encoder*.",
+        "",
+        "||paper|difference|ours|difference|speech|difference|",
+        "|---|---|---|---|---|---|---|",
+        "|encoder|30.7||30.1 (29.0 to 31.0)||8.7 (6.6 to 11.0)||",
+        "|plug|35.0|+4.3|32.6 ± 0.3 (31.0 to 34.0)|+2.5|6.2 (4.1 to 8.0)|-2.5|",
+        "|more|||||not run||",
+        "",
+        "",
+        "End.",
+    ]
+
+
+def test_the_command_writes_beside_the_description(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(write(tmp_path))])
+    assert capsys.readouterr().out.strip() == str(tmp_path / "paper.md")
+    assert (tmp_path / "paper.md").read_text() == page(tmp_path / "paper.yaml")
+
+
+def test_all_faults_are_told(tmp_path: Path) -> None:
+    rows = [
+        {"label": "encoder", "cells": ["enc", "plan", "decode/test"]},
+        {"label": "plug", "cells": ["wemb", {"row": "plain", "column": "De-En"}, {"row": "x", "table": "tow / WER"}]},
+        {"label": "short", "cells": ["wemb"]},
+    ]
+    with pytest.raises(ConfigError) as caught:
+        page(write(tmp_path, rows=rows, less="encodre"))
+    told = str(caught.value)
+    for words in (
+        "encoder: paper: the paper has no III.enc.test",
+        "encoder: RESULTS.md: table 'two / BLEU' has no row 'plan' (did you mean 'plain'?)",
+        "plug: RESULTS.md: table 'two / BLEU' has no column 'De-En'",
+        "plug: RESULTS.md: no table 'tow / WER'",
+        "short: 1 cells, 3 columns",
+        "less: no row 'encodre' (did you mean 'encoder'?)",
+    ):
+        assert words in told, words
+    columns = [{"title": "ours", "page": "R", "table": "BLEU", "column": "De-En, BLEU"}]
+    with pytest.raises(ConfigError, match="no page 'R'"):
+        page(write(tmp_path, columns=columns, rows=[{"label": "encoder", "cells": ["plain"]}]))
+
+
+def test_tables_of_a_page_are_told_apart_by_their_headings(tmp_path: Path) -> None:
+    write(tmp_path)
+    sections = read_page(tmp_path / "RESULTS.md")
+    assert [s.headings for s in sections] == [
+        ("RESULTS", k, m) for k, m in (("one", "WER"), ("two", "WER"), ("two", "BLEU"))
+    ]
+    assert [find(sections, f"{k} / WER", "decode/test", "Err") for k in ("one", "two")] == ["8.7", "6.2"]
+    with pytest.raises(DataError, match="no such page"):
+        read_page(tmp_path / "none.md")
+
+
+def test_the_committed_page_is_what_the_command_writes() -> None:
+    assert (RESULTS / "paper.md").read_text() == page(RESULTS / "paper.yaml"), (
+        "run python -m espnet2_legonn.studies.paper docs/results/paper.yaml"
+    )
