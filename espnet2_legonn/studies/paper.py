@@ -29,7 +29,7 @@ _BAR = re.compile(r"(?<!\\)\|")
 
 
 @dataclass
-class Place:
+class CellPlace:
     """Where a cell's score stands, as far as its column does not say it."""
 
     row: str
@@ -38,7 +38,7 @@ class Place:
 
 
 @dataclass
-class Column:
+class Setting:
     """One setting: the paper's, or one of ours.
 
     Args:
@@ -55,44 +55,44 @@ class Column:
 
 
 @dataclass
-class Row:
+class SystemRow:
     """One system: a place (or the name of a row) in each column; null where it was not built."""
 
     label: str
-    cells: list[Place | str | None]
+    cells: list[CellPlace | str | None]
 
 
 @dataclass
-class Comparison:
+class PaperComparison:
     """A table of the paper. less: label of the row that others are compared with."""
 
     title: str
     text: str
-    columns: list[Column]
-    rows: list[Row]
+    columns: list[Setting]
+    rows: list[SystemRow]
     less: str
 
 
 @dataclass
-class Spec:
+class PageSpec:
     """The whole page."""
 
     title: str
     text: str
     pages: dict[str, str]
-    tables: list[Comparison]
+    tables: list[PaperComparison]
     closing: str = ""
 
 
 @dataclass
-class Section:
+class PageTable:
     """A table of a Markdown page: rows by their first cell, each with its cells by heading."""
 
     headings: tuple[str, ...]
     rows: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
-def read_page(path: Path) -> list[Section]:
+def read_page(path: Path) -> list[PageTable]:
     """All tables of a page that a command wrote, each with the headings above it.
 
     Raises:
@@ -101,7 +101,7 @@ def read_page(path: Path) -> list[Section]:
     if not path.is_file():
         raise DataError(f"{path}: no such page")
     headings: dict[int, str] = {}
-    sections: list[Section] = []
+    sections: list[PageTable] = []
     header: list[str] | None = None
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("#"):
@@ -113,13 +113,13 @@ def read_page(path: Path) -> list[Section]:
         cells = [cell.strip().replace("\\|", "|") for cell in _BAR.split(line)[1:-1]]
         if header is None:
             header = cells
-            sections.append(Section(tuple(headings.values())))
+            sections.append(PageTable(tuple(headings.values())))
         elif not set(line) <= set("|-: "):
             sections[-1].rows[cells[0]] = dict(zip(header, cells))
     return sections
 
 
-def find(sections: Sequence[Section], table: str, row: str, column: str) -> str:
+def find(sections: Sequence[PageTable], table: str, row: str, column: str) -> str:
     """A cell.
 
     Raises:
@@ -151,7 +151,7 @@ def find_published(tables: Mapping[str, PaperTable], table: str, row: str, colum
     return "-" if value is None else f"{value:.{digits(found.metric(row, column))}f}"
 
 
-def render(comparison: Comparison, spec: Spec, pages: Mapping[str, list[Section]]) -> str:
+def render(comparison: PaperComparison, spec: PageSpec, pages: Mapping[str, list[PageTable]]) -> str:
     """One table in Markdown: each column's scores, and their differences to the row ``less``.
 
     Raises:
@@ -168,7 +168,7 @@ def render(comparison: Comparison, spec: Spec, pages: Mapping[str, list[Section]
             if cell is None:
                 texts[-1].append("")
                 continue
-            place = Place(cell) if isinstance(cell, str) else cell
+            place = CellPlace(cell) if isinstance(cell, str) else cell
             table = place.table or column.table
             look = partial(find_published, published) if column.page is None else partial(find, pages[column.page])
             try:
@@ -210,7 +210,7 @@ def page(path: Path) -> str:
         ConfigError: everything that is wrong with it. DataError: a page is missing.
     """
     reader = Reader()
-    spec: Spec = reader.build(Spec, read_config(path), str(path))
+    spec: PageSpec = reader.build(PageSpec, read_config(path), str(path))
     if reader.faults:
         raise ConfigError(reader.faults)
     names = [column.page for table in spec.tables for column in table.columns if column.page is not None]
