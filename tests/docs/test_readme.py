@@ -180,36 +180,38 @@ def update() -> ModuleType:
     return module
 
 
-def test_readme_shows_the_demos_tables(update: ModuleType) -> None:
-    results = update.RESULTS.read_text(encoding="utf-8") if update.RESULTS.is_file() else None
-    assert read("README.md") == update.render(read("README.md"), results), "run python tools/update_readme.py"
+def test_readme_shows_the_tables_of_its_pages(update: ModuleType) -> None:
+    pages = {name: path.read_text(encoding="utf-8") for name, path in update.PAGES.items()}
+    assert list(pages) == ["demo", "real"]
+    assert read("README.md") == update.render(read("README.md"), pages), "run python tools/update_readme.py"
 
 
-def test_the_first_table_is_copied_and_nothing_else(update: ModuleType) -> None:
-    results = (
+def test_the_first_tables_are_copied_and_nothing_else(update: ModuleType) -> None:
+    page = (
         "# RESULTS\n\n## Environments\n\n- date: `x`\n\n### Table III: Ro-En\n\n||BLEU|\n|---|---|\n|AR|34.0|\n\n"
         "### Table IV: speech\n\n||WER|\n|---|---|\n|AR|18.4|\n\n### Warnings of the plugs\n\n- plug: fine\n"
     )
-    readme = f"head\n{update.BEGIN}\nold\n{update.END}\ntail\n"
-    found = update.render(readme, results)
+    (begin, end), (other, other_end) = update.markers("demo"), update.markers("real")
+    readme = f"head\n{begin}\nold\n{end}\ntail\n{other}\n{other_end}\n"
+    found = update.render(readme, {"demo": page, "real": page.replace("34.0", "35.0")})
     table = "**Table III: Ro-En**\n\n||BLEU|\n|---|---|\n|AR|34.0|"
-    assert found == f"head\n{update.BEGIN}\n{table}\n{update.END}\ntail\n"
-    assert update.render(found, results) == found
-    assert update.NOT_RUN in update.render(found, None)
+    assert found == (f"head\n{begin}\n{table}\n{end}\ntail\n{other}\n{table.replace('34.0', '35.0')}\n{other_end}\n")
+    assert update.render(found, {"demo": page}) == found
 
 
 def test_update_writes_once_and_checks(
     update: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(update, "README", tmp_path / "README.md")
-    monkeypatch.setattr(update, "RESULTS", tmp_path / "RESULTS.md")
-    update.README.write_text(f"{update.BEGIN}\n{update.END}\n")
-    update.RESULTS.write_text("### T\n\n|a|b|\n|---|---|\n|x|1|\n")
+    results = tmp_path / "RESULTS.md"
+    monkeypatch.setattr(update, "PAGES", {"demo": results})
+    update.README.write_text("{}\n{}\n".format(*update.markers("demo")))
+    results.write_text("### T\n\n|a|b|\n|---|---|\n|x|1|\n")
     assert update.main(["--check"]) == 1
     assert "run python tools/update_readme.py" in capsys.readouterr().err
     assert update.main([]) == 0 and "|x|1|" in update.README.read_text()
     assert update.main(["--check"]) == 0
-    update.RESULTS.write_text("# RESULTS\n")
+    results.write_text("# RESULTS\n")
     assert update.main([]) == 1 and "holds no table" in capsys.readouterr().err
     update.README.write_text("no markers\n")
     assert update.main([]) == 1 and "put them back" in capsys.readouterr().err

@@ -112,7 +112,9 @@ if active 12; then
     # shellcheck disable=SC2086
     python3 -m espnet2_legonn.studies.tables "${plan}" "${claims[@]}" "${swaps[@]}" --expdir "${expdir}" \
         --seeds ${seeds} --out "${results}/${name}"
-    if [ -f "${results}/paper.yaml" ]; then python3 -m espnet2_legonn.studies.paper "${results}/paper.yaml"; fi
+    for page in "${results}"/*.yaml; do # pages that are put together from this one and others
+        if [ -f "${page}" ]; then python3 -m espnet2_legonn.studies.digest "${page}"; fi
+    done
 fi
 echo "$0: done in $((SECONDS / 60)) min $((SECONDS % 60)) s"
 exit

@@ -1,10 +1,10 @@
-"""The paper's tables beside what was measured here in kind: one page from the results pages of all recipes.
+"""A page of tables that are put together from the results pages of recipes, and from the paper's tables.
 
-example: python -m espnet2_legonn.studies.paper docs/results/paper.yaml
-writes docs/results/paper.md
+example: python -m espnet2_legonn.studies.digest docs/results/*.yaml
+writes a page with the same name beside each, such as docs/results/paper.md
 
-The YAML names, for each cell, a row of a published table (recipes/paper_tables.yaml) or of a results page. Corpora and
-sizes differ, so scores are not comparable with the paper's: what can be compared is a difference to the same row.
+The YAML names, for each cell, a row of a results page or of a published table (recipes/paper_tables.yaml). Corpora and
+sizes differ, so scores of two columns are not comparable: what can be compared is the difference to the same row.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class SystemRow:
 
 
 @dataclass
-class PaperComparison:
-    """A table of the paper. less: label of the row that others are compared with."""
+class DigestTable:
+    """One table. less: label of the row that others are compared with."""
 
     title: str
     text: str
@@ -74,13 +74,13 @@ class PaperComparison:
 
 
 @dataclass
-class PageSpec:
+class Digest:
     """The whole page."""
 
     title: str
     text: str
     pages: dict[str, str]
-    tables: list[PaperComparison]
+    tables: list[DigestTable]
     closing: str = ""
 
 
@@ -151,56 +151,57 @@ def find_published(tables: Mapping[str, PaperTable], table: str, row: str, colum
     return "-" if value is None else f"{value:.{digits(found.metric(row, column))}f}"
 
 
-def render(comparison: PaperComparison, spec: PageSpec, pages: Mapping[str, list[PageTable]]) -> str:
-    """One table in Markdown: each column's scores, and their differences to the row ``less``.
+def texts_of(table: DigestTable, digest: Digest, pages: Mapping[str, list[PageTable]]) -> list[list[str]]:
+    """The scores of a table as they are printed, "" where nothing was built.
 
     Raises:
         ConfigError: cells that are not there, all of them.
     """
-    published, faults = load_tables(), []
-    texts: list[list[str]] = []
-    for row in comparison.rows:
-        if len(row.cells) != len(comparison.columns):
-            faults.append(f"{comparison.title}: {row.label}: {len(row.cells)} cells, {len(comparison.columns)} columns")
+    published, faults, texts = load_tables(), [], []
+    for row in table.rows:
+        if len(row.cells) != len(table.columns):
+            faults.append(f"{table.title}: {row.label}: {len(row.cells)} cells, {len(table.columns)} columns")
             continue
-        texts.append([])
-        for column, cell in zip(comparison.columns, row.cells):
+        texts.append([""] * len(table.columns))
+        for number, (column, cell) in enumerate(zip(table.columns, row.cells)):
             if cell is None:
-                texts[-1].append("")
                 continue
             place = CellPlace(cell) if isinstance(cell, str) else cell
-            table = place.table or column.table
             look = partial(find_published, published) if column.page is None else partial(find, pages[column.page])
+            named = place.table or column.table
             try:
-                text = look(table, place.row, place.column or column.column)
-                if column.interval is not None and (interval := look(table, place.row, column.interval)):
+                text = look(named, place.row, place.column or column.column)
+                if column.interval is not None and (interval := look(named, place.row, column.interval)):
                     text += f" ({interval})"
+                texts[-1][number] = text
             except DataError as error:
-                where = "paper" if column.page is None else spec.pages[column.page]
-                faults += [f"{comparison.title}: {row.label}: {where}: {fault}" for fault in error.faults]
-                text = ""
-            texts[-1].append(text)
-    labels = [row.label for row in comparison.rows]
-    if comparison.less not in labels:
-        faults.append(f"{comparison.title}: less: no row {comparison.less!r}{nearest(comparison.less, labels)}")
+                where = "paper" if column.page is None else digest.pages[column.page]
+                faults += [f"{table.title}: {row.label}: {where}: {fault}" for fault in error.faults]
+    labels = [row.label for row in table.rows]
+    if table.less not in labels:
+        faults.append(f"{table.title}: less: no row {table.less!r}{nearest(table.less, labels)}")
     if faults:
         raise ConfigError(faults)
-    base = [_value(text) for text in texts[labels.index(comparison.less)]]
+    return texts
+
+
+def render(table: DigestTable, texts: list[list[str]]) -> str:
+    """One table in Markdown: each column's scores, and their differences to the row ``less``."""
+    labels = [row.label for row in table.rows]
+    base = texts[labels.index(table.less)]
     rows = []
     for label, cells in zip(labels, texts):
-        rows.append([label])
-        for text, under in zip(cells, base):
-            value = _value(text)
-            apart = label != comparison.less and value is not None and under is not None
-            rows[-1] += [text, f"{value - under:+.1f}" if apart and value is not None and under is not None else ""]
-    header = ["", *(part for column in comparison.columns for part in (column.title, "difference"))]
-    text = f"{comparison.text.strip()} Differences are to *{comparison.less}*."
-    return f"## {comparison.title}\n\n{text}\n\n{markdown_table(header, rows)}"
+        differences = [""] * len(cells) if label == table.less else map(_difference, cells, base)
+        rows.append([label, *(part for pair in zip(cells, differences) for part in pair)])
+    header = ["", *(part for column in table.columns for part in (column.title, "difference"))]
+    text = f"{table.text.strip()} Differences are to *{table.less}*."
+    return f"## {table.title}\n\n{text}\n\n{markdown_table(header, rows)}"
 
 
-def _value(text: str) -> float | None:
-    found = _NUMBER.match(text)
-    return None if found is None else float(found.group())
+def _difference(text: str, under: str) -> str:
+    """Of the first numbers of two cells; "" where one has none."""
+    found = _NUMBER.match(text), _NUMBER.match(under)
+    return f"{float(found[0].group()) - float(found[1].group()):+.1f}" if found[0] and found[1] else ""
 
 
 def page(path: Path) -> str:
@@ -210,33 +211,34 @@ def page(path: Path) -> str:
         ConfigError: everything that is wrong with it. DataError: a page is missing.
     """
     reader = Reader()
-    spec: PageSpec = reader.build(PageSpec, read_config(path), str(path))
+    digest: Digest = reader.build(Digest, read_config(path), str(path))
     if reader.faults:
         raise ConfigError(reader.faults)
-    names = [column.page for table in spec.tables for column in table.columns if column.page is not None]
-    if unknown := sorted({name for name in names if name not in spec.pages}):
-        raise ConfigError([f"{path}: no page {name!r}{nearest(name, spec.pages)}" for name in unknown])
-    pages = {name: read_page(path.parent / place) for name, place in spec.pages.items()}
+    names = {column.page for table in digest.tables for column in table.columns if column.page is not None}
+    if unknown := sorted(names - digest.pages.keys()):
+        raise ConfigError([f"{path}: no page {name!r}{nearest(name, digest.pages)}" for name in unknown])
+    pages = {name: read_page(path.parent / place) for name, place in digest.pages.items()}
     tables, faults = [], []
-    for comparison in spec.tables:
+    for table in digest.tables:
         try:
-            tables.append(render(comparison, spec, pages))
+            tables.append(render(table, texts_of(table, digest, pages)))
         except ConfigError as error:
             faults += [f"{path}: {fault}" for fault in error.faults]
     if faults:
         raise ConfigError(faults)
-    head = ["<!-- Generated by python -m espnet2_legonn.studies.paper -->", f"# {spec.title}", spec.text.strip()]
-    return "\n\n".join([*head, *tables, spec.closing.strip()]).strip() + "\n"
+    head = ["<!-- Generated by python -m espnet2_legonn.studies.digest -->", f"# {digest.title}", digest.text.strip()]
+    return "\n\n".join([*head, *tables, digest.closing.strip()]).strip() + "\n"
 
 
 @command
 def main(cmd: Sequence[str] | None = None) -> None:
-    """Write the page beside its description."""
+    """Write each page beside its description."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("spec", type=Path, help="a YAML; the page is written beside it")
+    parser.add_argument("specs", type=Path, nargs="+", metavar="YAML", help="a page is written beside each")
     args = parser.parse_args(cmd)
-    write_atomic(args.spec.with_suffix(".md"), page(args.spec))
-    print(args.spec.with_suffix(".md"))
+    for spec in args.specs:
+        write_atomic(spec.with_suffix(".md"), page(spec))
+        print(spec.with_suffix(".md"))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The paper's tables beside ours: what a page says, and that the committed one says it."""
+"""Pages put together from others: what they say, and that the committed ones say it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from espnet2_legonn.errors import ConfigError, DataError
-from espnet2_legonn.studies.paper import find, main, page, read_page
+from espnet2_legonn.studies.digest import find, main, page, read_page
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs/results"
 PAGE = """# RESULTS
@@ -126,7 +126,8 @@ def test_tables_of_a_page_are_told_apart_by_their_headings(tmp_path: Path) -> No
         read_page(tmp_path / "none.md")
 
 
-def test_the_committed_page_is_what_the_command_writes() -> None:
-    assert (RESULTS / "paper.md").read_text() == page(RESULTS / "paper.yaml"), (
-        "run python -m espnet2_legonn.studies.paper docs/results/paper.yaml"
+@pytest.mark.parametrize("spec", sorted(RESULTS.glob("*.yaml")), ids=lambda spec: spec.stem)
+def test_the_committed_pages_are_what_the_command_writes(spec: Path) -> None:
+    assert spec.with_suffix(".md").read_text() == page(spec), (
+        "run python -m espnet2_legonn.studies.digest docs/results/*.yaml"
     )
