@@ -225,7 +225,7 @@ class Chain(nn.Module):
         assert isinstance(module, EncoderModule)
         reader = self._module(self.names[i + 1]).input if i + 1 < len(self) else None
         output, kept = module.interface, list[torch.Tensor]()
-        states, slots = module.states(x, lengths, kept)
+        states, slots = module.states(x, lengths, kept, labels)
         if labels is not None and can_cross(output, reader, states):
             return *cross(output, reader, states, slots, labels), slots
         written = output(states)
@@ -235,7 +235,7 @@ class Chain(nn.Module):
         passes = [[*kept, log_probs]]
         if module.passes_twice:
             again = list[torch.Tensor]()
-            other = output.log_probs(output(module.states(x, lengths, again)[0]))
+            other = output.log_probs(output(module.states(x, lengths, again, labels)[0]))
             assert other is not None
             passes.append([*again, other])
         read = written if reader is None else reader.taught(written, slots, labels)

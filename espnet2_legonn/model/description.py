@@ -269,6 +269,7 @@ RANGES = {
     "embed_size": (1, None),
     "ctc_weight": (0, None),
     "consistency": (0, None),
+    "glancing": (0, 1),
     "weight": (0, 1),
     "label_smoothing": (0, 1),
     "lr_scale": (0, None),
@@ -296,13 +297,15 @@ def _inner(module: ModuleConfig, place: str) -> Any:
 
 
 def _validate_regularization(module: ModuleConfig) -> list[str]:
-    """What is added to a CTC loss needs one, and intermediate CTC blocks to stand between."""
+    """What is added to a CTC loss needs one, intermediate CTC blocks to stand between, glancing queries to fill in."""
     output, control, where = module.output, module.length_control, f"{module.name}.output"
-    given = [key for key in ("intermediate", "consistency") if getattr(output, key, None)]
+    given = [key for key in ("intermediate", "consistency", "glancing") if getattr(output, key, None)]
     if given and module.decodes:
         return [f"{where}.{key}: is for CTC, which encoder modules have; put it into the one before" for key in given]
     if given and not module.writes.teaches(output):
         return [f"{where}.{key}: is a part of the CTC loss, and ctc_weight is 0" for key in given]
+    if "glancing" in given and control is None:
+        return [f"{where}.glancing: shows tokens to the slots that length_control makes; give length_control"]
     if "intermediate" not in given:
         return []
     where, kind = f"{where}.intermediate", module.body.type

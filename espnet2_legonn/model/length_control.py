@@ -51,11 +51,16 @@ class LengthController(nn.Module):
         return int(slots_for(torch.tensor(x.shape[1]), *self.ratio, self.max_length))
 
     def forward(
-        self, x: torch.Tensor, lengths: torch.Tensor, between: Between | None = None
+        self,
+        x: torch.Tensor,
+        lengths: torch.Tensor,
+        between: Between | None = None,
+        shown: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, T, D), (B,) -> (B, K, D), (B,)."""
+        """(B, T, D), (B,) -> (B, K, D), (B,). shown: (B, K, D), added to the queries in training."""
         size = self.longest(x, lengths)
         queries = self.positions(self.learned.weight[:size], self.learned.weight.dtype)  # eq. 12
         slots = self.slots(lengths)
-        y = self.blocks(queries.expand(x.shape[0], -1, -1), x, lengths, slots, between)
+        asked = queries.expand(x.shape[0], -1, -1) if shown is None else queries + shown
+        y = self.blocks(asked, x, lengths, slots, between)
         return zero_padding(y, slots), slots

@@ -89,25 +89,45 @@ class EncoderModule(nn.Module):
         return self.interface(x), lengths
 
     def states(
-        self, x: Read, lengths: torch.Tensor, kept: list[torch.Tensor] | None = None
+        self,
+        x: Read,
+        lengths: torch.Tensor,
+        kept: list[torch.Tensor] | None = None,
+        labels: Labels | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """What the output part reads: (B, K, D), and (B,) slots.
 
         Args:
             kept: log-probabilities (B, K, V) between the blocks go there, if a loss is to read them.
+            labels: of which training may show some (``OutputPart.glimpses``).
         """
         read, steps = self.input(x, lengths)
-        return self.stacks(read, steps, kept)
+        return self.stacks(read, steps, kept, labels)
 
     def stacks(
-        self, x: torch.Tensor, steps: torch.Tensor, kept: list[torch.Tensor] | None = None
+        self,
+        x: torch.Tensor,
+        steps: torch.Tensor,
+        kept: list[torch.Tensor] | None = None,
+        labels: Labels | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """As ``states``, behind the input part: from (B, T, D) and (B,)."""
         between = self.interface.between(kept)
         more = [] if between is None else [between]
         if self.length_control is None:
             return self.body(x, steps, *more), steps
-        return self.length_control(self.body(x, steps), steps, *more)
+        read, shown = self.body(x, steps), None
+        if labels is not None and self._glances:
+            with torch.no_grad():
+                first, slots = self.length_control(read, steps, self.interface.between(None))
+            torch.clear_autocast_cache()  # some versions of PyTorch would keep copies of weights without a gradient
+            shown = self.interface.glimpses(first, slots, labels)
+        return self.length_control(read, steps, between, shown)
+
+    @property
+    def _glances(self) -> bool:
+        """Whether labels are shown: in training, to what learns."""
+        return self.training and self.interface.glancing > 0 and learns(self)
 
     @property
     def passes_twice(self) -> bool:

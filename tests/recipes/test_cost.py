@@ -105,6 +105,12 @@ CHAINS: dict[str, list[dict[str, Any]]] = {
         {"name": "b", "input": {"type": "wemb", "vocab": "v"}, "body": {**BODY, "type": "transformer_decoder"},
          "output": {"vocab": "v"}},
     ],
+    "glancing": [
+        {"name": "a", "input": TEXT, "body": BODY, "length_control": CONTROL,
+         "output": {"vocab": "v", "glancing": 0.5}},
+        {"name": "b", "input": {"type": "wemb", "vocab": "v"}, "body": {**BODY, "type": "transformer_decoder"},
+         "output": {"vocab": "v"}},
+    ],
     "beam_conv": [
         {"name": "a", "input": TEXT, "body": BODY, "length_control": CONTROL, "output": {"vocab": "v"}},
         {"name": "b", "input": {"type": "beam_conv", "vocab": "v", "k": 20, "embed_size": 16},
@@ -147,6 +153,17 @@ def test_memory_is_what_pytorch_keeps(kind: str, amp: bool) -> None:
     cost = chain_cost(config, {"v": 300}, MeanLengths(1, size, {"v": tokens}, 1), amp)
     passing = max(layer.passing for layer in list(cost.modules.values())[-1])
     assert cost.bytes_per_item / ALLOCATOR - passing == pytest.approx((found[1] - found[0]) / 4, rel=0.1)
+
+
+def test_glancing_is_a_pass_of_the_length_controller_more() -> None:
+    """Without gradients: a third of what a pass with its gradients does."""
+    work = []
+    for kind in ("wemb", "glancing"):
+        config = parse({"vocabs": VOCAB, "modules": CHAINS[kind]})
+        layers = chain_cost(config, {"v": 300}, MeanLengths(1, 20, {"v": 10.0}, 1), amp=False).modules["a"]
+        work.append({layer.name: layer.work for layer in layers})
+    changed = {name: work[1][name] / work[0][name] for name in work[0] if work[1][name] != work[0][name]}
+    assert changed == {"a.length_control": pytest.approx(4 / 3)}
 
 
 def test_batches_are_those_of_espnet(tmp_path: Path) -> None:

@@ -223,6 +223,7 @@ class OutputPart(nn.Module):
         ctc_weight: of its loss; 0 is no loss.
         share_behind: share of the losses of all modules behind.
         consistency: weight of what two passes of a batch differ by; 0 is one pass.
+        glancing: share of wrong slots that training shows (``glimpses``); 0 shows none.
     """
 
     Config: ClassVar[Any]
@@ -230,6 +231,7 @@ class OutputPart(nn.Module):
     ctc_weight: float = 0.0
     share_behind: float = 1.0
     consistency: float = 0.0
+    glancing: float = 0.0
 
     @classmethod
     def make(cls, config: Any, size: int, vocab: Vocabulary | None) -> OutputPart:
@@ -266,6 +268,10 @@ class OutputPart(nn.Module):
             kept: log-probabilities (B, K, V) that its loss reads go there; None where there will be no loss.
         """
         return None
+
+    def glimpses(self, states: torch.Tensor, slots: torch.Tensor, labels: Labels) -> torch.Tensor:
+        """What training adds to the queries of the slots, (B, K, D), after a first pass with these states (B, K, D)."""
+        raise NotImplementedError
 
     def loss_of_passes(
         self, passes: Sequence[Sequence[torch.Tensor]], slots: torch.Tensor, labels: Labels

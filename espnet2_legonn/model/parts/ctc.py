@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from espnet2_legonn.data.vocabulary import Vocabulary
+from espnet2_legonn.model.glancing import glance
 from espnet2_legonn.model.losses import Labels, ModuleLoss, consistency_loss, ctc_loss, infeasible
 from espnet2_legonn.model.masks import valid_mask
 from espnet2_legonn.model.parts.base import OUTPUTS, OutputPart
@@ -39,6 +41,7 @@ class OutputConfig:
     Args:
         intermediate: CTC between the blocks of an encoder module, or null.
         consistency: weight of what two passes of a batch differ by, beside CTC (CR-CTC); 0: one pass.
+        glancing: share of the slots that a first pass gets wrong which are shown their token (GLAT); 0: none.
     """
 
     vocab: str
@@ -46,6 +49,7 @@ class OutputConfig:
     ctc_weight: float = 1.0
     intermediate: IntermediateConfig | None = None
     consistency: float = 0.0
+    glancing: float = 0.0
     label_smoothing: float = 0.0
     tie: bool = True
     bias: bool = False
@@ -78,7 +82,7 @@ class CTCInterface(OutputPart):
     def make(cls, config: OutputConfig, size: int, vocab: Vocabulary | None) -> CTCInterface:
         """Fresh weights."""
         assert vocab is not None
-        if config.intermediate is None and not config.consistency:
+        if config.intermediate is None and not config.consistency and not config.glancing:
             return cls(size, len(vocab), config.ctc_weight)
         return RegularizedCTC(size, len(vocab), config)
 
@@ -123,7 +127,7 @@ class CTCInterface(OutputPart):
 
 
 class RegularizedCTC(CTCInterface):
-    """A CTC interface with more to learn from: intermediate CTC, self-conditioned or not, and consistency (CR-CTC).
+    """A CTC interface with more to learn from: intermediate CTC, self-conditioned or not, consistency, glancing.
 
     The loss of a batch, w being ``intermediate.weight``::
 
@@ -140,6 +144,7 @@ class RegularizedCTC(CTCInterface):
         super().__init__(size, vocab_size, config.ctc_weight)
         about = config.intermediate or IntermediateConfig([], 0.0)
         self.blocks, self.share, self.consistency = frozenset(about.blocks), about.weight, config.consistency
+        self.glancing = config.glancing
         self.conditioning: nn.Linear | None = None
         if about.self_conditioned:
             self.conditioning = nn.Linear(vocab_size, size)
@@ -160,6 +165,13 @@ class RegularizedCTC(CTCInterface):
             return x if self.conditioning is None else x + self.conditioning(log_probs.exp().to(x.dtype))
 
         return read
+
+    def glimpses(self, states: torch.Tensor, slots: torch.Tensor, labels: Labels) -> torch.Tensor:
+        """Tokens by their rows of the projection, scaled as an embedding; 0 for slots that are shown nothing."""
+        with torch.no_grad():
+            tokens, shown = glance(self(states), slots, labels, self.glancing)
+        embedded = F.embedding(tokens, self.ctc_lo.weight) * self.ctc_lo.in_features**0.5
+        return embedded * shown.unsqueeze(-1)
 
     def loss_of_passes(
         self, passes: Sequence[Sequence[torch.Tensor]], slots: torch.Tensor, labels: Labels
