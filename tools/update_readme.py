@@ -48,15 +48,35 @@ def render(readme: str, pages: dict[str, str]) -> str:
     """README with the first table of each page between its markers.
 
     Raises:
-        UpdateFailed: markers are not there, each once and in order, or a page has no table.
+        UpdateFailed: markers are not there, each once and in order, or pages have no table; all of it.
     """
+    faults = []
     for name, page in pages.items():
         begin, end = markers(name)
         if readme.count(begin) != 1 or readme.count(end) != 1 or readme.index(begin) > readme.index(end):
-            raise UpdateFailed(f"README.md: needs {begin} and after it {end}, each once; put them back")
+            faults.append(f"README.md: needs {begin} and after it {end}, each once; put them back")
+            continue
+        try:
+            table = first_table(name, page)
+        except UpdateFailed as failure:
+            faults.append(str(failure))
+            continue
         head, rest = readme.split(begin)
-        readme = f"{head}{begin}\n{first_table(name, page)}\n{end}{rest.split(end)[1]}"
+        readme = f"{head}{begin}\n{table}\n{end}{rest.split(end)[1]}"
+    if faults:
+        raise UpdateFailed("\n".join(faults))
     return readme
+
+
+def read_pages() -> dict[str, str]:
+    """The pages by name.
+
+    Raises:
+        UpdateFailed: some are missing; all of them.
+    """
+    if missing := [str(path) for path in PAGES.values() if not path.is_file()]:
+        raise UpdateFailed(f"{', '.join(missing)}: no such page; run the recipe that writes it (docs/lab.md)")
+    return {name: path.read_text(encoding="utf-8") for name, path in PAGES.items()}
 
 
 def main(arguments: list[str]) -> int:
@@ -66,7 +86,7 @@ def main(arguments: list[str]) -> int:
         return 2
     readme = README.read_text(encoding="utf-8")
     try:
-        wanted = render(readme, {name: path.read_text(encoding="utf-8") for name, path in PAGES.items()})
+        wanted = render(readme, read_pages())
     except UpdateFailed as failure:
         print(f"tools/update_readme.py: {failure}", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""Glancing training: a part of the slots that a first pass got wrong is shown its token, the second pass learns.
+"""Glancing training: the more a first pass gets wrong, the more slots are shown a token before a second pass learns.
 
 Qian et al. 2021 (arXiv:2008.07905), with CTC as in Gu & Kong 2021 (arXiv:2012.15833). All slots speak at once, so none
 knows what its neighbours will say. A few that are told teach the others to agree with them.
@@ -20,7 +20,8 @@ def likeliest_path(log_probs: torch.Tensor, slots: torch.Tensor, labels: Labels,
     ``torchaudio``'s ``forced_align`` finds the same for one item.
 
     Args:
-        log_probs: (B, K, V); slots: (B,); labels: (B, L), which have a path (``losses.infeasible``).
+        log_probs: (B, K, V), K at least 1; slots: (B,).
+        labels: (B, L). What a row means that has no path (``losses.infeasible``) is not defined.
 
     Returns:
         (B, K) tokens; ``blank`` beyond the slots.

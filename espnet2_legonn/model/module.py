@@ -120,7 +120,6 @@ class EncoderModule(nn.Module):
         if labels is not None and self._glances:
             with torch.no_grad():
                 first, slots = self.length_control(read, steps, self.interface.between(None))
-            torch.clear_autocast_cache()  # some versions of PyTorch would keep copies of weights without a gradient
             shown = self.interface.glimpses(first, slots, labels)
         return self.length_control(read, steps, between, shown)
 

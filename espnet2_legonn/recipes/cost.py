@@ -230,7 +230,7 @@ def chain_cost(config: ChainConfig, sizes: Sizes, lengths: MeanLengths, amp: boo
         else:
             encoder, steps = _encoder_layers(module, sizes, steps, lengths, precision)
             layers += encoder
-            if getattr(module.output, "consistency", 0):  # two passes
+            if getattr(module.output, "consistency", 0) and "" not in module.frozen:  # two passes
                 layers = [replace(layer, work=2 * layer.work, kept=2 * layer.kept) for layer in layers]
         modules[module.name], trained[module.name] = layers, "" not in module.frozen
     return ChainCost(modules, trained)
@@ -257,12 +257,13 @@ def _encoder_layers(
         slots = min(slots, control.max_length)
         layer = cross_stack(f"{module.name}.length_control", body, control.num_blocks, slots, steps, precision)
         layer.parameters += control.max_length * body.size
-        if getattr(module.output, "glancing", 0):  # a pass without gradients before, a third of one with them
-            layer = replace(layer, work=layer.work * 4 / 3)
         layers.append(layer)
         steps = slots
     if target is not None:
         layers += _interfaces(module, sizes[target.vocab], steps, precision)
+    if getattr(module.output, "glancing", 0) and "" not in module.frozen:
+        # All but the body pass once more before, without gradients: a third of a pass with them.
+        layers[1:] = [replace(layer, work=layer.work * 4 / 3) for layer in layers[1:]]
     return layers, steps
 
 

@@ -86,56 +86,63 @@ class Digest:
 
 @dataclass
 class PageTable:
-    """A table of a Markdown page: rows by their first cell, each with its cells by heading."""
+    """A table of a Markdown page, with the headings above it; a row's first cell is its label."""
 
     headings: tuple[str, ...]
-    rows: dict[str, dict[str, str]] = field(default_factory=dict)
+    header: list[str]
+    rows: list[list[str]] = field(default_factory=list)
 
 
 def read_page(path: Path) -> list[PageTable]:
-    """All tables of a page that a command wrote, each with the headings above it.
+    """All tables of a page that a command wrote.
 
     Raises:
         DataError: there is no such page.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such page")
+        raise DataError(f"{path}: no such page; run the recipe that writes it, or correct `pages`")
     headings: dict[int, str] = {}
-    sections: list[PageTable] = []
-    header: list[str] | None = None
+    tables: list[PageTable] = []
+    inside = False
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("#"):
             level = len(line) - len(line.lstrip("#"))
             headings = {n: text for n, text in headings.items() if n < level} | {level: line[level:].strip()}
         if not line.startswith("|"):
-            header = None
+            inside = False
             continue
         cells = [cell.strip().replace("\\|", "|") for cell in _BAR.split(line)[1:-1]]
-        if header is None:
-            header = cells
-            sections.append(PageTable(tuple(headings.values())))
+        if not inside:
+            tables.append(PageTable(tuple(headings.values()), cells))
+            inside = True
         elif not set(line) <= set("|-: "):
-            sections[-1].rows[cells[0]] = dict(zip(header, cells))
-    return sections
+            tables[-1].rows.append(cells)
+    return tables
 
 
-def find(sections: Sequence[PageTable], table: str, row: str, column: str) -> str:
+def find(tables: Sequence[PageTable], table: str, row: str, column: str) -> str:
     """A cell.
 
     Raises:
-        DataError: there is no such table, row or column; the nearest names are told.
+        DataError: there is no such table, row or column, or more than one; the nearest names are told.
     """
     wanted = tuple(table.split(" / "))
-    named = [s for s in sections if s.headings[-len(wanted) :] == wanted]
+    named = [t for t in tables if t.headings[-len(wanted) :] == wanted]
     if not named:
-        raise DataError(f"no table {table!r}{nearest(table, [s.headings[-1] for s in sections if s.headings])}")
-    section = next((s for s in named if row in s.rows), None)
-    if section is None:
-        raise DataError(f"table {table!r} has no row {row!r}{nearest(row, [r for s in named for r in s.rows])}")
-    cells = section.rows[row]
-    if column not in cells:
-        raise DataError(f"table {table!r} has no column {column!r}{nearest(column, cells)}")
-    return cells[column]
+        raise DataError(f"no table {table!r}{nearest(table, [t.headings[-1] for t in tables if t.headings])}")
+    if len({t.headings for t in named}) > 1:
+        raise DataError(
+            f"{len(named)} tables {table!r}; name one with the heading above it: {' / '.join(named[0].headings[1:])!r}"
+        )
+    rows = [(t, cells) for t in named for cells in t.rows if cells[0] == row]
+    if not rows:
+        raise DataError(f"table {table!r} has no row {row!r}{nearest(row, [c[0] for t in named for c in t.rows])}")
+    if len(rows) > 1:
+        raise DataError(f"table {table!r} has {len(rows)} rows {row!r}")
+    found, cells = rows[0]
+    if (number := found.header.count(column)) != 1:
+        raise DataError(f"table {table!r} has {number or 'no'} columns {column!r}{nearest(column, found.header)}")
+    return cells[found.header.index(column)]
 
 
 def find_published(tables: Mapping[str, PaperTable], table: str, row: str, column: str) -> str:
@@ -193,13 +200,12 @@ def render(table: DigestTable, texts: list[list[str]]) -> str:
     for label, cells in zip(labels, texts):
         differences = [""] * len(cells) if label == table.less else map(_difference, cells, base)
         rows.append([label, *(part for pair in zip(cells, differences) for part in pair)])
-    header = ["", *(part for column in table.columns for part in (column.title, "difference"))]
-    text = f"{table.text.strip()} Differences are to *{table.less}*."
-    return f"## {table.title}\n\n{text}\n\n{markdown_table(header, rows)}"
+    header = ["", *(part for column in table.columns for part in (column.title, f"less {table.less}"))]
+    return f"## {table.title}\n\n{table.text.strip()}\n\n{markdown_table(header, rows)}"
 
 
 def _difference(text: str, under: str) -> str:
-    """Of the first numbers of two cells; "" where one has none."""
+    """Of the first numbers of two cells, which are rounded already; "" where one has none."""
     found = _NUMBER.match(text), _NUMBER.match(under)
     return f"{float(found[0].group()) - float(found[1].group()):+.1f}" if found[0] and found[1] else ""
 
@@ -208,24 +214,29 @@ def page(path: Path) -> str:
     """The page that a YAML describes.
 
     Raises:
-        ConfigError: everything that is wrong with it. DataError: a page is missing.
+        ConfigError: everything that is wrong with it; a page that is missing is all that is said.
     """
     reader = Reader()
     digest: Digest = reader.build(Digest, read_config(path), str(path))
     if reader.faults:
         raise ConfigError(reader.faults)
     names = {column.page for table in digest.tables for column in table.columns if column.page is not None}
-    if unknown := sorted(names - digest.pages.keys()):
-        raise ConfigError([f"{path}: no page {name!r}{nearest(name, digest.pages)}" for name in unknown])
-    pages = {name: read_page(path.parent / place) for name, place in digest.pages.items()}
-    tables, faults = [], []
-    for table in digest.tables:
+    faults = [f"no page {name!r}{nearest(name, digest.pages)}" for name in sorted(names - digest.pages.keys())]
+    faults += [f"pages: {name} is used by no column" for name in digest.pages if name not in names]
+    pages, tables = {}, []
+    for name, place in digest.pages.items():
         try:
-            tables.append(render(table, texts_of(table, digest, pages)))
-        except ConfigError as error:
-            faults += [f"{path}: {fault}" for fault in error.faults]
+            pages[name] = read_page(path.parent / place)
+        except DataError as error:
+            faults += error.faults
+    if not faults:
+        for table in digest.tables:
+            try:
+                tables.append(render(table, texts_of(table, digest, pages)))
+            except ConfigError as error:
+                faults += error.faults
     if faults:
-        raise ConfigError(faults)
+        raise ConfigError([f"{path}: {fault}" for fault in faults])
     head = ["<!-- Generated by python -m espnet2_legonn.studies.digest -->", f"# {digest.title}", digest.text.strip()]
     return "\n\n".join([*head, *tables, digest.closing.strip()]).strip() + "\n"
 

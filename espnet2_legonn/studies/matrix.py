@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,10 +89,6 @@ class Matrix:
             "equivalent": difference.within(margin),
         }
 
-    def as_text(self, margin: float) -> str:
-        """The matrix and what follows from it, in Markdown."""
-        return swap_text(self.as_json(margin))
-
 
 def swap_text(found: Mapping[str, Any]) -> str:
     """The content of a swap.json in Markdown: the matrix, the difference with its interval, the test."""
@@ -123,47 +118,63 @@ def read_swaps(places: Sequence[str], records: Path) -> dict[str, dict[str, Any]
 
     Args:
         places: ``TITLE=DIR``, where a swap.json lies or will lie.
-        records: where what is found is kept as ``<name of DIR>.json``; read from there when DIR is gone.
+        records: where what is found is kept as ``swap_<name of DIR>.json``; read from there when DIR is gone.
 
     Raises:
-        DataError: a place without a title, or a file that is no swap's.
+        DataError: places without a title, names or titles that stand twice, files that are no swap's; all of them.
     """
+    pairs = [place.rpartition("=")[::2] for place in places]
+    faults = [f"--swaps {place}: must be TITLE=DIR" for place, (title, _) in zip(places, pairs) if not title]
+    for kind, names in (("title", [t for t, _ in pairs if t]), ("folder's name", [Path(d).name for _, d in pairs])):
+        faults += [f"--swaps: the {kind} {name!r} stands twice" for name in {n for n in names if names.count(n) > 1}]
     found = {}
-    for place in places:
-        title, _, folder = place.rpartition("=")
-        if not title:
-            raise DataError(f"--swaps {place}: must be TITLE=DIR")
-        record = records / f"{Path(folder).name}.json"
-        here = Path(folder) / "swap.json"
-        if not here.is_file():
-            here = record
-        if not here.is_file():
+    for title, folder in pairs:
+        record = records / f"swap_{Path(folder).name.removeprefix('swap_')}.json"
+        here = next((path for path in (Path(folder) / "swap.json", record) if path.is_file()), None)
+        if here is None:
             continue
         try:
-            told = json.loads(here.read_text(encoding="utf-8"))
-            swap_text(told)
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{here}: is not a file of `legonn swap` ({error!r}); make it again") from None
-        if here != record:
+            found[title] = told = json.loads(here.read_text(encoding="utf-8"))
+            _check(told)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            faults.append(f"{here}: is not a file of `legonn swap` ({error!r}); make it again")
+            continue
+        if here != record and not faults:
             write_atomic(record, json.dumps(told, indent=1) + "\n")
-        found[title] = told
+    if faults:
+        raise DataError(faults)
     return found
 
 
+def _check(found: Mapping[str, Any]) -> None:
+    """Raise ValueError, KeyError or TypeError unless it is the content of a swap.json."""
+    n = len(found["chains"])
+    for key in ("values", "shares"):
+        table = np.array(found[key], dtype=float)
+        if table.shape != (n, n) or not np.isfinite(table).all():
+            raise ValueError(f"{key}: not {n} times {n} numbers")
+    swap_text(found)
+
+
 def shares_table(swaps: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What swapped pairs reach of their own pairs, per cent, as a table that ``figures.draw`` draws."""
+    """What swapped pairs reach of their own pairs, per cent, as a table that ``figures.draw`` draws.
+
+    Intervals are those of the difference; the mean of own pairs is taken as it is.
+    """
     rows = [{"label": title, "baseline": False, "cells": [_share(found)]} for title, found in swaps.items()]
     title = "Pairs that never met, in per cent of pairs that were trained together"
     return {"title": title, "columns": [title], "rows": rows}
 
 
-def _share(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Mean and interval from those of the difference; each pair that never met is a small dot."""
+def _share(found: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Mean and interval; each pair that never met is a small dot. None: own pairs say nothing right."""
     own, difference, n = found["own"], found["difference"], len(found["chains"])
+    if not own:
+        return None
 
     def per_cent(change: float) -> float:
         whole, part = (own, own + change) if known(found["metric"]).higher else (own + change, own)
-        return 100 * part / whole if whole else math.nan
+        return 100 * part / whole
 
     low, high = sorted(map(per_cent, difference["ci"]))
     met_not = {f"{i}+{j}": found["shares"][i][j] for i in range(n) for j in range(n) if i != j}

@@ -20,6 +20,7 @@ RECIPES = (
 ANCHOR = re.compile(r"`([\w./-]+\.py)::([\w.]+)`")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)(?:#[\w-]*)?\)")
+PART = re.compile(r"\]\((?!https?:)([^)#\s]*)#([\w.-]+)\)")  # a link to a heading, of the same page if there is no path
 
 
 def all_pages() -> list[Path]:
@@ -30,6 +31,13 @@ def all_pages() -> list[Path]:
 def read(page: str) -> str:
     """Text of a document, by its path from the root."""
     return (ROOT / page).read_text(encoding="utf-8")
+
+
+def headings(page: Path) -> set[str]:
+    """The names by which links find a page's headings: small letters, minus signs for blanks, no other marks."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    titles = (re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title) for title in re.findall(r"^#+ (.*)$", text, re.M))
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
 
 
 def blocks(text: str, *languages: str) -> list[str]:

@@ -13,7 +13,7 @@ import yaml
 from espnet2_legonn.model import description as config
 from espnet2_legonn.model import parts, transformer
 from espnet2_legonn.search import options
-from tests.docs.pages import ANCHOR, LINK, ROOT, all_pages, fault, read, wrong_anchors
+from tests.docs.pages import ANCHOR, LINK, PART, ROOT, all_pages, fault, headings, read, wrong_anchors
 
 # A path in code font that a reader may open; what a recipe makes (data/, dump/, exp/) is not ours.
 FILE = re.compile(r"`((?:espnet2_legonn|tests|egs2|tools|conf|docs|local)/[\w./-]+\.(?:py|sh|yaml|md|svg|pl))`")
@@ -30,6 +30,20 @@ def test_symbols_files_and_links_exist(page: Path) -> None:
     links = [link for link in LINK.findall(text) if Path(link).name != "RESULTS.md"]
     faults += [f"link {link}: leads nowhere" for link in links if not (page.parent / link).exists()]
     assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize(
+    "page", [*all_pages(), *sorted((ROOT / "docs/results").glob("*.md"))], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_links_to_headings_find_them(page: Path) -> None:
+    targets = [(page.parent / path if path else page, name) for path, name in PART.findall(page.read_text("utf-8"))]
+    assert [f"{path}#{name}" for path, name in targets if path.suffix == ".md" and name not in headings(path)] == []
+
+
+def test_headings() -> None:
+    wanted = {"what-holds-what-does-not-and-why", "why", "so-when-to-plug"}
+    assert wanted <= headings(ROOT / "docs/findings.md")
+    assert PART.findall("[a](b.md#c-d) [e](#f) [g](https://h#i) [j](k.md)") == [("b.md", "c-d"), ("", "f")]
 
 
 def _there(page: Path, path: str) -> bool:

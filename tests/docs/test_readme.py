@@ -213,7 +213,13 @@ def test_update_writes_once_and_checks(
     assert update.main(["--check"]) == 0
     results.write_text("# RESULTS\n")
     assert update.main([]) == 1 and "holds no table" in capsys.readouterr().err
-    update.README.write_text("no markers\n")
-    assert update.main([]) == 1 and "put them back" in capsys.readouterr().err
+    monkeypatch.setattr(update, "PAGES", {"demo": results, "real": results})
+    update.README.write_text("{}\n{}\n".format(*update.markers("demo")))
+    assert update.main([]) == 1
+    told = capsys.readouterr().err
+    assert "holds no table" in told and "put them back" in told, "both at once"
+    monkeypatch.setattr(update, "PAGES", {"demo": tmp_path / "a.md", "real": tmp_path / "b.md"})
+    assert update.main([]) == 1
+    assert f"{tmp_path / 'a.md'}, {tmp_path / 'b.md'}: no such page" in capsys.readouterr().err
     assert update.main(["--chekc"]) == 2 and "Usage" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir() if p.name.endswith(".part")] == []

@@ -145,13 +145,48 @@ def test_gradients() -> None:
         assert float(weight.grad[row, column]) == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-4, abs=1e-6)
 
 
-def test_first_pass_leaves_no_copies_without_gradients() -> None:
-    """Autocast keeps its half copies of weights; those of a pass without gradients would cut the second pass off."""
-    model = toys.chain([encoder()]).train()
+def test_autocasts_copies_are_thrown_away_between_the_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some versions of PyTorch keep half copies of weights that were made without a gradient, and go on with them."""
+    model, events = toys.chain([encoder()]).train(), []
+    whole = torch.clear_autocast_cache
+    monkeypatch.setattr(torch, "clear_autocast_cache", lambda: (events.append("clear"), whole()))
+    for name in ("length_control", "interface.ctc_lo"):
+        part = model.first.get_submodule(name)
+        part.register_forward_hook(lambda *_, name=name: events.append(f"{name} {torch.is_grad_enabled()}"))
     with torch.autocast("cpu", torch.bfloat16):
         total = run(model)["enc"].total
+    wanted = ["length_control False", "interface.ctc_lo False", "clear", "length_control True", "interface.ctc_lo True"]
+    assert events[:-1] == wanted and events[-1] == "clear", "the last one is autocast's own"
     total.backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.first.length_control.blocks.parameters())
+    learned = [*model.first.length_control.blocks.parameters(), *model.first.interface.ctc_lo.parameters()]
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in learned)
+
+
+@pytest.mark.parametrize("conditioned", [False, True], ids=["intermediate", "self_conditioned"])
+def test_first_pass_keeps_nothing_for_the_loss(conditioned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intermediate CTC is of the second pass alone, and a decoder behind reads it."""
+    module = encoder()
+    module["output"]["intermediate"] = {"blocks": [1], "self_conditioned": conditioned}
+    model = toys.chain([module, toys.decoder(toys.wemb("bpe"))]).train()
+    passes: list[int] = []
+    whole = RegularizedCTC.loss_of_passes
+    monkeypatch.setattr(
+        RegularizedCTC,
+        "loss_of_passes",
+        lambda self, made, *more: passes.extend(map(len, made)) or whole(self, made, *more),
+    )
+    parts = run(model)
+    assert passes == [2] and set(parts) == {"enc", "decoder"}
+    sum(part.total for part in parts.values()).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.first.interface.parameters())
+
+
+def test_a_frozen_body_leaves_the_rest_to_glance() -> None:
+    module = {**encoder(), "freeze": False}
+    model = toys.chain([module]).train()
+    model.first.body.requires_grad_(False)
+    run(model)["enc"].total.backward()
+    assert model.first.interface.ctc_lo.weight.grad is not None
 
 
 def test_nothing_is_shown_outside_training(monkeypatch: pytest.MonkeyPatch) -> None:

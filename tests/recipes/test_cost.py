@@ -155,15 +155,17 @@ def test_memory_is_what_pytorch_keeps(kind: str, amp: bool) -> None:
     assert cost.bytes_per_item / ALLOCATOR - passing == pytest.approx((found[1] - found[0]) / 4, rel=0.1)
 
 
-def test_glancing_is_a_pass_of_the_length_controller_more() -> None:
-    """Without gradients: a third of what a pass with its gradients does."""
+@pytest.mark.parametrize("frozen", [False, True])
+def test_glancing_is_a_pass_more(frozen: bool) -> None:
+    """Of length controller and projection, without gradients: a third of what a pass with its gradients does."""
     work = []
     for kind in ("wemb", "glancing"):
-        config = parse({"vocabs": VOCAB, "modules": CHAINS[kind]})
+        first, second = CHAINS[kind]
+        config = parse({"vocabs": VOCAB, "modules": [{**first, "freeze": frozen}, second]})
         layers = chain_cost(config, {"v": 300}, MeanLengths(1, 20, {"v": 10.0}, 1), amp=False).modules["a"]
         work.append({layer.name: layer.work for layer in layers})
     changed = {name: work[1][name] / work[0][name] for name in work[0] if work[1][name] != work[0][name]}
-    assert changed == {"a.length_control": pytest.approx(4 / 3)}
+    assert changed == {} if frozen else dict.fromkeys(("a.length_control", "a.interface"), pytest.approx(4 / 3))
 
 
 def test_batches_are_those_of_espnet(tmp_path: Path) -> None:

@@ -73,9 +73,9 @@ def test_scores_and_differences(tmp_path: Path) -> None:
         "",
         "## Table III",
         "",
-        "What it says. Differences are to *encoder*.",
+        "What it says.",
         "",
-        "||paper|difference|ours|difference|speech|difference|",
+        "||paper|less encoder|ours|less encoder|speech|less encoder|",
         "|---|---|---|---|---|---|---|",
         "|encoder|30.7||30.1 (29.0 to 31.0)||8.7 (6.6 to 11.0)||",
         "|plug|35.0|+4.3|32.6 ± 0.3 (31.0 to 34.0)|+2.5|6.2 (4.1 to 8.0)|-2.5|",
@@ -104,26 +104,49 @@ def test_all_faults_are_told(tmp_path: Path) -> None:
     for words in (
         "encoder: paper: the paper has no III.enc.test",
         "encoder: RESULTS.md: table 'two / BLEU' has no row 'plan' (did you mean 'plain'?)",
-        "plug: RESULTS.md: table 'two / BLEU' has no column 'De-En'",
+        "plug: RESULTS.md: table 'two / BLEU' has no columns 'De-En'",
         "plug: RESULTS.md: no table 'tow / WER'",
         "short: 1 cells, 3 columns",
         "less: no row 'encodre' (did you mean 'encoder'?)",
     ):
         assert words in told, words
-    columns = [{"title": "ours", "page": "R", "table": "BLEU", "column": "De-En, BLEU"}]
-    with pytest.raises(ConfigError, match="no page 'R'"):
-        page(write(tmp_path, columns=columns, rows=[{"label": "encoder", "cells": ["plain"]}]))
+
+
+def test_pages_that_are_missing_or_unused(tmp_path: Path) -> None:
+    spec = write(tmp_path)
+    about = yaml.safe_load(spec.read_text())
+    about["pages"] |= {"a": "a.md", "b": "b.md"}
+    about["tables"][0]["columns"][0] = {"title": "x", "page": "R", "table": "BLEU", "column": "De-En, BLEU"}
+    about["tables"][0]["columns"][1]["page"] = "a"
+    spec.write_text(yaml.safe_dump(about))
+    with pytest.raises(ConfigError) as caught:
+        page(spec)
+    told = str(caught.value)
+    for words in ("no page 'R'", "b is used by no column", "a.md: no such page; run the recipe", "b.md: no such page"):
+        assert words in told, words
 
 
 def test_tables_of_a_page_are_told_apart_by_their_headings(tmp_path: Path) -> None:
     write(tmp_path)
-    sections = read_page(tmp_path / "RESULTS.md")
-    assert [s.headings for s in sections] == [
+    tables = read_page(tmp_path / "RESULTS.md")
+    assert [t.headings for t in tables] == [
         ("RESULTS", k, m) for k, m in (("one", "WER"), ("two", "WER"), ("two", "BLEU"))
     ]
-    assert [find(sections, f"{k} / WER", "decode/test", "Err") for k in ("one", "two")] == ["8.7", "6.2"]
-    with pytest.raises(DataError, match="no such page"):
-        read_page(tmp_path / "none.md")
+    assert [find(tables, f"{k} / WER", "decode/test", "Err") for k in ("one", "two")] == ["8.7", "6.2"]
+    with pytest.raises(DataError, match="2 tables 'WER'; name one with the heading above it: 'one / WER'"):
+        find(tables, "WER", "decode/test", "Err")
+
+
+def test_what_stands_twice_is_not_guessed(tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text(
+        "## T\n\n||a|less|b|less|\n|---|---|---|---|---|\n|x|1|2|3|4|\n|y|5|6|7|8|\n|y|9|9|9|9|\n"
+    )
+    tables = read_page(tmp_path / "page.md")
+    assert find(tables, "T", "x", "b") == "3"
+    with pytest.raises(DataError, match="has 2 columns 'less'"):
+        find(tables, "T", "x", "less")
+    with pytest.raises(DataError, match="has 2 rows 'y'"):
+        find(tables, "T", "y", "a")
 
 
 @pytest.mark.parametrize("spec", sorted(RESULTS.glob("*.yaml")), ids=lambda spec: spec.stem)

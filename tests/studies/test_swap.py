@@ -14,7 +14,7 @@ from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.scoring.hierarchy import draw_trainings
 from espnet2_legonn.search.options import BeamOptions
-from espnet2_legonn.studies.matrix import Matrix, read_swaps, shares_table
+from espnet2_legonn.studies.matrix import Matrix, read_swaps, shares_table, swap_text
 from espnet2_legonn.studies.swap import labels, sides, swap
 from tests.zoo.toys import build, pair
 
@@ -61,8 +61,9 @@ def test_difference_against_loops() -> None:
 )
 def test_equivalence(lost: float, share: int, words: str) -> None:
     found = matrix([[40.0, 40 - lost], [40 - lost, 40.0]], spread=0.1)
-    assert words in found.as_text(1.5) and found.as_json(1.5)["equivalent"] is (lost < 1)
-    assert f"{40 - lost:.1f} ({share} %)" in found.as_text(1.5)
+    told = found.as_json(1.5)
+    assert words in swap_text(told) and told["equivalent"] is (lost < 1)
+    assert f"{40 - lost:.1f} ({share} %)" in swap_text(told)
 
 
 def write(folder: Path, lines: int = 6) -> Path:
@@ -139,11 +140,36 @@ def test_swaps_are_kept_beside_the_tables(tmp_path: Path) -> None:
     assert list(first) == ["Seeds, ctc_weight=0"]
     (made / "swap.json").unlink()
     assert read_swaps(places, kept) == first == {"Seeds, ctc_weight=0": json.loads(json.dumps(found.as_json(1.5)))}
-    (kept / "swap_seeds.json").write_text("{}")
-    with pytest.raises(DataError, match=r"swap_seeds.json: is not a file of `legonn swap`"):
-        read_swaps(places, kept)
-    with pytest.raises(DataError, match="must be TITLE=DIR"):
-        read_swaps([str(made)], kept)
+    assert [p.name for p in kept.iterdir()] == ["swap_seeds.json"]
+
+
+def test_all_faults_of_swaps(tmp_path: Path) -> None:
+    good, kept = matrix([[40.0, 36.0], [38.0, 40.0]]).as_json(1.5), tmp_path / "results"
+    files = {
+        "empty": {},
+        "list": [1],
+        "short": {**good, "shares": [[100.0]]},
+        "nan": {**good, "values": [[40.0, float("nan")], [38.0, 40.0]]},
+        "good": good,
+    }
+    for name, told in files.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "swap.json").write_text(json.dumps(told))
+    places = [f"{name}={tmp_path / name}" for name in files]
+    with pytest.raises(DataError) as caught:
+        read_swaps([*places, str(tmp_path / "bare"), f"good={tmp_path / 'other'}", f"x={tmp_path / 'b/good'}"], kept)
+    told = str(caught.value)
+    assert all(
+        f"{name}/swap.json: is not a file of `legonn swap`" in told for name in ("empty", "list", "short", "nan")
+    )
+    assert "shares: not 2 times 2 numbers" in told and "good/swap.json" not in told
+    assert f"--swaps {tmp_path / 'bare'}: must be TITLE=DIR" in told
+    assert "the title 'good' stands twice" in told and "the folder's name 'good' stands twice" in told
+    assert not kept.exists(), "nothing is kept of a call that failed"
+
+
+def test_own_pairs_that_say_nothing_right_have_no_share() -> None:
+    assert shares_table({"x": matrix([[0.0, 0.0], [0.0, 0.0]]).as_json(1.5)})["rows"][0]["cells"] == [None]
 
 
 @pytest.mark.parametrize(("metric", "share"), [("bleu", 92.5), ("wer", 100 * 40 / 37)])

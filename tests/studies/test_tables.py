@@ -18,6 +18,7 @@ from espnet2_legonn.packs.card import CARD
 from espnet2_legonn.recipes.plan import Cell, Plan, ResultColumn, load_plan
 from espnet2_legonn.scoring.metrics import score
 from espnet2_legonn.studies.claims import judge, load_claims
+from espnet2_legonn.studies.matrix import Matrix, swap_text
 from espnet2_legonn.studies.records import Records
 from espnet2_legonn.studies.scores import DRAWS, Scores, difference_of, mean_of
 from espnet2_legonn.studies.tables import main
@@ -203,6 +204,30 @@ def test_the_command(study: Scores, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert all(row["label"].encode() in drawn for row in told["tables"][0]["rows"]) and b"WER" in drawn
     main([*words, "--raw", str(study.raw), "--seeds", "1", "2", "3", "--out", str(tmp_path / "out" / "real")])
     assert (tmp_path / "out/real/1.svg").read_bytes() == drawn, "the same scores, the same bytes"
+
+
+def test_swaps_stand_on_the_page_and_beside_it(study: Scores, tmp_path: Path) -> None:
+    """Also when their models are gone; without swaps there is no section."""
+    write_plan(tmp_path)
+    words = [str(tmp_path / "plan.yaml"), "--expdir", str(study.exp_dir), "--raw", str(study.raw), "--seeds", "1"]
+    out = ["--out", str(tmp_path / "out/real")]
+    main([*words, *out])
+    assert "## Swaps" not in (tmp_path / "out/real.md").read_text()
+    values = np.array([[40.0, 36.0], [38.0, 41.0]])
+    draws = values[:, :, None] + np.random.default_rng(0).normal(0, 0.1, (2, 2, 50))
+    told = Matrix(("one", "two"), "bleu", values, draws).as_json(1.5)
+    (tmp_path / "swap_a").mkdir()
+    (tmp_path / "swap_a/swap.json").write_text(json.dumps(told))
+    swaps = ["--swaps", f"Seeds={tmp_path / 'swap_a'}", f"Never={tmp_path / 'swap_b'}"]
+    main([*words, *swaps, *out])
+    page = (tmp_path / "out/real.md").read_text()
+    assert f"## Swaps\n\n### Seeds\n\n{swap_text(told)}" in page and "Never" not in page and "](real/swaps.svg)" in page
+    assert b"Seeds" in (tmp_path / "out/real/swaps.svg").read_bytes()
+    assert json.loads((tmp_path / "out/real.json").read_text())["swaps"] == {"Seeds": json.loads(json.dumps(told))}
+    shutil.rmtree(tmp_path / "swap_a")
+    main([*words, *swaps, *out])
+    again = (tmp_path / "out/real.md").read_text()
+    assert again[again.index("## Swaps") :] == page[page.index("## Swaps") :]
 
 
 def test_nothing_is_done(tmp_path: Path) -> None:

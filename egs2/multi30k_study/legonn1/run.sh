@@ -95,11 +95,16 @@ swap() { # swap NAME CTC_WEIGHT EXPERIMENTS...: of those that are trained
         --ctc_weight "${weight}" -o "${out}"
 }
 if active 11 && [ "${name}" = multi30k_study ]; then
-    for weight in 0 0.4; do
-        swap "seeds_ctc_${weight}" "${weight}" "${expdir}"/seed*/legonn_de_en
-        swap "readers_ctc_${weight}" "${weight}" "${expdir}"/seed1/legonn_de_en{,_beam_conv,_collapsed}
+    donors=() attention=()
+    for seed in ${seeds}; do
+        donors+=("${expdir}/seed${seed}/legonn_de_en")
+        attention+=("${expdir}/seed${seed}/legonn_ar_de_en")
     done
-    swap attention 0 "${expdir}"/seed*/legonn_ar_de_en
+    for weight in 0 0.4; do
+        swap "seeds_ctc_${weight}" "${weight}" "${donors[@]}"
+        swap "readers_ctc_${weight}" "${weight}" "${donors[0]}" "${donors[0]}"{_beam_conv,_collapsed}
+    done
+    swap attention 0 "${attention[@]}"
 fi
 if [ "${name}" = multi30k_study ]; then
     swaps=(--swaps "Seeds, the decoder alone (H5)=${expdir}/swap_seeds_ctc_0"
@@ -112,9 +117,10 @@ if active 12; then
     # shellcheck disable=SC2086
     python3 -m espnet2_legonn.studies.tables "${plan}" "${claims[@]}" "${swaps[@]}" --expdir "${expdir}" \
         --seeds ${seeds} --out "${results}/${name}"
-    for page in "${results}"/*.yaml; do # pages that are put together from this one and others
-        if [ -f "${page}" ]; then python3 -m espnet2_legonn.studies.digest "${page}"; fi
-    done
+    if [ "${name}" = multi30k_study ] && [ -f "${results}/paper.yaml" ]; then # pages put together from this one and others
+        python3 -m espnet2_legonn.studies.digest "${results}"/*.yaml
+        echo "python tools/update_readme.py copies the table of ${results}/real.md"
+    fi
 fi
 echo "$0: done in $((SECONDS / 60)) min $((SECONDS % 60)) s"
 exit

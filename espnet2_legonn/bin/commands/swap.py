@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from espnet2_legonn.inference.legonn import LegoNN
     from espnet2_legonn.scoring.tables import write_atomic
     from espnet2_legonn.search.options import BeamOptions
+    from espnet2_legonn.studies.matrix import swap_text
     from espnet2_legonn.studies.swap import labels, swap
 
     if not args.margin > 0:
@@ -45,8 +46,9 @@ def run(args: argparse.Namespace) -> int:
     options = BeamOptions(args.beam_size, args.length_penalty, ctc_weight=args.ctc_weight)
     chains = [LegoNN.from_pretrained(chain, device=args.device) for chain in args.chains]
     found = swap(chains, labels(args.chains), args.data, args.metric, args.out, options, args.at)
-    text = found.as_text(args.margin)
+    told = found.as_json(args.margin)
+    text = swap_text(told)
     write_atomic(args.out / "swap.md", text + "\n")
-    write_atomic(args.out / "swap.json", json.dumps(found.as_json(args.margin), indent=1) + "\n")
+    write_atomic(args.out / "swap.json", json.dumps(told, indent=1) + "\n")
     print(f"{text}\n{args.out / 'swap.md'}")
     return 0

@@ -223,7 +223,7 @@ class OutputPart(nn.Module):
         ctc_weight: of its loss; 0 is no loss.
         share_behind: share of the losses of all modules behind.
         consistency: weight of what two passes of a batch differ by; 0 is one pass.
-        glancing: share of wrong slots that training shows (``glimpses``); 0 shows none.
+        glancing: how many slots training shows a token (``glimpses``), as a share of those it gets wrong; 0 is none.
     """
 
     Config: ClassVar[Any]
@@ -270,7 +270,11 @@ class OutputPart(nn.Module):
         return None
 
     def glimpses(self, states: torch.Tensor, slots: torch.Tensor, labels: Labels) -> torch.Tensor:
-        """What training adds to the queries of the slots, (B, K, D), after a first pass with these states (B, K, D)."""
+        """What training adds to the queries of the slots (B, K, D), right after a first pass without gradients.
+
+        Args:
+            states: (B, K, D) of that pass; slots: (B,).
+        """
         raise NotImplementedError
 
     def loss_of_passes(

@@ -41,7 +41,7 @@ class OutputConfig:
     Args:
         intermediate: CTC between the blocks of an encoder module, or null.
         consistency: weight of what two passes of a batch differ by, beside CTC (CR-CTC); 0: one pass.
-        glancing: share of the slots that a first pass gets wrong which are shown their token (GLAT); 0: none.
+        glancing: as many slots as this share of those that a first pass gets wrong are shown a token (GLAT); 0: none.
     """
 
     vocab: str
@@ -170,6 +170,7 @@ class RegularizedCTC(CTCInterface):
         """Tokens by their rows of the projection, scaled as an embedding; 0 for slots that are shown nothing."""
         with torch.no_grad():
             tokens, shown = glance(self(states), slots, labels, self.glancing)
+        torch.clear_autocast_cache()  # some versions of PyTorch go on with copies of weights that have no gradient
         embedded = F.embedding(tokens, self.ctc_lo.weight) * self.ctc_lo.in_features**0.5
         return embedded * shown.unsqueeze(-1)
 
