@@ -149,12 +149,17 @@ def hints(alone: LegoNN, donor: LegoNN, interface: Figures) -> list[str]:
 
 
 def warm_parts(alone: LegoNN, donor: LegoNN) -> str | None:
-    """The donor's encoder module whose weights, all but the input's, have the shapes of this encoder's last module."""
+    """The donor's encoder module whose weights, all but the input's, have the shapes of this encoder's last module.
+
+    None as well for an encoder that began warm already.
+    """
 
     def shapes(module: EncoderModule) -> dict[str, Sequence[int]]:
         return {k: tuple(v.shape) for k, v in module.state_dict().items() if not k.startswith("input.")}
 
     last = alone.last
+    if last.config.donor is not None:
+        return None
     for name, module in zip(reversed(donor.names[:-1]), reversed(list(donor)[:-1])):
         if isinstance(module, EncoderModule) and isinstance(last, EncoderModule) and shapes(module) == shapes(last):
             return name

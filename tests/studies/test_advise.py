@@ -92,6 +92,9 @@ def test_a_warm_start_needs_equal_sizes() -> None:
     other_input["vocabs"]["src"]["tokens"].insert(3, "p")
     assert warm_parts(build(wide)[:1], donor) is None and warm_parts(build(other_input)[:1], donor) == "encoder"
     assert warm_parts(donor[:1], donor[-1:]) is None, "the donor has no encoder"
+    begun = build(other_input)[:1]
+    begun.last.config.init = "exp/donor"
+    assert warm_parts(begun, donor) is None, "it began warm"
 
 
 def test_what_cannot_be_advised(tmp_path: Path) -> None:
