@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ class Scores:
         return Run(value, np.load(kept), *_spent(exp), parameters=_parameters(exp))
 
 
+@functools.cache  # many cells ask for one training, and its checkpoint is large
 def _spent(exp: Path) -> tuple[int | None, float]:
     """Updates and hours of a system's last training; (0, 0) for a plug."""
     from espnet2_legonn.recipes.packing import updates_of
