@@ -42,6 +42,7 @@ class Claim:
         each: the gain that every pair must reach, with an interval above 0.
         within: no pair may differ by more: its 90 % interval lies inside (two one-sided tests).
         at_most: score that ``of`` of every pair may reach; ``over`` is what it is compared with.
+        open: nothing is expected, the gains are told.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Claim:
     each: float | None = None
     within: float | None = None
     at_most: float | None = None
+    open: bool | None = None
 
 
 @dataclass
@@ -75,7 +77,8 @@ class ClaimResult:
 
     @property
     def words(self) -> str:
-        return {True: "holds", False: "refuted", None: "not yet known"}[self.holds]
+        unknown = "open, nothing was claimed" if self.claim.open else "not yet known"
+        return {True: "holds", False: "refuted", None: unknown}[self.holds]
 
     @property
     def told(self) -> str:
@@ -109,9 +112,9 @@ def load_claims(path: Path, plan: Plan) -> list[Claim]:
 
 def _faults(claim: Claim, plan: Plan) -> list[str]:
     faults = []
-    kinds = [k for k in ("at_least", "each", "within", "at_most") if getattr(claim, k) is not None]
+    kinds = [k for k in ("at_least", "each", "within", "at_most", "open") if getattr(claim, k) is not None]
     if len(kinds) != 1:
-        faults.append(f"{claim.name}: give one of at_least, each, within, at_most")
+        faults.append(f"{claim.name}: give one of at_least, each, within, at_most, open")
     if not claim.pairs:
         faults.append(f"{claim.name}: pairs: at least one is needed, or nothing is ever known of it")
     for pair in claim.pairs:
@@ -140,7 +143,7 @@ def judge(claim: Claim, scores: Scores) -> ClaimResult:
         draws = np.mean([draws for _, draws, _ in known_gains], axis=0)
         mean = spread(float(np.mean([v for v, _, _ in known_gains])), draws, min(n for _, _, n in known_gains))
     complete = [gain for gain in gains if gain is not None]
-    holds = None if len(complete) < len(gains) or mean is None else _holds(claim, complete, mean, values)
+    holds = None if claim.open or len(complete) < len(gains) or mean is None else _holds(claim, complete, mean, values)
     seeds = min((n for _, _, n in known_gains), default=0), len(scores.seeds)
     return ClaimResult(claim, holds, gains, mean, seeds)
 
