@@ -25,8 +25,8 @@ def numbers(told: Any) -> Iterator[str]:
 
 
 def written() -> set[str]:
-    """All figures of results pages."""
-    pages = (path.read_text(encoding="utf-8") for path in PAGES if path.name != "README.md")
+    """All figures of results pages, and of recipes' READMEs, which name the commands of paired differences."""
+    pages = (path.read_text(encoding="utf-8") for path in PAGES)
     found = {number for page in pages for number in NUMBER.findall(page)}
     for path in ROOT.glob("docs/results/*/oracle*.json"):
         found |= set(numbers(json.loads(path.read_text(encoding="utf-8"))))
