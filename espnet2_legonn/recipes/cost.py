@@ -222,6 +222,7 @@ def chain_cost(config: ChainConfig, sizes: Sizes, lengths: MeanLengths, amp: boo
     trained: dict[str, bool] = {}
     steps = lengths.input
     for module in _one_name_each(config):
+        trained[module.name] = "" not in module.frozen
         precision = Precision(2 if amp else 4, module.body.dropout > 0)
         layers = input_layers(module.input, module, sizes, steps, precision)
         steps = module.reads.total_steps(module.input, steps, 1)
@@ -230,9 +231,9 @@ def chain_cost(config: ChainConfig, sizes: Sizes, lengths: MeanLengths, amp: boo
         else:
             encoder, steps = _encoder_layers(module, sizes, steps, lengths, precision)
             layers += encoder
-            if getattr(module.output, "consistency", 0) and "" not in module.frozen:  # two passes
+            if getattr(module.output, "consistency", 0) and trained[module.name]:  # two passes
                 layers = [replace(layer, work=2 * layer.work, kept=2 * layer.kept) for layer in layers]
-        modules[module.name], trained[module.name] = layers, "" not in module.frozen
+        modules[module.name] = layers
     return ChainCost(modules, trained)
 
 

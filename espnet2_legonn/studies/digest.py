@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from espnet2_legonn.scoring.tables import write_atomic
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _BAR = re.compile(r"(?<!\\)\|")
+Source = tuple[str, Callable[[str, str, str], str]]  # what errors call it, and its cells by table, row and column
 
 
 @dataclass
@@ -158,13 +159,16 @@ def find_published(tables: Mapping[str, PaperTable], table: str, row: str, colum
     return "-" if value is None else f"{value:.{digits(found.metric(row, column))}f}"
 
 
-def texts_of(table: DigestTable, digest: Digest, pages: Mapping[str, list[PageTable]]) -> list[list[str]]:
+def texts_of(table: DigestTable, sources: Mapping[str | None, Source]) -> list[list[str]]:
     """The scores of a table as they are printed, "" where nothing was built.
+
+    Args:
+        sources: by the name of a page; None: the paper.
 
     Raises:
         ConfigError: cells that are not there, all of them.
     """
-    published, faults, texts = load_tables(), [], []
+    faults, texts = [], []
     for row in table.rows:
         if len(row.cells) != len(table.columns):
             faults.append(f"{table.title}: {row.label}: {len(row.cells)} cells, {len(table.columns)} columns")
@@ -174,15 +178,13 @@ def texts_of(table: DigestTable, digest: Digest, pages: Mapping[str, list[PageTa
             if cell is None:
                 continue
             place = CellPlace(cell) if isinstance(cell, str) else cell
-            look = partial(find_published, published) if column.page is None else partial(find, pages[column.page])
-            named = place.table or column.table
+            (where, look), named = sources[column.page], place.table or column.table
             try:
                 text = look(named, place.row, place.column or column.column)
                 if column.interval is not None and (interval := look(named, place.row, column.interval)):
                     text += f" ({interval})"
                 texts[-1][number] = text
             except DataError as error:
-                where = "paper" if column.page is None else digest.pages[column.page]
                 faults += [f"{table.title}: {row.label}: {where}: {fault}" for fault in error.faults]
     labels = [row.label for row in table.rows]
     if table.less not in labels:
@@ -214,7 +216,7 @@ def page(path: Path) -> str:
     """The page that a YAML describes.
 
     Raises:
-        ConfigError: everything that is wrong with it; a page that is missing is all that is said.
+        ConfigError: everything that is wrong with it; of cells only if no page is missing.
     """
     reader = Reader()
     digest: Digest = reader.build(Digest, read_config(path), str(path))
@@ -223,16 +225,17 @@ def page(path: Path) -> str:
     names = {column.page for table in digest.tables for column in table.columns if column.page is not None}
     faults = [f"no page {name!r}{nearest(name, digest.pages)}" for name in sorted(names - digest.pages.keys())]
     faults += [f"pages: {name} is used by no column" for name in digest.pages if name not in names]
-    pages, tables = {}, []
+    sources: dict[str | None, Source] = {None: ("paper", partial(find_published, load_tables()))}
+    tables = []
     for name, place in digest.pages.items():
         try:
-            pages[name] = read_page(path.parent / place)
+            sources[name] = place, partial(find, read_page(path.parent / place))
         except DataError as error:
             faults += error.faults
     if not faults:
         for table in digest.tables:
             try:
-                tables.append(render(table, texts_of(table, digest, pages)))
+                tables.append(render(table, texts_of(table, sources)))
             except ConfigError as error:
                 faults += error.faults
     if faults:

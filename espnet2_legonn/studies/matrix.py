@@ -127,7 +127,7 @@ def read_swaps(places: Sequence[str], records: Path) -> dict[str, dict[str, Any]
     faults = [f"--swaps {place}: must be TITLE=DIR" for place, (title, _) in zip(places, pairs) if not title]
     for kind, names in (("title", [t for t, _ in pairs if t]), ("folder's name", [Path(d).name for _, d in pairs])):
         faults += [f"--swaps: the {kind} {name!r} stands twice" for name in {n for n in names if names.count(n) > 1}]
-    found = {}
+    found, new = {}, {}
     for title, folder in pairs:
         record = records / f"swap_{Path(folder).name.removeprefix('swap_')}.json"
         here = next((path for path in (Path(folder) / "swap.json", record) if path.is_file()), None)
@@ -139,10 +139,12 @@ def read_swaps(places: Sequence[str], records: Path) -> dict[str, dict[str, Any]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             faults.append(f"{here}: is not a file of `legonn swap` ({error!r}); make it again")
             continue
-        if here != record and not faults:
-            write_atomic(record, json.dumps(told, indent=1) + "\n")
+        if here != record:
+            new[record] = told
     if faults:
         raise DataError(faults)
+    for record, told in new.items():
+        write_atomic(record, json.dumps(told, indent=1) + "\n")
     return found
 
 

@@ -146,6 +146,7 @@ def test_swaps_are_kept_beside_the_tables(tmp_path: Path) -> None:
 def test_all_faults_of_swaps(tmp_path: Path) -> None:
     good, kept = matrix([[40.0, 36.0], [38.0, 40.0]]).as_json(1.5), tmp_path / "results"
     files = {
+        "first": good,
         "empty": {},
         "list": [1],
         "short": {**good, "shares": [[100.0]]},

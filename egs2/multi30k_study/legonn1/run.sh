@@ -26,9 +26,14 @@ SECONDS=0
 if "${speech}"; then plan=conf/plan_speech.yaml; fi
 if "${translation}"; then plan=conf/plan_translation.yaml; fi
 if "${lm}"; then plan=conf/plan_lm.yaml; fi
-name=multi30k_study claims=(--claims conf/claims.yaml) swaps=() # of the page that stage 12 writes
+name=multi30k_study claims=(--claims conf/claims.yaml) # of the page that stage 12 writes
+swaps=(--swaps "Seeds, the decoder alone (H5)=${expdir}/swap_seeds_ctc_0"
+    "Seeds, CTC weight 0.4 (H5)=${expdir}/swap_seeds_ctc_0.4"
+    "Readers, the decoder alone=${expdir}/swap_readers_ctc_0"
+    "Readers, CTC weight 0.4=${expdir}/swap_readers_ctc_0.4"
+    "Seeds of attention models=${expdir}/swap_attention")
 if [ "${plan}" != conf/plan.yaml ]; then
-    name=${name}_$(basename "${plan#*plan_}" .yaml) claims=()
+    name=${name}_$(basename "${plan#*plan_}" .yaml) claims=() swaps=()
 fi
 active() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
 if active 1; then local/data.sh; fi
@@ -105,13 +110,6 @@ if active 11 && [ "${name}" = multi30k_study ]; then
         swap "readers_ctc_${weight}" "${weight}" "${donors[0]}" "${donors[0]}"{_beam_conv,_collapsed}
     done
     swap attention 0 "${attention[@]}"
-fi
-if [ "${name}" = multi30k_study ]; then
-    swaps=(--swaps "Seeds, the decoder alone (H5)=${expdir}/swap_seeds_ctc_0"
-        "Seeds, CTC weight 0.4 (H5)=${expdir}/swap_seeds_ctc_0.4"
-        "Readers, the decoder alone=${expdir}/swap_readers_ctc_0"
-        "Readers, CTC weight 0.4=${expdir}/swap_readers_ctc_0.4"
-        "Seeds of attention models=${expdir}/swap_attention")
 fi
 if active 12; then
     # shellcheck disable=SC2086
