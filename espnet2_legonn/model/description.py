@@ -87,6 +87,11 @@ class ModuleConfig:
         return frozen_parts(self.freeze)
 
     @property
+    def trains(self) -> bool:
+        """Is any part of it trained? Not if ``freeze`` names the whole module."""
+        return "" not in self.frozen
+
+    @property
     def target(self) -> Any:
         """What holds the vocabulary of this module's labels; None if it has no loss of its own."""
         return self.writes.target(self.output)
@@ -298,30 +303,36 @@ def _inner(module: ModuleConfig, place: str) -> Any:
 
 def _validate_regularization(module: ModuleConfig) -> list[str]:
     """What is added to a CTC loss needs one, intermediate CTC blocks to stand between, glancing queries to fill in."""
-    output, control, where = module.output, module.length_control, f"{module.name}.output"
+    output, where = module.output, f"{module.name}.output"
     given = [key for key in ("intermediate", "consistency", "glancing") if getattr(output, key, None)]
     if given and module.decodes:
         return [f"{where}.{key}: is for CTC, which encoder modules have; put it into the one before" for key in given]
     if given and not module.writes.teaches(output):
         return [f"{where}.{key}: is a part of the CTC loss, and ctc_weight is 0" for key in given]
-    if "glancing" in given and control is None:
-        return [f"{where}.glancing: shows tokens to the slots that length_control makes; give length_control"]
-    if "intermediate" not in given:
-        return []
-    where, kind = f"{where}.intermediate", module.body.type
+    faults = []
+    if "glancing" in given and module.length_control is None:
+        faults.append(f"{where}.glancing: shows tokens to the slots that length_control makes; give length_control")
+    if "intermediate" in given:
+        faults += _validate_intermediate(module, f"{where}.intermediate")
+    return faults
+
+
+def _validate_intermediate(module: ModuleConfig, where: str) -> list[str]:
+    """Intermediate CTC stands between blocks: those of length control, or of a body that opens."""
+    control, kind = module.length_control, module.body.type
     if control is None and not getattr(BODIES[kind], "opens", False):
         return [
             f"{where}: nothing can stand between the blocks of a body of type {kind}; give length_control, "
             "whose own blocks it then stands between, or a body of type transformer"
         ]
     stack, number = ("body", module.body.num_blocks) if control is None else ("length_control", control.num_blocks)
-    blocks = output.intermediate.blocks
+    if number < 2:
+        return [f"{where}: stands between blocks, and {stack} has {number}; give it two or more"]
+    blocks = module.output.intermediate.blocks
     if not blocks or len(set(blocks)) < len(blocks) or not all(0 < block < number for block in blocks):
         return [
             f"{where}.blocks: {blocks}: must be different numbers from 1 to {number - 1}; {stack} has {number} blocks, "
             "and behind the last one stands the interface itself"
-            if number > 1
-            else f"{where}: stands between blocks, and {stack} has {number}; give it two or more"
         ]
     return []
 
@@ -363,7 +374,7 @@ def require_taught(config: ChainConfig) -> None:
     for module in reversed(config.modules):
         shut = behind is not None and not behind.reads.passes_gradient
         reached = module.decodes or module.writes.teaches(module.output) or (reached and not shut)
-        if not reached and "" not in module.frozen:
+        if not reached and module.trains:
             why = "nothing behind it passes a gradient" if behind else "nothing stands behind it"
             if behind and shut:
                 why = f"{behind.name} reads ranks ({behind.input.type}), which pass no gradient"

@@ -72,7 +72,7 @@ def freeze_lines(chain: Chain) -> list[str]:
         if not config.frozen:
             continue
         names = {name: p for name, p in module.named_parameters(remove_duplicate=False) if not p.requires_grad}
-        asked = {name for name in names if "" in config.frozen or within(name, config.frozen)}
+        asked = {name for name in names if not config.trains or within(name, config.frozen)}
         values = sum(p.numel() for p in {id(p): p for p in names.values()}.values())
         total = sum(p.numel() for p in module.parameters())
         line = f"{config.name}: {', '.join(filter(None, config.frozen)) or 'all'}: {values} of {total} values stay"

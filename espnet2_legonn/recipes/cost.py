@@ -222,7 +222,7 @@ def chain_cost(config: ChainConfig, sizes: Sizes, lengths: MeanLengths, amp: boo
     trained: dict[str, bool] = {}
     steps = lengths.input
     for module in _one_name_each(config):
-        trained[module.name] = "" not in module.frozen
+        trained[module.name] = module.trains
         precision = Precision(2 if amp else 4, module.body.dropout > 0)
         layers = input_layers(module.input, module, sizes, steps, precision)
         steps = module.reads.total_steps(module.input, steps, 1)
@@ -262,7 +262,7 @@ def _encoder_layers(
         steps = slots
     if target is not None:
         layers += _interfaces(module, sizes[target.vocab], steps, precision)
-    if getattr(module.output, "glancing", 0) and "" not in module.frozen:
+    if getattr(module.output, "glancing", 0) and module.trains:
         # All but the body pass once more before, without gradients: a third of a pass with them.
         layers[1:] = [replace(layer, work=layer.work * 4 / 3) for layer in layers[1:]]
     return layers, steps

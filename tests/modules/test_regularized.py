@@ -279,6 +279,14 @@ def test_what_cannot_be_is_refused(changes: dict[str, Any], message: str) -> Non
         parse(described(**changes))
 
 
+def test_faults_of_two_kinds_are_told_together() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(described(length_control=None, output__glancing=0.5))
+    told = str(caught.value)
+    assert len(caught.value.faults) == 2
+    assert "output.glancing: shows tokens" in told and "output.intermediate: stands between blocks" in told
+
+
 def test_decoder_modules_have_none() -> None:
     data = toys.decoder(toys.wemb("bpe"))
     data["output"] |= {"intermediate": {"blocks": [1]}, "consistency": 0.2}
