@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -19,6 +19,13 @@ from espnet2_legonn.recipes.plan import Cell, Plan, ResultColumn, cell_fault
 from espnet2_legonn.scoring.hierarchy import Spread, spread
 from espnet2_legonn.scoring.metrics import METRICS, known
 from espnet2_legonn.studies.scores import Scores, paired
+
+HOLDS: Final = "holds"
+REFUTED: Final = "refuted"
+NOT_SHOWN: Final = "not shown"
+UNKNOWN: Final = "not yet known"  # scores are missing
+OPEN: Final = "open, nothing was claimed"
+Verdict = Literal["holds", "refuted", "not shown", "not yet known", "open, nothing was claimed"]
 
 
 @dataclass
@@ -38,7 +45,9 @@ class Claim:
     Args:
         name: such as H1; text: in words.
         pairs: where it is tested.
-        at_least: the mean gain that is expected, over all pairs; no pair's interval may lie below 0.
+        at_least: the mean gain that is expected, over all pairs, with an interval above 0. Less than that refutes it,
+            and so does a pair whose interval lies below 0. A mean that is as large, and an interval that holds 0,
+            shows nothing. 0 expects a gain of any size: only an interval below 0 refutes it.
         each: the gain that every pair must reach, with an interval above 0.
         within: no pair may differ by more: its 90 % interval lies inside (two one-sided tests).
         at_most: score that ``of`` of every pair may reach; ``over`` is what it is compared with.
@@ -64,27 +73,24 @@ class Claims:
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """``holds``: None as long as scores are missing. ``gains``: of each pair that is scored.
+    """``words``: the verdict. ``gains``: of each pair that is scored.
 
     ``seeds``: trainings that every scored pair has, and those that are asked for.
     """
 
     claim: Claim
-    holds: bool | None
+    words: Verdict
     gains: list[Spread | None]
     mean: Spread | None
     seeds: tuple[int, int]
 
     @property
-    def words(self) -> str:
-        unknown = "open, nothing was claimed" if self.claim.open else "not yet known"
-        return {True: "holds", False: "refuted", None: unknown}[self.holds]
-
-    @property
     def told(self) -> str:
         """The words, and how much of what is asked for they rest on."""
         done, asked = self.seeds
-        return self.words if self.holds is None or done >= asked else f"{self.words} so far ({done} of {asked} seeds)"
+        if self.words in (UNKNOWN, OPEN) or done >= asked:
+            return self.words
+        return f"{self.words} so far ({done} of {asked} seeds)"
 
     def as_json(self) -> dict[str, Any]:
         """What a results file has of it."""
@@ -143,17 +149,28 @@ def judge(claim: Claim, scores: Scores) -> ClaimResult:
         draws = np.mean([draws for _, draws, _ in known_gains], axis=0)
         mean = spread(float(np.mean([v for v, _, _ in known_gains])), draws, min(n for _, _, n in known_gains))
     complete = [gain for gain in gains if gain is not None]
-    holds = None if claim.open or len(complete) < len(gains) or mean is None else _holds(claim, complete, mean, values)
+    verdict: Verdict = OPEN if claim.open else UNKNOWN
+    if not claim.open and len(complete) == len(gains) and mean is not None:
+        verdict = _verdict(claim, complete, mean, values)
     seeds = min((n for _, _, n in known_gains), default=0), len(scores.seeds)
-    return ClaimResult(claim, holds, gains, mean, seeds)
+    return ClaimResult(claim, verdict, gains, mean, seeds)
 
 
-def _holds(claim: Claim, gains: list[Spread], mean: Spread, values: list[float]) -> bool:
+def _verdict(claim: Claim, gains: list[Spread], mean: Spread, values: list[float]) -> Verdict:
     if claim.at_least is not None:
-        return mean.value >= claim.at_least and all(gain.ci[1] >= 0 for gain in gains)
+        return verdict_of_mean(claim.at_least, gains, mean)
     if claim.each is not None:
-        return all(gain.value >= claim.each and gain.ci[0] > 0 for gain in gains)
-    if claim.within is not None:
-        return all(gain.within(claim.within) for gain in gains)
-    assert claim.at_most is not None
-    return max(values) <= claim.at_most
+        fine = all(gain.value >= claim.each and gain.ci[0] > 0 for gain in gains)
+    elif claim.within is not None:
+        fine = all(gain.within(claim.within) for gain in gains)
+    else:
+        assert claim.at_most is not None
+        fine = max(values) <= claim.at_most
+    return HOLDS if fine else REFUTED
+
+
+def verdict_of_mean(least: float, gains: list[Spread], mean: Spread) -> Verdict:
+    """See ``at_least`` of Claim."""
+    if (least > 0 and mean.value < least) or any(gain.ci[1] < 0 for gain in (mean, *gains)):
+        return REFUTED
+    return HOLDS if mean.value >= least and mean.ci[0] > 0 else NOT_SHOWN

@@ -13,7 +13,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,8 +25,26 @@ from espnet2_legonn.scoring.results import markdown_table
 from espnet2_legonn.scoring.tables import write_atomic
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
+_SEEDS = re.compile(r", (\d+) seeds?$")
 _BAR = re.compile(r"(?<!\\)\|")
-Source = tuple[str, Callable[[str, str, str], str]]  # what errors call it, and its cells by table, row and column
+PAIRED = "less the first row"  # heading of the differences behind a column of a study's table
+
+
+@dataclass(frozen=True)
+class Found:
+    """A score as it is printed on its page; a paired difference to the first row of its table, if the page has one.
+
+    Args:
+        place: table, column and row of the score; first: those of the first row.
+    """
+
+    text: str
+    place: tuple[str, ...] = ()
+    first: tuple[str, ...] = ()
+    paired: str = ""
+
+
+Source = tuple[str, Callable[[str, str, str], Found]]  # what errors call it, and its cells by table, row and column
 
 
 @dataclass
@@ -121,7 +139,7 @@ def read_page(path: Path) -> list[PageTable]:
     return tables
 
 
-def find(tables: Sequence[PageTable], table: str, row: str, column: str) -> str:
+def find(tables: Sequence[PageTable], table: str, row: str, column: str) -> Found:
     """A cell.
 
     Raises:
@@ -143,10 +161,13 @@ def find(tables: Sequence[PageTable], table: str, row: str, column: str) -> str:
     found, cells = rows[0]
     if (number := found.header.count(column)) != 1:
         raise DataError(f"table {table!r} has {number or 'no'} columns {column!r}{nearest(column, found.header)}")
-    return cells[found.header.index(column)]
+    index = found.header.index(column)
+    where = (*found.headings, column)
+    paired = cells[index + 1] if found.header[index + 1 : index + 2] == [PAIRED] else ""
+    return Found(cells[index], (*where, row), (*where, found.rows[0][0]), paired)
 
 
-def find_published(tables: Mapping[str, PaperTable], table: str, row: str, column: str) -> str:
+def find_published(tables: Mapping[str, PaperTable], table: str, row: str, column: str) -> Found:
     """A published score, with as many decimals as the paper prints.
 
     Raises:
@@ -156,11 +177,11 @@ def find_published(tables: Mapping[str, PaperTable], table: str, row: str, colum
     if found is None or row not in found.rows or column not in found.columns:
         raise DataError(f"the paper has no {table}.{row}.{column}")
     value = found.rows[row].values[column]
-    return "-" if value is None else f"{value:.{digits(found.metric(row, column))}f}"
+    return Found("-" if value is None else f"{value:.{digits(found.metric(row, column))}f}")
 
 
-def texts_of(table: DigestTable, sources: Mapping[str | None, Source]) -> list[list[str]]:
-    """The scores of a table as they are printed, "" where nothing was built.
+def scores_of(table: DigestTable, sources: Mapping[str | None, Source]) -> list[list[Found]]:
+    """The scores of a table, without a text where nothing was built.
 
     Args:
         sources: by the name of a page; None: the paper.
@@ -168,22 +189,22 @@ def texts_of(table: DigestTable, sources: Mapping[str | None, Source]) -> list[l
     Raises:
         ConfigError: cells that are not there, all of them.
     """
-    faults, texts = [], []
+    faults, scores = [], []
     for row in table.rows:
         if len(row.cells) != len(table.columns):
             faults.append(f"{table.title}: {row.label}: {len(row.cells)} cells, {len(table.columns)} columns")
             continue
-        texts.append([""] * len(table.columns))
+        scores.append([Found("")] * len(table.columns))
         for number, (column, cell) in enumerate(zip(table.columns, row.cells)):
             if cell is None:
                 continue
             place = CellPlace(cell) if isinstance(cell, str) else cell
             (where, look), named = sources[column.page], place.table or column.table
             try:
-                text = look(named, place.row, place.column or column.column)
-                if column.interval is not None and (interval := look(named, place.row, column.interval)):
-                    text += f" ({interval})"
-                texts[-1][number] = text
+                found = look(named, place.row, place.column or column.column)
+                if column.interval is not None and (interval := look(named, place.row, column.interval).text):
+                    found = replace(found, text=f"{found.text} ({interval})")
+                scores[-1][number] = found
             except DataError as error:
                 faults += [f"{table.title}: {row.label}: {where}: {fault}" for fault in error.faults]
     labels = [row.label for row in table.rows]
@@ -191,25 +212,35 @@ def texts_of(table: DigestTable, sources: Mapping[str | None, Source]) -> list[l
         faults.append(f"{table.title}: less: no row {table.less!r}{nearest(table.less, labels)}")
     if faults:
         raise ConfigError(faults)
-    return texts
+    return scores
 
 
-def render(table: DigestTable, texts: list[list[str]]) -> str:
+def render(table: DigestTable, scores: list[list[Found]]) -> str:
     """One table in Markdown: each column's scores, and their differences to the row ``less``."""
     labels = [row.label for row in table.rows]
-    base = texts[labels.index(table.less)]
+    base = scores[labels.index(table.less)]
     rows = []
-    for label, cells in zip(labels, texts):
+    for label, cells in zip(labels, scores):
         differences = [""] * len(cells) if label == table.less else map(_difference, cells, base)
-        rows.append([label, *(part for pair in zip(cells, differences) for part in pair)])
+        rows.append([label, *(part for cell, less in zip(cells, differences) for part in (cell.text, less))])
     header = ["", *(part for column in table.columns for part in (column.title, f"less {table.less}"))]
     return f"## {table.title}\n\n{table.text.strip()}\n\n{markdown_table(header, rows)}"
 
 
-def _difference(text: str, under: str) -> str:
-    """Of the first numbers of two cells, which are rounded already; "" where one has none."""
-    found = _NUMBER.match(text), _NUMBER.match(under)
+def _difference(cell: Found, under: Found) -> str:
+    """The page's own, which is paired, else that of two rounded scores; "" if they rest on other numbers of seeds."""
+    if cell.paired and cell.first == under.place:
+        return cell.paired
+    if _seeds(cell.text) != _seeds(under.text):
+        return ""
+    found = _NUMBER.match(cell.text), _NUMBER.match(under.text)
     return f"{float(found[0].group()) - float(found[1].group()):+.1f}" if found[0] and found[1] else ""
+
+
+def _seeds(text: str) -> str:
+    """How many seeds a score says it has, if not all that were asked for."""
+    found = _SEEDS.search(text)
+    return found.group(1) if found else ""
 
 
 def page(path: Path) -> str:
@@ -235,7 +266,7 @@ def page(path: Path) -> str:
     if not faults:
         for table in digest.tables:
             try:
-                tables.append(render(table, texts_of(table, sources)))
+                tables.append(render(table, scores_of(table, sources)))
             except ConfigError as error:
                 faults += error.faults
     if faults:

@@ -26,12 +26,19 @@ class Matrix:
         names: of the n chains.
         values: (n, n), on the whole set; rows are encoder sides.
         draws: (n, n, resamples), on resamples of it, the same for all pairs.
+        alike: the chains differ in their training alone, so others of their kind can be judged by them.
     """
 
     names: tuple[str, ...]
     metric: str
     values: np.ndarray
     draws: np.ndarray
+    alike: bool = True
+
+    @property
+    def drawn(self) -> bool:
+        """Do intervals draw chains too? Of two chains every draw that has a swapped pair is the same."""
+        return self.alike and len(self.names) > 2
 
     @property
     def shares(self) -> np.ndarray:
@@ -59,22 +66,25 @@ class Matrix:
         return float(np.sqrt((rest**2).sum() / (n - 1) ** 2))
 
     def difference(self, seed: int = SEED) -> Spread:
-        """Swapped minus own pairs, with intervals over draws of chains and of utterances.
+        """Swapped minus own pairs, with intervals over draws of utterances, and of chains if they are ``drawn``.
 
         A draw has chains with replacement: its own pairs are those on the diagonal, its swapped ones all pairs of two
         different chains. A draw of one chain n times has no swapped pair and is left out.
         """
         n, resamples = len(self.names), self.draws.shape[-1]
-        picks = draw_trainings(n, resamples, seed)
+        picks = draw_trainings(n, resamples, seed) if self.drawn else np.tile(np.arange(n), (resamples, 1))
         rows, columns, draw = picks[:, :, None], picks[:, None, :], np.arange(resamples)[:, None, None]
         scores, apart = self.draws[rows, columns, draw], rows != columns
         own = self.draws[picks, picks, draw[:, 0]].mean(1)
         met = apart.sum((1, 2))
         swapped = np.where(apart, scores, 0).sum((1, 2)) / np.where(met, met, np.nan)
-        return spread(self.swapped - self.own, swapped - own, n)
+        return spread(self.swapped - self.own, swapped - own, n if self.drawn else 1)
 
     def as_json(self, margin: float) -> dict[str, object]:
-        """Content of swap.json. margin: points within which scores count as equal."""
+        """Content of swap.json. margin: points within which scores count as equal.
+
+        ``equivalent`` is None where no chains are drawn: utterances alone say nothing of another pair of chains.
+        """
         difference = self.difference()
         return {
             "metric": self.metric,
@@ -86,7 +96,7 @@ class Matrix:
             "interaction": self.interaction,
             "difference": difference.as_json(),
             "margin": margin,
-            "equivalent": difference.within(margin),
+            "equivalent": difference.within(margin) if self.drawn else None,
         }
 
 
@@ -97,17 +107,25 @@ def swap_text(found: Mapping[str, Any]) -> str:
         [name, *(f"{value:.1f} ({share:.0f} %)" for value, share in zip(values, shares))]
         for name, values, shares in zip(names, found["values"], found["shares"])
     ]
-    verdict = "equivalent" if found["equivalent"] else "NOT shown to be equivalent"
     (low, high), (tost_low, tost_high) = difference["ci"], difference["tost"]
+    if found["equivalent"] is None:
+        drawn = "the utterances alone"
+        test = "no test of equivalence: it takes three chains or more that differ in their seeds alone"
+    else:
+        drawn = f"{len(names)} chains and the utterances"
+        verdict = "equivalent" if found["equivalent"] else "NOT shown to be equivalent"
+        test = (
+            f"{verdict} within +-{found['margin']:g}: 90 % interval [{tost_low:+.2f}, {tost_high:+.2f}] "
+            "(two one-sided tests at 5 %)"
+        )
     return "\n".join(
         [
             markdown_table([f"{known(found['metric']).label}: encoder \\ decoder", *names], rows),
             f"- own pairs {found['own']:.2f}, swapped pairs {found['swapped']:.2f}; "
             "in brackets the share of own pairs' mean",
             f"- swapped - own: {difference['value']:+.2f}, 95 % interval [{low:+.2f}, {high:+.2f}] "
-            f"(bootstrap over {len(names)} chains and the utterances)",
-            f"- {verdict} within +-{found['margin']:g}: 90 % interval [{tost_low:+.2f}, {tost_high:+.2f}] "
-            "(two one-sided tests at 5 %)",
+            f"(bootstrap over {drawn})",
+            f"- {test}",
             f"- interaction of encoder and decoder: standard deviation {found['interaction']:.2f}",
         ]
     )

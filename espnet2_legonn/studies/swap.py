@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from espnet2_legonn.data.tables import write_table
-from espnet2_legonn.errors import ConfigError
-from espnet2_legonn.inference.decode import decode_table, inputs_of
+from espnet2_legonn.data.tables import read_table, write_table
+from espnet2_legonn.data.vocabulary import Vocabulary
+from espnet2_legonn.errors import ConfigError, DataError
+from espnet2_legonn.inference.decode import decode_table, inputs_of, read_inputs
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.scoring.hierarchy import resampled
-from espnet2_legonn.scoring.metrics import known, score, speakers_of
+from espnet2_legonn.scoring.metrics import known, reference_files, score, speakers_of
 from espnet2_legonn.search.options import BeamOptions
 from espnet2_legonn.studies.matrix import Matrix
 
@@ -57,12 +60,17 @@ def swap(
         at: the module behind which chains are cut; their last module by default.
 
     Raises:
-        ConfigError: see ``sides``. DataError: sides that do not fit, bad data, no such metric.
+        ConfigError: see ``sides``; chains that read different things.
+        DataError: sides that do not fit, bad data (before anything is decoded), no such metric.
     """
     parts = sides(chains, at)
     known(metric)
+    _require_one_input(chains, names)
     inputs = inputs_of(chains[0], data)
     speakers = speakers_of(data)
+    _require_scorable(metric, data, inputs, speakers)
+    for told in ("swap.json", "swap.md"):  # of an earlier run, whose texts are about to be replaced
+        (out / told).unlink(missing_ok=True)
     found = []
     for i, (encoder, _) in enumerate(parts):
         for j, (_, decoder) in enumerate(parts):
@@ -73,7 +81,62 @@ def swap(
             found.append(score(metric, data, place, language, speakers).segments)
     n = len(parts)
     values = np.array([segments.value for segments in found]).reshape(n, n)
-    return Matrix(tuple(names), metric, values, np.stack([resampled(s) for s in found]).reshape(n, n, -1))
+    alike = all(_make(chain) == _make(chains[0]) for chain in chains)
+    return Matrix(tuple(names), metric, values, np.stack([resampled(s) for s in found]).reshape(n, n, -1), alike)
+
+
+def _require_one_input(chains: Sequence[LegoNN], names: Sequence[str]) -> None:
+    """Raise ConfigError unless all chains read the same kind of input, in the same vocabulary."""
+    ports = [chain.first.ports[0] for chain in chains]
+    faults = []
+    for name, port in zip(names[1:], ports[1:]):
+        if port.kind != ports[0].kind:
+            faults.append(f"{name} reads {port.kind}, {names[0]} reads {ports[0].kind}; swap chains of one task")
+        elif port.vocab != ports[0].vocab:
+            faults.append(
+                f"{name} reads another vocabulary than {names[0]} ({_named(port.vocab)}, not "
+                f"{_named(ports[0].vocab)}), so one data directory cannot serve both; swap chains that were trained on "
+                "the same source"
+            )
+    if faults:
+        raise ConfigError(faults)
+
+
+def _named(vocab: Vocabulary | None) -> str:
+    """A vocabulary in a message."""
+    return "none" if vocab is None else f"{vocab.language or vocab.unit}, {len(vocab)} tokens, {vocab.sha256[:12]}"
+
+
+def _require_scorable(metric: str, data: Path, inputs: Mapping[str, str], speakers: Path | None) -> None:
+    """Raise DataError unless there are references of all inputs, and two units or more for intervals."""
+    faults = []
+    for path in reference_files(metric, data):
+        try:
+            read_inputs(path, list(inputs))
+        except DataError as error:
+            faults += error.faults
+    if len(inputs) < 2:
+        faults.append(f"{data}: {len(inputs)} utterance(s): an interval takes two or more")
+    elif speakers is not None:
+        said = {speaker for uid, speaker in read_table(speakers).items() if uid in inputs}
+        if len(said) == 1:
+            faults.append(f"{speakers}: one speaker, so there is no interval; take it away to draw utterances")
+    if faults:
+        raise DataError(faults)
+
+
+def _make(chain: LegoNN) -> list[dict[str, Any]]:
+    """How a chain is made, without names: chains of one make differ in their training alone."""
+    parts = [(c.input, c.body, c.length_control, c.output) for c in chain.configs]
+    return [
+        {f"{n}.{key}": value for n, part in enumerate(module) if part for key, value in _unnamed(asdict(part)).items()}
+        for module in parts
+    ]
+
+
+def _unnamed(part: dict[str, Any]) -> dict[str, Any]:
+    """Values of a part and of what it holds, but for the names of vocabularies."""
+    return {key: _unnamed(value) if isinstance(value, dict) else value for key, value in part.items() if key != "vocab"}
 
 
 def labels(paths: Sequence[str]) -> tuple[str, ...]:

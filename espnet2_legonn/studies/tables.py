@@ -20,6 +20,7 @@ from espnet2_legonn.recipes.plan import Cell, ResultColumn, ResultTable, load_pl
 from espnet2_legonn.scoring.results import environment, markdown_table
 from espnet2_legonn.scoring.tables import write_atomic
 from espnet2_legonn.studies.claims import ClaimResult, judge, load_claims
+from espnet2_legonn.studies.digest import PAIRED
 from espnet2_legonn.studies.figures import draw
 from espnet2_legonn.studies.matrix import read_swaps, shares_table, swap_text
 from espnet2_legonn.studies.records import Records, Run
@@ -71,7 +72,7 @@ def render(table: dict[str, Any], picture: str) -> str:
         rows.append(texts)
     header = [
         "",
-        *(part for title in table["columns"] for part in (title, "less the first row", "weights, updates, hours")),
+        *(part for title in table["columns"] for part in (title, PAIRED, "weights, updates, hours")),
     ]
     return f"### {table['title']}\n\n{markdown_table(header, rows)}\n\n![{table['title']}]({picture})"
 

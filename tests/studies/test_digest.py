@@ -86,6 +86,35 @@ def test_scores_and_differences(tmp_path: Path) -> None:
     ]
 
 
+STUDY = """## S
+
+||a|less the first row|b|less the first row|
+|---|---|---|---|---|
+|none|34.9 ± 0.6||20.0, 1 seed||
+|tuned|35.6, 1 seed|+0.1 (-0.4 to +0.6)|21.0, 1 seed|+1.2 (+0.1 to +2.0)|
+|more|36.0 ± 0.2|+1.0 (+0.5 to +1.6)|24.0 ± 0.1||
+"""
+
+
+@pytest.mark.parametrize(
+    ("less", "differences"),
+    [
+        ("none", {"tuned": ["+0.1 (-0.4 to +0.6)", "+1.2 (+0.1 to +2.0)"], "more": ["+1.0 (+0.5 to +1.6)", ""]}),
+        ("tuned", {"none": ["", "-1.0"], "more": ["", ""]}),
+    ],
+)
+def test_scores_of_other_seeds_are_not_subtracted(less: str, differences: dict[str, list[str]], tmp_path: Path) -> None:
+    """The mean of three seeds less the score of one is no difference; the page's own is paired."""
+    (tmp_path / "study.md").write_text(STUDY)
+    columns = [{"title": c, "page": "s", "table": "S", "column": c} for c in "ab"]
+    rows = [{"label": label, "cells": [label, label]} for label in ("none", "tuned", "more")]
+    table = {"title": "T", "text": "W.", "less": less, "columns": columns, "rows": rows}
+    about = {"title": "T", "text": "W.", "pages": {"s": "study.md"}, "tables": [table]}
+    (tmp_path / "t.yaml").write_text(yaml.safe_dump(about))
+    lines = [line.split("|")[1:-1] for line in page(tmp_path / "t.yaml").splitlines() if line.startswith("|")]
+    assert {line[0]: [line[2], line[4]] for line in lines if line[0] in differences} == differences
+
+
 def test_the_command_writes_beside_the_description(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([str(write(tmp_path))])
     assert capsys.readouterr().out.strip() == str(tmp_path / "paper.md")
@@ -132,7 +161,7 @@ def test_tables_of_a_page_are_told_apart_by_their_headings(tmp_path: Path) -> No
     assert [t.headings for t in tables] == [
         ("RESULTS", k, m) for k, m in (("one", "WER"), ("two", "WER"), ("two", "BLEU"))
     ]
-    assert [find(tables, f"{k} / WER", "decode/test", "Err") for k in ("one", "two")] == ["8.7", "6.2"]
+    assert [find(tables, f"{k} / WER", "decode/test", "Err").text for k in ("one", "two")] == ["8.7", "6.2"]
     with pytest.raises(DataError, match="2 tables 'WER'; name one with the heading above it: 'one / WER'"):
         find(tables, "WER", "decode/test", "Err")
 
@@ -142,7 +171,7 @@ def test_what_stands_twice_is_not_guessed(tmp_path: Path) -> None:
         "## T\n\n||a|less|b|less|\n|---|---|---|---|---|\n|x|1|2|3|4|\n|y|5|6|7|8|\n|y|9|9|9|9|\n"
     )
     tables = read_page(tmp_path / "page.md")
-    assert find(tables, "T", "x", "b") == "3"
+    assert find(tables, "T", "x", "b").text == "3"
     with pytest.raises(DataError, match="has 2 columns 'less'"):
         find(tables, "T", "x", "less")
     with pytest.raises(DataError, match="has 2 rows 'y'"):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -60,10 +62,25 @@ def test_difference_against_loops() -> None:
     ("lost", "share", "words"), [(0.3, 99, "- equivalent within"), (3.2, 92, "NOT shown to be equivalent within")]
 )
 def test_equivalence(lost: float, share: int, words: str) -> None:
-    found = matrix([[40.0, 40 - lost], [40 - lost, 40.0]], spread=0.1)
+    found = matrix([[40.0 if i == j else 40 - lost for j in range(3)] for i in range(3)], spread=0.1)
     told = found.as_json(1.5)
     assert words in swap_text(told) and told["equivalent"] is (lost < 1)
     assert f"{40 - lost:.1f} ({share} %)" in swap_text(told)
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_two_chains_and_other_makes_are_no_population(alike: bool) -> None:
+    """All draws of two chains that have a swapped pair are the same, so they say nothing of other chains."""
+    n = 2 if alike else 3
+    found = matrix([[30.0 + 6 * i + j for j in range(n)] for i in range(n)])
+    found = Matrix(found.names, found.metric, found.values, found.draws, alike)
+    apart = ~np.eye(n, dtype=bool)
+    by_hand = found.draws[apart].mean(0) - found.draws[~apart].mean(0)
+    difference, told = found.difference(), found.as_json(10.0)
+    np.testing.assert_allclose(difference.ci, np.percentile(by_hand, [2.5, 97.5]))
+    assert difference.trainings == 1 and difference.ci[0] < difference.ci[1]
+    assert told["equivalent"] is None
+    assert "bootstrap over the utterances alone" in swap_text(told) and "no test of equivalence" in swap_text(told)
 
 
 def write(folder: Path, lines: int = 6) -> Path:
@@ -119,6 +136,66 @@ def test_chains_that_cannot_be_swapped(chains: list[LegoNN]) -> None:
     assert "chain 2 (encoder): nothing is left" in str(caught.value)
     with pytest.raises(ConfigError, match="no module 'middle'; it has encoder, decoder"):
         sides(chains, "middle")
+
+
+def test_readers_are_not_seeds(tmp_path: Path) -> None:
+    data = write(tmp_path / "data")
+    chains, other = [build(pair(), seed) for seed in range(2)], pair(collapse=True)
+    assert swap(chains, ["a", "b"], data, "wer", tmp_path / "seeds").alike
+    assert not swap([*chains, build(other, 2)], ["a", "b", "c"], data, "wer", tmp_path / "readers").alike
+
+
+def test_chains_of_another_source(chains: list[LegoNN], tmp_path: Path) -> None:
+    other = pair()
+    other["vocabs"]["src"] = other["vocabs"]["tgt"]
+    with pytest.raises(ConfigError, match="romanian reads another vocabulary than german") as caught:
+        swap([chains[0], build(other, 1)], ["german", "romanian"], tmp_path, "wer", tmp_path / "out")
+    assert "swap chains that were trained on the same source" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def without(folder: Path, uid: str) -> None:
+    lines = (folder / "text").read_text().splitlines(keepends=True)
+    (folder / "text").write_text("".join(line for line in lines if not line.startswith(f"{uid} ")))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: (data / "text").unlink(), "text"),
+        (lambda data: without(data, "u2"), "text: no line for u2"),
+        (lambda data: (data / "src_text").write_text("u0 k l\n"), r"data: 1 utterance\(s\): an interval takes two"),
+        (lambda data: (data / "utt2spk").write_text("".join(f"u{i} me\n" for i in range(6))), "utt2spk: one speaker"),
+    ],
+)
+def test_data_is_judged_before_anything_is_decoded(
+    chains: list[LegoNN], tmp_path: Path, change: Callable[[Path], object], message: str
+) -> None:
+    data, out = write(tmp_path / "data"), tmp_path / "out"
+    change(data)
+    out.mkdir()
+    (out / "swap.json").write_text("{}")
+    with pytest.raises(DataError, match=message):
+        swap(chains, ["a", "b"], data, "wer", out)
+    assert [path.name for path in out.iterdir()] == ["swap.json"], "what was there before stays"
+
+
+def test_an_interrupted_run_leaves_no_older_verdict(
+    chains: list[LegoNN], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, out = write(tmp_path / "data"), tmp_path / "out"
+    out.mkdir()
+    (out / "swap.json").write_text("{}")
+    monkeypatch.setattr("espnet2_legonn.studies.swap.decode_table", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        swap(chains, ["a", "b"], data, "wer", out)
+    assert not list(out.rglob("swap.json"))
+
+
+def test_a_file_is_no_folder(chains: list[LegoNN], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").write_text("")
+    assert main(["swap", "a", "b", "--data", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
+    assert "is a file; name a folder" in capsys.readouterr().err
 
 
 def test_labels() -> None:

@@ -16,8 +16,9 @@ import yaml
 from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.packs.card import CARD
 from espnet2_legonn.recipes.plan import Cell, Plan, ResultColumn, load_plan
+from espnet2_legonn.scoring.hierarchy import Spread
 from espnet2_legonn.scoring.metrics import score
-from espnet2_legonn.studies.claims import judge, load_claims
+from espnet2_legonn.studies.claims import judge, load_claims, verdict_of_mean
 from espnet2_legonn.studies.matrix import Matrix, swap_text
 from espnet2_legonn.studies.records import Records
 from espnet2_legonn.studies.scores import DRAWS, Scores, difference_of, mean_of
@@ -136,6 +137,28 @@ def test_verdicts(study: Scores, tmp_path: Path, about: dict[str, float], words:
     assert verdict.words == words and verdict.told == (words if "open" in about else f"{words} so far (3 of 4 seeds)")
     assert verdict.mean is not None and 25 < verdict.mean.value < 35
     assert verdict.as_json()["pairs"][0]["gain"]["value"] == pytest.approx(verdict.mean.value)
+
+
+def gain(value: float, low: float, high: float) -> Spread:
+    return Spread(value, (low, high), (low, high), 3)
+
+
+@pytest.mark.parametrize(
+    ("least", "mean", "others", "words"),
+    [
+        (1.0, gain(1.1, 0.2, 2.0), [gain(1.1, -0.5, 2.0)], "holds"),
+        (1.0, gain(1.1, -1.0, 3.0), [gain(1.1, -1.0, 3.0)], "not shown"),
+        (1.0, gain(0.9, 0.5, 1.3), [gain(0.9, 0.5, 1.3)], "refuted"),
+        (1.0, gain(1.5, 0.5, 2.5), [gain(4.0, 3.0, 5.0), gain(-1.0, -2.0, -0.1)], "refuted"),
+        (0.0, gain(0.4, 0.1, 0.7), [gain(-0.1, -0.4, 0.2), gain(0.9, 0.5, 1.4)], "holds"),
+        (0.0, gain(-0.07, -0.6, 0.5), [gain(-0.07, -0.6, 0.5)], "not shown"),
+        (0.0, gain(0.01, -0.5, 0.5), [gain(0.01, -0.5, 0.5)], "not shown"),
+        (0.0, gain(-0.5, -0.9, -0.1), [gain(-0.5, -1.0, 0.2)], "refuted"),
+    ],
+)
+def test_the_rule_that_was_named_before(least: float, mean: Spread, others: list[Spread], words: str) -> None:
+    """docs/study.md: a gain is claimed if its mean reaches what is asked for and its interval lies above 0."""
+    assert verdict_of_mean(least, others, mean) == words
 
 
 def test_a_gain_against_the_expectation_refutes(study: Scores, tmp_path: Path) -> None:

@@ -110,6 +110,9 @@ if active 11 && [ "${name}" = multi30k_study ]; then
         swap "readers_ctc_${weight}" "${weight}" "${donors[0]}" "${donors[0]}"{_beam_conv,_collapsed}
     done
     swap attention 0 "${attention[@]}"
+    plug=${expdir}/seed${seeds%% *}/legonn_plug_warm_fr_4500 # what its decoder would make of another interface
+    [ ! -f "${plug}/done.json" ] || python3 -m espnet2_legonn.bin.legonn oracle "${plug}" --data dump/raw/test_fr \
+        --metric bleu --beam_size 4 --limit 300 -o "${results}/${name}/oracle_plug_warm_fr_4500.json"
 fi
 if active 12; then
     # shellcheck disable=SC2086

@@ -8,8 +8,9 @@ from pathlib import Path
 
 EPILOG = """CHAINs were trained alike, with other seeds or other readers. Each is cut before its last module (--at says
 another place), and every first part is searched with every second part. 100 % is the mean of the pairs that were
-trained together. The interval of the difference draws chains and utterances. A difference is "no difference" only if
-its 90 % interval lies within the margin, which is to be chosen before.
+trained together. With three chains or more that differ in their seeds alone, the interval of the difference draws
+chains and utterances, and a difference is "no difference" only if its 90 % interval lies within the margin, which is to
+be chosen before. Of two chains, or of readers, it draws utterances, and there is no test.
 
 example: legonn swap exp/seed1/legonn_de_en exp/seed2/legonn_de_en exp/seed3/legonn_de_en --data dump/raw/test_de
          --margin 1.5 -o exp/swap"""
@@ -44,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.margin > 0:
         raise ConfigError(f"--margin must be above 0 points, got {args.margin:g}")
     options = BeamOptions(args.beam_size, args.length_penalty, ctc_weight=args.ctc_weight)
+    if args.out.exists() and not args.out.is_dir():
+        raise ConfigError(f"-o {args.out}: is a file; name a folder")
     chains = [LegoNN.from_pretrained(chain, device=args.device) for chain in args.chains]
     found = swap(chains, labels(args.chains), args.data, args.metric, args.out, options, args.at)
     told = found.as_json(args.margin)
