@@ -14,7 +14,7 @@ PAGES = (*ROOT.glob("docs/results/*.md"), *ROOT.glob("egs2/*/legonn1/[A-Z]*.md")
 
 
 def numbers(told: Any) -> Iterator[str]:
-    """What a file of `legonn oracle` holds, as a text would round it."""
+    """What a file of `legonn oracle` or `legonn_score compare` holds, as a text would round it."""
     if isinstance(told, dict):
         told = list(told.values())
     if isinstance(told, list):
@@ -25,10 +25,10 @@ def numbers(told: Any) -> Iterator[str]:
 
 
 def written() -> set[str]:
-    """All figures of results pages, and of recipes' READMEs, which name the commands of paired differences."""
+    """All figures of results pages, of recipes' READMEs, and of files of paired differences."""
     pages = (path.read_text(encoding="utf-8") for path in PAGES)
     found = {number for page in pages for number in NUMBER.findall(page)}
-    for path in ROOT.glob("docs/results/*/oracle*.json"):
+    for path in (*ROOT.glob("docs/results/*/oracle*.json"), *ROOT.glob("docs/results/*/*/result.json")):
         found |= set(numbers(json.loads(path.read_text(encoding="utf-8"))))
     return found
 
