@@ -21,11 +21,13 @@ from espnet2_legonn.scoring.metrics import METRICS, known
 from espnet2_legonn.studies.scores import Scores, paired
 
 HOLDS: Final = "holds"
+WEAK: Final = "holds, weakly"  # an interval that is as much wider as a bootstrap of few trainings is too narrow holds 0
 REFUTED: Final = "refuted"
 NOT_SHOWN: Final = "not shown"
+WIDER: Final = 1.25  # of three trainings it understates the spread by about a fifth
 UNKNOWN: Final = "not yet known"  # scores are missing
 OPEN: Final = "open, nothing was claimed"
-Verdict = Literal["holds", "refuted", "not shown", "not yet known", "open, nothing was claimed"]
+Verdict = Literal["holds", "holds, weakly", "refuted", "not shown", "not yet known", "open, nothing was claimed"]
 
 
 @dataclass
@@ -160,8 +162,10 @@ def _verdict(claim: Claim, gains: list[Spread], mean: Spread, values: list[float
     if claim.at_least is not None:
         return verdict_of_mean(claim.at_least, gains, mean)
     if claim.each is not None:
-        fine = all(gain.value >= claim.each and gain.ci[0] > 0 for gain in gains)
-    elif claim.within is not None:
+        if not all(gain.value >= claim.each and gain.ci[0] > 0 for gain in gains):
+            return REFUTED
+        return HOLDS if all(map(_clear, gains)) else WEAK
+    if claim.within is not None:
         fine = all(gain.within(claim.within) for gain in gains)
     else:
         assert claim.at_most is not None
@@ -173,4 +177,11 @@ def verdict_of_mean(least: float, gains: list[Spread], mean: Spread) -> Verdict:
     """See ``at_least`` of Claim."""
     if (least > 0 and mean.value < least) or any(gain.ci[1] < 0 for gain in (mean, *gains)):
         return REFUTED
-    return HOLDS if mean.value >= least and mean.ci[0] > 0 else NOT_SHOWN
+    if mean.value < least or mean.ci[0] <= 0:
+        return NOT_SHOWN
+    return HOLDS if _clear(mean) else WEAK
+
+
+def _clear(gain: Spread) -> bool:
+    """Is a gain above 0 by an interval that is wide enough for few trainings, too?"""
+    return gain.trainings == 1 or gain.value > WIDER * (gain.value - gain.ci[0])
