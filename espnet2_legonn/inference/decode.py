@@ -139,7 +139,13 @@ def read_inputs(path: Path, keys: Sequence[str] | None = None) -> dict[str, str]
 
 
 def inputs_of(chain: LegoNN, data: Path, limit: int = 0) -> dict[str, str]:
-    """Utterance ids and what a chain reads of a data directory; the first ``limit`` alone (0: all)."""
+    """Utterance ids and what a chain reads of a data directory; the first ``limit`` alone (0: all).
+
+    Raises:
+        ConfigError: limit is less than 0. DataError: see ``column_of`` and ``read_inputs``.
+    """
+    if limit < 0:
+        raise ConfigError(f"limit: {limit} is less than 0")
     return dict(list(read_inputs(data / column_of(chain).table).items())[: limit or None])
 
 
@@ -239,14 +245,20 @@ def each_batch(
         bad: what is wrong with inputs that cannot be read goes there, by utterance, and it is left out.
 
     Raises:
-        DataError: inputs that cannot be read, by utterance.
+        ConfigError: batch_size is less than 1. DataError: inputs that cannot be read, by utterance.
     """
+    _require_size(batch_size)
     part = chain.first.input
     lengths = _lengths(part, inputs, bad)
     order = sorted(lengths, key=lengths.__getitem__)
     for begin in range(0, len(order), batch_size):
         if items := _fetch(part, inputs, order[begin : begin + batch_size], channel, bad):
             yield items
+
+
+def _require_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ConfigError(f"batch_size: {batch_size} is less than 1")
 
 
 def decode_windows(
@@ -277,8 +289,7 @@ def decode_windows(
         DataError: none of the inputs can be read, or they do not fit the model (sound of another rate, of several
             channels).
     """
-    if batch_size < 1:
-        raise ConfigError(f"batch_size: {batch_size} is less than 1")
+    _require_size(batch_size)
     faults, answered = Faults(), done > 0
     rest = itertools.islice(inputs, done, None)
     with tqdm(total=total, initial=done, unit="utt", desc="decode", file=sys.stderr, mininterval=5.0) as progress:

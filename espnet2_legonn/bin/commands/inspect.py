@@ -28,7 +28,7 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
     option("--ctc_weight", type=float, help="of the search (default: tuned for the chain, or 0.4)")
     option("--length_penalty", type=float, help="of the search (default: tuned for the chain, or 1)")
     option("--device", default="cpu")
-    option("-o", "--out", type=Path, required=True, metavar="HTML", help="the page")
+    option("-o", "--out", dest="out_file", type=Path, required=True, metavar="HTML", help="the page")
     parser.epilog = EPILOG
     parser.set_defaults(run=run)
 
@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
         given, words, reference = utterance(chain, args.data, args.input)
     options = BeamOptions(args.beam_size, args.length_penalty, nbest=args.beam_size, ctc_weight=args.ctc_weight)
     found = inspect(chain, given, options, reference, words)
-    write_atomic(args.out, render(found, " -> ".join(chain.names)))
-    print(f"{found.answer.text}\n{args.out}")
+    write_atomic(args.out_file, render(found, " -> ".join(chain.names)))
+    print(f"{found.answer.text}\n{args.out_file}")
     return 0
 
 
