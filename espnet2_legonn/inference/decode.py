@@ -8,7 +8,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from espnet2_legonn.data.tables import Faults, Made, Table, joined, ordered, read_table, write_table
+from espnet2_legonn.data.tables import Faults, Made, Table, few, joined, ordered, read_table, write_table
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.inference.legonn import LegoNN
@@ -134,7 +134,7 @@ def read_inputs(path: Path, keys: Sequence[str] | None = None) -> dict[str, str]
         return table
     missing = [key for key in keys if key not in table]
     if missing:
-        raise DataError(f"{path}: no line for {', '.join(missing[:5])}" + (" ..." if len(missing) > 5 else ""))
+        raise DataError(f"{path}: no line for {few(missing)}")
     return {key: table[key] for key in keys}
 
 
@@ -142,11 +142,40 @@ def inputs_of(chain: LegoNN, data: Path, limit: int = 0) -> dict[str, str]:
     """Utterance ids and what a chain reads of a data directory; the first ``limit`` alone (0: all).
 
     Raises:
-        ConfigError: limit is less than 0. DataError: see ``column_of`` and ``read_inputs``.
+        ConfigError: limit is less than 0. DataError: there are none; or see ``source_of`` and ``read_inputs``.
     """
     if limit < 0:
         raise ConfigError(f"limit: {limit} is less than 0")
-    return dict(list(read_inputs(data / column_of(chain).table).items())[: limit or None])
+    source = source_of(chain, data)
+    found = dict(list(read_inputs(source).items())[: limit or None])
+    if not found:
+        raise DataError(f"{source}: the file is empty; nothing to decode")
+    return found
+
+
+def source_of(chain: LegoNN, data: Path) -> Path:
+    """The table of a data directory that a chain reads.
+
+    Raises:
+        DataError: see ``column_of``.
+    """
+    return data / column_of(chain).table
+
+
+def without_words(source: Path, inputs: Collection[str], done: Collection[str]) -> list[str]:
+    """Utterances that ``each_batch`` left out; their answer is empty, and they are named and counted.
+
+    Args:
+        source: where all of them stand; done: those that it gave.
+
+    Raises:
+        DataError: all were left out.
+    """
+    left = [uid for uid in inputs if uid not in done]
+    if len(left) == len(inputs):
+        raise DataError(f"{source}: none of the {len(left)} inputs has words; there must be a text behind each id")
+    _warn_empty(left, "have no words")
+    return left
 
 
 def column_of(chain: LegoNN) -> Column:
@@ -400,11 +429,13 @@ def _add(result: Decoded, uid: str, answer: Answer) -> None:
         result.interfaces[module].add(uid, path.ids, path.score, path.marginals.interface.vocab)
 
 
+def _warn_empty(uids: Sequence[str], why: str) -> None:
+    if uids:
+        logging.warning("%d inputs %s; their answer is empty: %s", len(uids), why, few(uids))
+
+
 def _add_empty(result: Decoded, uids: Sequence[str], why: str) -> None:
-    if not uids:
-        return
-    more = " ..." if len(uids) > 5 else ""
-    logging.warning("%d inputs %s; their answer is empty: %s%s", len(uids), why, " ".join(uids[:5]), more)
+    _warn_empty(uids, why)
     for tables in (*result.nbest, *result.interfaces.values()):
         for uid in uids:
             tables.text[uid] = tables.token[uid] = tables.token_int[uid] = ""

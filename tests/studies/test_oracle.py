@@ -185,7 +185,8 @@ def test_scores_are_those_of_the_chain(tmp_path: Path) -> None:
     texts = [answer.text for answer in chain.answer(list(read["src_text"].values()), ALONE)]
     assert scores["as it is"] == pytest.approx(value("wer", [list(read["text"].values())], texts))
     page = render(found).splitlines()
-    assert len(page) == 2 + len(found) and page[2].startswith("|as it is|") and page[2].endswith("||")
+    assert page[-1] == "8 utterances were scored." and len(page) == 4 + len(found)
+    assert page[2].startswith("|as it is|") and page[2].endswith("||")
     change = compare(found[0].segments, found[1].segments)
     assert f"{change.difference:+.1f} ({change.ci[0]:+.1f} to {change.ci[1]:+.1f})" in page[3]
 
