@@ -8,7 +8,8 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from tqdm import tqdm
 
 from espnet2_legonn.data.tables import Faults, Made, Table, few, joined, ordered, read_table, write_table
 from espnet2_legonn.data.vocabulary import Vocabulary
-from espnet2_legonn.errors import ConfigError, DataError
+from espnet2_legonn.errors import ConfigError, DataError, harmless
 from espnet2_legonn.inference.legonn import LegoNN
+from espnet2_legonn.model.inputs import UnknownTokens
 from espnet2_legonn.model.module import DecoderModule, produced
 from espnet2_legonn.model.parts import Column, InputPart, Unfit
 from espnet2_legonn.search.answers import Answer
@@ -214,18 +216,43 @@ def _lengths(part: InputPart, inputs: dict[str, str], bad: dict[str, str] | None
     return found
 
 
+def warn_of_unknown(chain: LegoNN, inputs: Mapping[str, str]) -> None:
+    """One warning for all texts with tokens that a chain does not know."""
+    part = chain.first.input
+    found = {uid: unknown for uid, value in inputs.items() if (unknown := part.unknown(value))}
+    if not found:
+        return
+    most = dict.fromkeys(itertools.chain.from_iterable(found.values()))
+    language = part.vocab.language if part.vocab else None
+    logging.warning(
+        "%d of %d utterances have tokens that %s does not know, it reads <unk> there: %s (tokens: %s); "
+        "is this the language and the writing that it reads%s?",
+        len(found), len(inputs), chain.names[0], few(list(found)), harmless(" ".join(list(most)[:10])),
+        f" ({language})" if language else "",
+    )  # fmt: skip
+
+
 @contextlib.contextmanager
 def naming(uids: Sequence[str]) -> Iterator[None]:
-    """Faults of inputs by number become those of utterances.
+    """Faults of inputs by number become those of utterances; ``warn_of_unknown`` has told of unknown tokens.
 
     Raises:
         DataError: these.
     """
     try:
-        yield
+        with _told():
+            yield
     except DataError as error:
         faults = map(_placed, error.faults)
         raise DataError(f if n is None else f"utterance {uids[n]}: {f}" for n, f in faults) from None
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """No warning for each text with unknown tokens: ``warn_of_unknown`` has told of all."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnknownTokens)
+        yield
 
 
 def _placed(fault: str) -> tuple[int | None, str]:
@@ -267,7 +294,7 @@ def each_batch(
 ) -> Iterator[dict[str, Any]]:
     """Items by utterance, those of similar length together.
 
-    Texts without words are left out: there is nothing to decode.
+    Texts without words are left out: there is nothing to decode. Those with unknown tokens are named together.
 
     Args:
         channel: of audio with several, `mean` or a number from 0.
@@ -279,6 +306,7 @@ def each_batch(
     _require_size(batch_size)
     part = chain.first.input
     lengths = _lengths(part, inputs, bad)
+    warn_of_unknown(chain, {uid: inputs[uid] for uid in lengths})
     order = sorted(lengths, key=lengths.__getitem__)
     for begin in range(0, len(order), batch_size):
         if items := _fetch(part, inputs, order[begin : begin + batch_size], channel, bad):
@@ -368,7 +396,8 @@ def _answers(
 ) -> Iterator[tuple[str, Answer]]:
     """Answers of a batch without what cannot be used; of its halves, where the whole does not fit in memory."""
     try:
-        found = chain.answer(list(items.values()), options, more)
+        with _told():
+            found = chain.answer(list(items.values()), options, more)
     except DataError as error:
         uids, lost = list(items), dict(map(_placed, error.faults))
         if None in lost:  # a fault of the model or of the search

@@ -79,7 +79,7 @@ def kind(reference: str | Path, inventory: str | Path | None = None) -> str:
     source, _, modules = text.partition("#")
     if modules:
         remedy = f"give {source}, or make a chain of modules: legonn compose PACK#MODULE,... -o DIR"
-        raise CheckpointError(f"{reference}: a whole chain is read here, not #{modules} of one; {remedy}")
+        raise CheckpointError(f"{reference}: #{modules} names modules, a whole chain is needed here; {remedy}")
     raise CheckpointError(f"{reference}: no such folder or zip")
 
 

@@ -79,6 +79,10 @@ def test_what_is_given_is_escaped(chain: LegoNN) -> None:
     assert not {"script", "b", "i"} & set(Seen(page).tags)
 
 
+def test_an_unknown_word_is_a_note_without_a_number(chain: LegoNN) -> None:
+    assert inspect(chain, "k zebra").notes == ["not in the vocabulary, read as <unk>: zebra"]
+
+
 def test_the_command(chain: LegoNN, tmp_path: Path) -> None:
     data, pack, out = write(tmp_path / "data"), chain.save(tmp_path / "mt"), tmp_path / "page.html"
     assert main(["inspect", str(pack), "u2", "--data", str(data), "-o", str(out)]) == 0

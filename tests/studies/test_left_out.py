@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,13 @@ from espnet2_legonn.bin.legonn import main
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.inference.decode import decode_table, inputs_of
 from espnet2_legonn.inference.legonn import LegoNN
+from espnet2_legonn.inference.vote import Vote
+from espnet2_legonn.model.inputs import UnknownTokens
 from espnet2_legonn.recipes.tune import find_candidates
+from espnet2_legonn.recipes.vote import judge
 from espnet2_legonn.scoring.metrics import score
 from espnet2_legonn.search.options import BeamOptions
+from espnet2_legonn.studies.advise import advise
 from espnet2_legonn.studies.evaluate import evaluate
 from espnet2_legonn.studies.evaluate import render as shown
 from espnet2_legonn.studies.oracle import oracle, render
@@ -92,6 +98,33 @@ def test_nothing_to_decode_or_to_score_names_the_file(chain: LegoNN, tmp_path: P
         with pytest.raises(DataError, match=f"^{data}/{wanted}"):
             find_candidates(chain, data, "wer", 2)
         (data / name).write_text(full[name])
+
+
+@pytest.mark.parametrize("work", ["evaluate", "oracle", "advise", "decode", "tune", "vote"])
+def test_texts_of_another_language_are_told_of_together(
+    chain: LegoNN, tmp_path: Path, caplog: pytest.LogCaptureFixture, work: str
+) -> None:
+    """There was a warning for each of them, with its place in the batch for its id."""
+    data = write(tmp_path / "data", 20)
+    for uid in ("u13", "u4"):
+        changed(data, "src_text", uid, f"{uid} zebra k quagga")
+    works: dict[str, Callable[[], object]] = {
+        "evaluate": lambda: evaluate(chain, data, "wer", OPTIONS, batch_size=3),
+        "oracle": lambda: oracle(chain, data, "wer", OPTIONS, numbers=[1], batch_size=3),
+        "advise": lambda: advise(chain, chain, data, "wer"),
+        "decode": lambda: decode_table(chain, inputs_of(chain, data), OPTIONS, 3),
+        "tune": lambda: find_candidates(chain, data, "wer", 2, batch_size=3),
+        "vote": lambda: judge(Vote(chain, [chain[:1]]), [data, data], "wer", 2, slice(0, 20), batch_size=3),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnknownTokens)
+        works[work]()
+    wanted = (
+        "2 of 20 utterances have tokens that encoder does not know, it reads <unk> there: u4, u13 "
+        "(tokens: zebra quagga); is this the language and the writing that it reads?"
+    )
+    assert {record.getMessage() for record in caplog.records} == {wanted}
+    assert len(caplog.records) == {"advise": 3, "vote": 2}.get(work, 1), "once for each reading of the set"
 
 
 def test_words_are_not_scored_as_phonemes(chain: LegoNN, tmp_path: Path, says: Says) -> None:
