@@ -179,12 +179,14 @@ def oracle(
         limit: the first utterances only (0: all).
 
     Raises:
-        ConfigError: see ``cut``. DataError: bad inputs, no such metric, or references are missing.
+        ConfigError: see ``cut``. DataError: fewer than two inputs, bad ones, no such metric, or references are missing.
     """
     known(metric)
     front, rest = cut(chain, at)
     options, vocab = options or BeamOptions(), rest.require_text()
     inputs, source = inputs_of(chain, data, limit), source_of(chain, data)
+    if len(inputs) < 2:
+        raise DataError(f"{source}: a paired difference needs at least 2 utterances, here is {len(inputs)}")
     if options.ctc_weight is None:
         options = replace(options, ctc_weight=0.0 if isinstance(rest.last, DecoderModule) else 1.0)
     require_scored_by(metric, {rest.names[-1]: vocab.unit})

@@ -251,6 +251,8 @@ def test_what_has_no_interface(tmp_path: Path) -> None:
             cut(one, at)
     with pytest.raises(DataError, match="metric 'blue'"):
         oracle(chain, data, "blue")
+    with pytest.raises(DataError, match="src_text: a paired difference needs at least 2 utterances, here is 1"):
+        oracle(chain, data, "wer", limit=1)
     (data / "text").write_text("u0 a\n")
     with pytest.raises(DataError, match="no reference for u1, u2"):
         oracle(chain, data, "wer")

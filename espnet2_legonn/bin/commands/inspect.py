@@ -55,12 +55,16 @@ def utterance(chain: LegoNN, data: Path, uid: str) -> tuple[Any, str, str | None
     """What a chain reads of an utterance of a data directory, how to call it, and its reference.
 
     Raises:
-        DataError: there is no such utterance, or it cannot be read.
+        DataError: there is no such utterance, it has no words, or it cannot be read.
     """
     from espnet2_legonn.data.tables import read_table
-    from espnet2_legonn.inference.decode import column_of, read_inputs
+    from espnet2_legonn.errors import DataError
+    from espnet2_legonn.inference.decode import read_inputs, source_of
 
-    value = read_inputs(data / column_of(chain).table, [uid])[uid]
+    source = source_of(chain, data)
+    value = read_inputs(source, [uid])[uid]
+    if chain.first.input.measure(value) is None:
+        raise DataError(f"{source}: {uid} has no words; choose another utterance")
     text = data / "text"
     reference = read_table(text).get(uid) if text.is_file() else None
     words = value if chain.input_kind == "tokens" else uid
