@@ -10,6 +10,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from espnet2_legonn.bin.options import require_options
 from espnet2_legonn.errors import command
 
 # Subcommand: the module of this room that has it (add(parser) and run(args)), and what it is for.
@@ -58,6 +59,7 @@ def main(cmd: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if cmd is None else cmd)
     chosen = next((word for word in arguments if not word.startswith("-")), None)
     args = get_parser(chosen).parse_args(arguments)
+    require_options(args)
     return int(args.run(args) or 0)
 
 

@@ -341,6 +341,12 @@ def read_table(path: Path | str) -> dict[str, str]:
     return dict(read_rows(path))
 
 
+def few(ids: Sequence[str], most: int = 5) -> str:
+    """The first of some ids, for a message, and how many more there are."""
+    more = f" and {len(ids) - most} more" if len(ids) > most else ""
+    return ", ".join(ids[:most]) + more
+
+
 def written_faults(key: str, value: str) -> list[str]:
     """Why a row would not be read as it was written; empty when it would."""
     fault = id_fault(key) if key else "an id is not empty"

@@ -8,7 +8,8 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from espnet2_legonn.data.tables import Faults, Made, Table, joined, ordered, read_table, write_table
+from espnet2_legonn.data.tables import Faults, Made, Table, few, joined, ordered, read_table, write_table
 from espnet2_legonn.data.vocabulary import Vocabulary
-from espnet2_legonn.errors import ConfigError, DataError
+from espnet2_legonn.errors import ConfigError, DataError, harmless
 from espnet2_legonn.inference.legonn import LegoNN
+from espnet2_legonn.model.inputs import UnknownTokens
 from espnet2_legonn.model.module import DecoderModule, produced
 from espnet2_legonn.model.parts import Column, InputPart, Unfit
 from espnet2_legonn.search.answers import Answer
@@ -134,13 +136,48 @@ def read_inputs(path: Path, keys: Sequence[str] | None = None) -> dict[str, str]
         return table
     missing = [key for key in keys if key not in table]
     if missing:
-        raise DataError(f"{path}: no line for {', '.join(missing[:5])}" + (" ..." if len(missing) > 5 else ""))
+        raise DataError(f"{path}: no line for {few(missing)}")
     return {key: table[key] for key in keys}
 
 
 def inputs_of(chain: LegoNN, data: Path, limit: int = 0) -> dict[str, str]:
-    """Utterance ids and what a chain reads of a data directory; the first ``limit`` alone (0: all)."""
-    return dict(list(read_inputs(data / column_of(chain).table).items())[: limit or None])
+    """Utterance ids and what a chain reads of a data directory; the first ``limit`` alone (0: all).
+
+    Raises:
+        ConfigError: limit is less than 0. DataError: there are none; or see ``source_of`` and ``read_inputs``.
+    """
+    if limit < 0:
+        raise ConfigError(f"limit: {limit} is less than 0")
+    source = source_of(chain, data)
+    found = dict(list(read_inputs(source).items())[: limit or None])
+    if not found:
+        raise DataError(f"{source}: the file is empty; nothing to decode")
+    return found
+
+
+def source_of(chain: LegoNN, data: Path) -> Path:
+    """The table of a data directory that a chain reads.
+
+    Raises:
+        DataError: see ``column_of``.
+    """
+    return data / column_of(chain).table
+
+
+def without_words(source: Path, inputs: Collection[str], done: Collection[str]) -> list[str]:
+    """Utterances that ``each_batch`` left out; their answer is empty, and they are named and counted.
+
+    Args:
+        source: where all of them stand; done: those that it gave.
+
+    Raises:
+        DataError: all were left out.
+    """
+    left = [uid for uid in inputs if uid not in done]
+    if len(left) == len(inputs):
+        raise DataError(f"{source}: none of the {len(left)} inputs has words; there must be a text behind each id")
+    _warn_empty(left, "have no words")
+    return left
 
 
 def column_of(chain: LegoNN) -> Column:
@@ -179,18 +216,43 @@ def _lengths(part: InputPart, inputs: dict[str, str], bad: dict[str, str] | None
     return found
 
 
+def warn_of_unknown(chain: LegoNN, inputs: Mapping[str, str]) -> None:
+    """One warning for all texts with tokens that a chain does not know."""
+    part = chain.first.input
+    found = {uid: unknown for uid, value in inputs.items() if (unknown := part.unknown(value))}
+    if not found:
+        return
+    most = dict.fromkeys(itertools.chain.from_iterable(found.values()))
+    language = part.vocab.language if part.vocab else None
+    logging.warning(
+        "%d of %d utterances have tokens that %s does not know, it reads <unk> there: %s (tokens: %s); "
+        "is this the language and the writing that it reads%s?",
+        len(found), len(inputs), chain.names[0], few(list(found)), harmless(" ".join(list(most)[:10])),
+        f" ({language})" if language else "",
+    )  # fmt: skip
+
+
 @contextlib.contextmanager
 def naming(uids: Sequence[str]) -> Iterator[None]:
-    """Faults of inputs by number become those of utterances.
+    """Faults of inputs by number become those of utterances; ``warn_of_unknown`` has told of unknown tokens.
 
     Raises:
         DataError: these.
     """
     try:
-        yield
+        with _told():
+            yield
     except DataError as error:
         faults = map(_placed, error.faults)
         raise DataError(f if n is None else f"utterance {uids[n]}: {f}" for n, f in faults) from None
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """No warning for each text with unknown tokens: ``warn_of_unknown`` has told of all."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnknownTokens)
+        yield
 
 
 def _placed(fault: str) -> tuple[int | None, str]:
@@ -232,21 +294,28 @@ def each_batch(
 ) -> Iterator[dict[str, Any]]:
     """Items by utterance, those of similar length together.
 
-    Texts without words are left out: there is nothing to decode.
+    Texts without words are left out: there is nothing to decode. Those with unknown tokens are named together.
 
     Args:
         channel: of audio with several, `mean` or a number from 0.
         bad: what is wrong with inputs that cannot be read goes there, by utterance, and it is left out.
 
     Raises:
-        DataError: inputs that cannot be read, by utterance.
+        ConfigError: batch_size is less than 1. DataError: inputs that cannot be read, by utterance.
     """
+    _require_size(batch_size)
     part = chain.first.input
     lengths = _lengths(part, inputs, bad)
+    warn_of_unknown(chain, {uid: inputs[uid] for uid in lengths})
     order = sorted(lengths, key=lengths.__getitem__)
     for begin in range(0, len(order), batch_size):
         if items := _fetch(part, inputs, order[begin : begin + batch_size], channel, bad):
             yield items
+
+
+def _require_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ConfigError(f"batch_size: {batch_size} is less than 1")
 
 
 def decode_windows(
@@ -277,8 +346,7 @@ def decode_windows(
         DataError: none of the inputs can be read, or they do not fit the model (sound of another rate, of several
             channels).
     """
-    if batch_size < 1:
-        raise ConfigError(f"batch_size: {batch_size} is less than 1")
+    _require_size(batch_size)
     faults, answered = Faults(), done > 0
     rest = itertools.islice(inputs, done, None)
     with tqdm(total=total, initial=done, unit="utt", desc="decode", file=sys.stderr, mininterval=5.0) as progress:
@@ -328,7 +396,8 @@ def _answers(
 ) -> Iterator[tuple[str, Answer]]:
     """Answers of a batch without what cannot be used; of its halves, where the whole does not fit in memory."""
     try:
-        found = chain.answer(list(items.values()), options, more)
+        with _told():
+            found = chain.answer(list(items.values()), options, more)
     except DataError as error:
         uids, lost = list(items), dict(map(_placed, error.faults))
         if None in lost:  # a fault of the model or of the search
@@ -389,11 +458,13 @@ def _add(result: Decoded, uid: str, answer: Answer) -> None:
         result.interfaces[module].add(uid, path.ids, path.score, path.marginals.interface.vocab)
 
 
+def _warn_empty(uids: Sequence[str], why: str) -> None:
+    if uids:
+        logging.warning("%d inputs %s; their answer is empty: %s", len(uids), why, few(uids))
+
+
 def _add_empty(result: Decoded, uids: Sequence[str], why: str) -> None:
-    if not uids:
-        return
-    more = " ..." if len(uids) > 5 else ""
-    logging.warning("%d inputs %s; their answer is empty: %s%s", len(uids), why, " ".join(uids[:5]), more)
+    _warn_empty(uids, why)
     for tables in (*result.nbest, *result.interfaces.values()):
         for uid in uids:
             tables.text[uid] = tables.token[uid] = tables.token_int[uid] = ""

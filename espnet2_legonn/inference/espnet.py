@@ -23,7 +23,7 @@ from typing_extensions import Self
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.files.schema import nearest
-from espnet2_legonn.inference.legonn import LegoNN
+from espnet2_legonn.inference.legonn import LegoNN, device_faults
 from espnet2_legonn.model.inputs import as_items, is_list
 from espnet2_legonn.model.interface import Marginals
 from espnet2_legonn.search import options as search
@@ -147,7 +147,7 @@ class ChainInference:
             faults.append("length_penalty and normalize_length say the same thing: give one of them")
         if isinstance(source, LegoNN) and weights is not None:
             faults.append("a chain in memory has its weights: leave out the model file, or use chain.load(...)")
-        faults += _check_device(device)
+        faults += device_faults(device)
         if length_penalty is None and normalize_length is not None:
             length_penalty = float(normalize_length)
         try:
@@ -301,11 +301,3 @@ def _check_espnet(owner: str, given: dict[str, Any]) -> list[str]:
     if left_out and not faults:
         warnings.warn(f"{owner}: left out: {'; '.join(left_out)}", stacklevel=3)
     return faults
-
-
-def _check_device(device: str) -> list[str]:
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        return [f"device: {device!r} is not known; use cpu, cuda or cuda:N"]
-    return ["device: no CUDA on this machine; use cpu"] if kind == "cuda" and not torch.cuda.is_available() else []

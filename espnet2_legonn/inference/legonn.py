@@ -14,7 +14,7 @@ import torch
 from typing_extensions import Self
 
 from espnet2_legonn.data.vocabulary import Vocabulary
-from espnet2_legonn.errors import DataError
+from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.inference import fusion
 from espnet2_legonn.model.chain import Chain, warn_of_plug
 from espnet2_legonn.model.inputs import Batch, as_items, collect, is_list
@@ -27,6 +27,21 @@ from espnet2_legonn.packs.load import load
 from espnet2_legonn.search.answers import Answer, add_words, best_paths, beyond_training
 from espnet2_legonn.search.chain_search import ScorerMaker, fill, search_ctc, search_decoder, warn_without_ctc
 from espnet2_legonn.search.options import BeamOptions, Hypothesis
+
+
+def device_faults(device: str) -> list[str]:
+    """Why PyTorch cannot compute there; empty where it can."""
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        return [f"device: {device!r} is not known; use cpu, cuda or cuda:N"]
+    if kind == "cuda" and not torch.cuda.is_available():
+        return ["device: no CUDA on this machine; use cpu"]
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, ImportError):  # a number, or a kind that this PyTorch was not built for
+        return [f"device: {device!r} is not on this machine; use cpu, cuda or cuda:N"]
+    return []
 
 
 class LegoNN(Chain):
@@ -43,7 +58,12 @@ class LegoNN(Chain):
 
         Args:
             trust: load an archive without a card, which nothing is compared with; see ``packs.load.load``.
+
+        Raises:
+            ConfigError: no such device; else see ``packs.load.load``.
         """
+        if faults := device_faults(device):
+            raise ConfigError(faults)
         return load(cls, path, model_file, trust).to(device)  # type: ignore[return-value]
 
     def save(self, folder: str | Path, **about: Any) -> Path:

@@ -25,6 +25,10 @@ LOUDEST = 64.0
 _BLOCK = 1 << 20
 
 
+class UnknownTokens(UserWarning):
+    """A text has tokens that its vocabulary lacks; they are read as <unk>."""
+
+
 class Recording(NamedTuple):
     """A file made to fit a model: samples at its rate, and what the file had."""
 
@@ -136,6 +140,11 @@ def normalized(text: str, vocab: Vocabulary) -> str:
     return normalize(text, vocab.normalization)
 
 
+def unknown_tokens(text: str, vocab: Vocabulary) -> list[str]:
+    """Tokens of a text, normalised before, that the vocabulary lacks or that are no words."""
+    return [token for token in vocab.split(text) if token not in vocab.ids or token in RESERVED]
+
+
 def encode_text(text: Any, vocab: Vocabulary, where: str) -> list[int]:
     """Source text (raw: it gets the vocabulary's normalisation) or ids to ids.
 
@@ -157,10 +166,9 @@ def encode_text(text: Any, vocab: Vocabulary, where: str) -> list[int]:
     else:
         text = normalized(text, vocab)
         ids = vocab.encode(text)
-        unknown = [token for token in vocab.split(text) if token not in vocab.ids or token in RESERVED]
-        if unknown:
+        if unknown := unknown_tokens(text, vocab):
             told = harmless(" ".join(unknown[:10]))  # a stranger's model makes pieces of its own
-            warnings.warn(f"{where}: not in the vocabulary, read as <unk>: {told}", stacklevel=4)
+            warnings.warn(f"{where}: not in the vocabulary, read as <unk>: {told}", UnknownTokens, stacklevel=4)
     if not ids:
         raise DataError(f"{where}: empty text")
     return ids

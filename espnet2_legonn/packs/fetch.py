@@ -76,6 +76,10 @@ def kind(reference: str | Path, inventory: str | Path | None = None) -> str:
         if _HUB.fullmatch(text):
             hint = f" in {first}/; for the Hugging Face Hub: hf://{text}"
             raise CheckpointError(f"{reference}: no such folder or zip{hint}")
+    source, _, modules = text.partition("#")
+    if modules:
+        remedy = f"give {source}, or make a chain of modules: legonn compose PACK#MODULE,... -o DIR"
+        raise CheckpointError(f"{reference}: #{modules} names modules, a whole chain is needed here; {remedy}")
     raise CheckpointError(f"{reference}: no such folder or zip")
 
 

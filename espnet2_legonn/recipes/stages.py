@@ -311,14 +311,15 @@ def score(
         (module, metric, value) of each; module is empty for the final output.
 
     Raises:
-        DataError: no such metric, all of them before anything is scored; or see ``scoring.metrics.score``.
+        DataError: no such metric, or PER where no module says phonemes; or see ``scoring.metrics.score``.
     """
     from espnet2_legonn.scoring.trn import run_sclite, write_trn
 
-    for metric in metrics:
-        metric_of.known(metric)
     config = chain_config(exp / names.CONFIG)
     vocabs = vocabs_said(config)
+    for metric in metrics:
+        metric_of.known(metric)
+        metric_of.require_scored_by(metric, {name: config.vocabs[said].unit for name, said in vocabs.items()})
     speakers = metric_of.speakers_of(data)
     made_by = read_origin(decoded)
     found = []
@@ -330,7 +331,7 @@ def score(
         table = target_table(data, called, vocab.unit)
         if vocab.unit == "phn" and not (data / table).is_file():
             continue  # a donor's phonemes need not be known for this data
-        for metric in ["per"] if vocab.unit == "phn" else metrics:
+        for metric in filter(None, dict.fromkeys(metric_of.scored_by(metric, vocab.unit) for metric in metrics)):
             with seen_by(metric, data, folder / "text", symbols) as (references, text):
                 result = metric_of.score(metric, references, text, vocab.language, speakers, table)
                 out = folder / f"score_{metric}"

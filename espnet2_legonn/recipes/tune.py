@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from espnet2_legonn.inference.decode import each_batch, inputs_of, naming
+from espnet2_legonn.inference.decode import each_batch, inputs_of, naming, source_of, without_words
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.model.interface import SearchChoice
 from espnet2_legonn.model.module import DecoderModule, produced
@@ -99,24 +99,26 @@ def find_candidates(
     Raises:
         DataError: no such metric, a reference is missing, or inputs that cannot be read.
     """
-    inputs = inputs_of(chain, data, limit)
+    inputs, source = inputs_of(chain, data, limit), source_of(chain, data)
     vocab = chain.last.ports[1].vocab
     assert vocab is not None
-    references = read_references(metric, data, vocab, inputs)
+    references = read_references(metric, data, vocab, inputs, source)
     number = {uid: i for i, uid in enumerate(inputs)}
     options = [BeamOptions(beam_size, 1.0, nbest=beam_size, ctc_weight=w) for w in _proposers(chain)]
     rows: list[tuple[int, int, dict[str, float], str]] = []
+    done = set[str]()
     batches = each_batch(chain, inputs, batch_size)
     for items in tqdm(batches, desc="tune", total=-(-len(inputs) // batch_size), mininterval=5.0):
         with naming(list(items)):
             encoded = chain.encode(*chain.batch(list(items.values())))
         found = [chain.decode_encoded(*encoded, o, more, judge_all=True) for o in options]
+        done.update(items)
         for uid, *hypotheses in zip(items, *found):
             once = {tuple(h.ids): h for h in itertools.chain.from_iterable(hypotheses)}
             rows += [(number[uid], len(ids) + 1, h.parts, vocab.decode(h.ids)) for ids, h in once.items()]
     names = rows[0][2] if rows else {}
-    empty = sorted(set(number.values()) - {row[0] for row in rows})
-    rows += [(i, 1, dict.fromkeys(names, 0.0), "") for i in empty]  # sources without words
+    empty = without_words(source, inputs, done)
+    rows += [(number[uid], 1, dict.fromkeys(names, 0.0), "") for uid in empty]
     owner, sizes, parts, texts = zip(*rows)
     table = {k: np.maximum([p[k] for p in parts], IMPOSSIBLE) for k in parts[0] if all(k in p for p in parts)}
     return Candidates(np.array(owner), np.array(sizes), table, texts, references)

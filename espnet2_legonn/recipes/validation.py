@@ -8,33 +8,29 @@ from pathlib import Path
 
 import torch
 
-from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.data.vocabulary import Vocabulary
-from espnet2_legonn.errors import DataError
-from espnet2_legonn.inference.decode import decode_table, inputs_of
+from espnet2_legonn.inference.decode import decode_table, inputs_of, source_of
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.model.build import build_modules
 from espnet2_legonn.packs import store
 from espnet2_legonn.recipes.stages import chain_config
-from espnet2_legonn.scoring import metrics
+from espnet2_legonn.scoring import metrics, tables
 from espnet2_legonn.search.beam import BeamOptions
 from espnet2_legonn.training.averaging import choose
 
 
-def read_references(metric: str, data: Path, vocab: Vocabulary, keys: Collection[str]) -> list[list[str]]:
+def read_references(metric: str, data: Path, vocab: Vocabulary, keys: Collection[str], source: Path) -> list[list[str]]:
     """References of a data directory for a metric, one list for each file, in the order of ``keys``.
 
     Args:
-        vocab: of what is scored: words, or phonemes.
+        vocab: of what is scored: words, or phonemes; source: the table that is decoded.
 
     Raises:
-        DataError: no such metric, or a reference is missing.
+        DataError: no such metric, PER of words; or see ``scoring.tables.read_references``.
     """
+    metrics.require_scored_by(metric, {"the last module": vocab.unit})
     files = metrics.reference_files(metric, data, "text_phn" if vocab.unit == "phn" else "text")
-    tables = [read_table(file) for file in files]
-    if lost := [f"{file}: no line for {k}" for file, table in zip(files, tables) for k in keys if k not in table]:
-        raise DataError(lost)
-    return [[table[k] for k in keys] for table in tables]
+    return [[table[k] for k in keys] for table in tables.read_references(files, source, keys)]
 
 
 def place(ngpu: int, num_threads: int) -> str:
@@ -72,7 +68,7 @@ def choose_window(
     inputs = inputs_of(chain, data, limit)
     vocab = next(m.ports[1].vocab for m in reversed(list(chain)) if m.ports[1].vocab is not None)
     assert vocab is not None
-    refs = read_references(metric, data, vocab, inputs)
+    refs = read_references(metric, data, vocab, inputs, source_of(chain, data))
 
     def score(state: dict[str, torch.Tensor]) -> float:
         store.fill(chain, {k.removeprefix("chain."): v for k, v in state.items()}, str(exp))

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.inference.decode import inputs_of, naming
+from espnet2_legonn.inference.decode import inputs_of, naming, source_of, warn_of_unknown
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.inference.vote import Vote, voters
 from espnet2_legonn.recipes.tune import IMPOSSIBLE, PENALTIES, best_rows
@@ -62,9 +62,11 @@ def judge(
     uids = list(tables[0])[keys]
     if lost := [f"{d}: no {uid}" for d, table in zip(sources, tables) for uid in uids if uid not in table]:
         raise DataError(lost[:5])
-    references = read_references(metric, sources[0], vote.vocab, uids)
+    references = read_references(metric, sources[0], vote.vocab, uids, source_of(vote.chain, sources[0]))
     names = ["decoder", "ctc", *(f"ctc_{i}" for i in range(2, len(tables) + 1))]
     rows: list[tuple[int, int, list[float], list[float], str]] = []
+    for chain, table in zip(vote.sources, tables):
+        warn_of_unknown(chain, {uid: table[uid] for uid in uids})
     for begin in range(0, len(uids), batch_size):
         some = uids[begin : begin + batch_size]
         with naming(some):

@@ -5,7 +5,7 @@ Stage 13, the choice of checkpoints, plans and reports ask here, so they know th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,6 +57,27 @@ def known(name: str) -> Metric:
     if name not in METRICS:
         raise DataError(f"metric {name!r} is none of {', '.join(METRICS)}{nearest(name, METRICS)}")
     return METRICS[name]
+
+
+def scored_by(name: str, unit: str) -> str | None:
+    """What texts of a vocabulary are scored by: phonemes by PER, whatever is asked for; None: others are not."""
+    if unit == "phn":
+        return "per"
+    return None if name == "per" else name
+
+
+def require_scored_by(metric: str, units: Mapping[str, str]) -> None:
+    """A metric of phonemes needs a module that says them.
+
+    Args:
+        units: of the vocabulary of each module that is scored.
+
+    Raises:
+        DataError: there is none.
+    """
+    if units and all(scored_by(metric, unit) is None for unit in units.values()):
+        says = ", ".join(f"{name} says {unit}" for name, unit in units.items())
+        raise DataError(f"metric {metric!r} is of phonemes, and {says}; take wer, cer or bleu")
 
 
 def reference_files(name: str, data: Path, table: str = "text") -> list[Path]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from espnet2_legonn.data.tables import Faults, Row, Table, atomic_text, joined, split_fields
+from espnet2_legonn.data.tables import Faults, Row, Table, atomic_text, few, joined, read_table, split_fields
 from espnet2_legonn.errors import DataError
 
 Missing = Literal["error", "empty"]
@@ -89,6 +89,29 @@ class Joined:
         elif len(split_fields(row.value)) != 1:
             faults.add(f"{self.utt2spk.path}: {key} needs exactly one speaker, has {row.value!r}")
         return "" if row is None else row.value
+
+
+def read_references(files: Sequence[Path], source: Path, uids: Collection[str]) -> list[dict[str, str]]:
+    """Texts of reference files, whose utterances are those of the table that is decoded.
+
+    Args:
+        source: that table; uids: utterances of it that are scored.
+
+    Raises:
+        DataError: utterances that a file or ``source`` lacks, or a file without a word; all of them.
+    """
+    decoded, tables, faults = read_table(source).keys(), {file: read_table(file) for file in files}, list[str]()
+    for file, table in tables.items():
+        if lost := [uid for uid in uids if uid not in table]:
+            faults.append(f"{file}: no reference for {few(lost)} of {source}; add what was said")
+        elif not any(table[uid].strip() for uid in uids):
+            faults.append(f"{file}: the references of all {len(uids)} utterances are empty; no score is defined")
+        if silent := [uid for uid in table if uid not in decoded]:
+            remedy = "add them, or keep what all tables have: python -m espnet2_legonn.data.cli fix"
+            faults.append(f"{source}: no line for {few(silent)} of {file}; {remedy} {file.parent}")
+    if faults:
+        raise DataError(faults)
+    return [tables[file] for file in files]
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from espnet2_legonn.data.tables import read_table, target_table
+from espnet2_legonn.data.tables import target_table
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import DataError
-from espnet2_legonn.inference.decode import each_batch, inputs_of, naming
+from espnet2_legonn.inference.decode import each_batch, inputs_of, naming, source_of, without_words
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.model.interface import Marginals
 from espnet2_legonn.model.losses import Labels, ctc_loss
 from espnet2_legonn.model.module import DecoderModule, produced
 from espnet2_legonn.scoring.bootstrap import Segments, confidence_interval
-from espnet2_legonn.scoring.metrics import known, reference_files, statistics
+from espnet2_legonn.scoring.metrics import known, reference_files, require_scored_by, scored_by, statistics
 from espnet2_legonn.scoring.results import markdown_table
+from espnet2_legonn.scoring.tables import read_references
 from espnet2_legonn.search.options import BeamOptions
 from espnet2_legonn.studies.calibration import calibration_error, right_or_wrong, said_tokens
 
@@ -32,6 +33,7 @@ class Figures:
 
     Args:
         module, metric: e.g. ``encoder``, ``bleu``.
+        utterances: that were scored; empty: those of them without words, whose text is empty.
         score, low, high: of its own text (interfaces: the best path; decoder: the search), and its 95 % interval.
         loss: nats for a target token: CTC of an interface, cross-entropy of a decoder (as trained, with its smoothing).
         infeasible: share of utterances with more labels than CTC can place in the slots.
@@ -57,6 +59,7 @@ class Figures:
     calibration: float | None = None
     sure: float | None = None
     right: float | None = None
+    empty: int = 0
 
 
 @dataclass
@@ -97,36 +100,30 @@ class _Sums:
 
 
 def references_of(
-    data: Path, name: str, vocab: Vocabulary, metric: str, uids: Iterable[str]
+    data: Path, name: str, vocab: Vocabulary, metric: str, uids: Collection[str], source: Path
 ) -> tuple[str, list[dict[str, str]], dict[str, str]] | None:
-    """Metric of a module's text, its references, and the targets of its loss; None where the data have none.
+    """Metric of a module's text, its references, and the targets of its loss; None where there are none.
+
+    There are none where the data have no such texts, and where words would be scored by PER.
 
     The targets are what training would read: the references of ``bleu_detok`` are raw texts.
 
     Args:
-        name: of the vocabulary, see ``target_table``; uids: utterances that must have references.
+        name: of the vocabulary, see ``target_table``; source: the table that is decoded.
+        uids: utterances of it that must have references.
 
     Raises:
-        DataError: some of them have none.
+        DataError: see ``scoring.tables.read_references``.
     """
+    said = scored_by(metric, vocab.unit)
+    if said is None:
+        return None
     table = target_table(data, name, vocab.unit)
-    files = [data / table, *reference_files(metric, data, table)]
+    files = [data / table, *reference_files(said, data, table)]
     if not all(file.is_file() for file in files):
         return None  # a donor's phonemes
-    targets, *references = (require_all(file, uids) for file in files)
-    return "per" if vocab.unit == "phn" else metric, references, targets
-
-
-def require_all(file: Path, uids: Iterable[str]) -> dict[str, str]:
-    """A table of texts that has all of these utterances.
-
-    Raises:
-        DataError: it has not.
-    """
-    table = read_table(file)
-    if lost := [uid for uid in uids if uid not in table]:
-        raise DataError(f"{file.parent}: no reference for {', '.join(lost[:5])}")
-    return table
+    targets, *references = read_references(files, source, uids)
+    return said, references, targets
 
 
 def labels_of(texts: Sequence[str], vocab: Vocabulary, device: torch.device) -> Labels:
@@ -160,24 +157,28 @@ def evaluate(
         DataError: bad inputs, no such metric, or no module has references.
     """
     known(metric)
-    inputs = inputs_of(chain, data, limit)
-    wanted = {}
+    inputs, source = inputs_of(chain, data, limit), source_of(chain, data)
+    wanted, units = {}, dict[str, str]()
     for config, module in zip(chain.configs, chain):
         vocab = module.ports[1].vocab
         if vocab is None or not (isinstance(module, DecoderModule) or produced(module)):
             continue
-        found = references_of(data, str(config.target_vocab), vocab, metric, inputs)
+        units[config.name] = vocab.unit
+        found = references_of(data, str(config.target_vocab), vocab, metric, inputs, source)
         if found is not None:
             wanted[config.name] = (module, vocab, *found)
+    require_scored_by(metric, units)
     if not wanted:
         raise DataError(f"{data}: has no references for any module of this chain")
-    sums = {name: _Sums() for name in wanted}
+    sums, done = {name: _Sums() for name in wanted}, set[str]()
     for items in each_batch(chain, inputs, batch_size):
         uids = list(items)
+        done.update(uids)
         with naming(uids):
             batch = chain.batch(list(items.values()))
         _add(chain, uids, batch, wanted, sums, options or BeamOptions())
-    return [_figures(name, *wanted[name][:-1], sums[name]) for name in wanted]
+    empty = without_words(source, inputs, done)
+    return [_figures(name, *wanted[name][:-1], sums[name], empty) for name in wanted]
 
 
 @torch.inference_mode()
@@ -198,13 +199,18 @@ def _add(
 
 
 def _figures(
-    name: str, module: Any, vocab: Vocabulary, metric: str, references: Sequence[Mapping[str, str]], sums: _Sums
+    name: str,
+    module: Any,
+    vocab: Vocabulary,
+    metric: str,
+    references: Sequence[Mapping[str, str]],
+    sums: _Sums,
+    empty: Sequence[str],
 ) -> Figures:
-    if not sums.texts:
-        raise DataError("none of the inputs has words")
-    segments = score_texts(metric, references, sums.texts, vocab.language)
+    texts = {**sums.texts, **dict.fromkeys(empty, "")}
+    segments = score_texts(metric, references, texts, vocab.language)
     interval = confidence_interval(segments)
-    about = Figures(name, metric, len(sums.texts), segments.value, interval.low, interval.high)
+    about = Figures(name, metric, len(texts), segments.value, interval.low, interval.high, empty=len(empty))
     about.loss = sums.loss / sums.feasible if sums.feasible else math.nan
     interface = produced(module)
     if interface is not None and sums.slots:
@@ -223,8 +229,14 @@ def _cell(value: float | None, digits: int = 2) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
+def scored(utterances: int, empty: int) -> str:
+    """How many utterances a table is of, in words."""
+    nothing = f", {empty} of them without words: their answer is empty" if empty else ""
+    return f"{utterances} utterances were scored{nothing}."
+
+
 def render(figures: Sequence[Figures]) -> str:
-    """A table, a row for each module."""
+    """A table, a row for each module, and how many utterances were scored."""
     header = ["module", "score", "95 % CI", "loss a token", "slots a token (in training)", "blank slots", "entropy",
               "entropy of tokens", "calibration error", "sure", "right", "no CTC path"]  # fmt: skip
     rows = []
@@ -236,7 +248,7 @@ def render(figures: Sequence[Figures]) -> str:
             f.module, f"{known(f.metric).label} {f.score:.1f}", interval, _cell(f.loss, 3), slots, _cell(f.blank),
             _cell(f.entropy), _cell(f.entropy_said), *share,
         ])  # fmt: skip
-    return markdown_table(header, rows)
+    return markdown_table(header, rows) + f"\n{scored(figures[0].utterances, figures[0].empty)}"
 
 
 def as_json(figures: Sequence[Figures]) -> list[dict[str, Any]]:

@@ -91,7 +91,8 @@ def inspect(
         caught = stack.enter_context(warnings.catch_warnings(record=True))
         warnings.simplefilter("always")
         answer = chain.answer([given], options or BeamOptions(nbest=5), judge_all=True)[0]
-    notes = [*answer.notes, *(str(w.message) for w in caught if issubclass(w.category, UserWarning))]
+    told = (str(w.message).removeprefix("input 0: ") for w in caught if issubclass(w.category, UserWarning))
+    notes = [*answer.notes, *told]
     pictures = {n: picture(path.marginals, f"{n}: {path.text}") for n, path in answer.interfaces.items()}
     attention = {}
     for name, weights in seen.items():

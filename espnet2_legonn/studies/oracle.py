@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
@@ -17,19 +17,20 @@ import torch
 
 from espnet2_legonn.data.tables import target_table
 from espnet2_legonn.errors import ConfigError, DataError
-from espnet2_legonn.inference.decode import each_batch, inputs_of, naming
+from espnet2_legonn.inference.decode import each_batch, inputs_of, naming, source_of, without_words
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.model.interface import Marginals
 from espnet2_legonn.model.module import DecoderModule, consumed, produced
 from espnet2_legonn.model.references import one_hot
 from espnet2_legonn.scoring.bootstrap import Segments, confidence_interval
-from espnet2_legonn.scoring.metrics import known
+from espnet2_legonn.scoring.metrics import known, require_scored_by
 from espnet2_legonn.scoring.results import markdown_table
 from espnet2_legonn.scoring.significance import compare
+from espnet2_legonn.scoring.tables import read_references
 from espnet2_legonn.search.chain_search import search_ctc
 from espnet2_legonn.search.options import DEFAULT_LENGTH_PENALTY, BeamOptions, Hypothesis
 from espnet2_legonn.search.words import alignment
-from espnet2_legonn.studies.evaluate import references_of, require_all, score_texts
+from espnet2_legonn.studies.evaluate import references_of, score_texts, scored
 
 AS_IT_IS = "as it is"
 TEMPERATURES, NBEST = (0.5, 2.0), (1, 8)
@@ -37,10 +38,15 @@ TEMPERATURES, NBEST = (0.5, 2.0), (1, 8)
 
 @dataclass(frozen=True)
 class Reading:
-    """How well the rest of a chain does with one reading of an interface."""
+    """How well the rest of a chain does with one reading of an interface.
+
+    Args:
+        empty: utterances without words, whose answer is empty; they are scored, too.
+    """
 
     name: str
     segments: Segments
+    empty: int = 0
 
 
 def laid_out(ids: Sequence[int], ratio: float, blank: int) -> list[int]:
@@ -173,18 +179,22 @@ def oracle(
         limit: the first utterances only (0: all).
 
     Raises:
-        ConfigError: see ``cut``. DataError: bad inputs, no such metric, or references are missing.
+        ConfigError: see ``cut``. DataError: fewer than two inputs, bad ones, no such metric, or references are missing.
     """
     known(metric)
     front, rest = cut(chain, at)
     options, vocab = options or BeamOptions(), rest.require_text()
-    inputs = inputs_of(chain, data, limit)
+    inputs, source = inputs_of(chain, data, limit), source_of(chain, data)
+    if len(inputs) < 2:
+        raise DataError(f"{source}: a paired difference needs at least 2 utterances, here is {len(inputs)}")
     if options.ctc_weight is None:
         options = replace(options, ctc_weight=0.0 if isinstance(rest.last, DecoderModule) else 1.0)
-    scored = references_of(data, str(rest.configs[-1].target_vocab), vocab, metric, inputs)
-    if scored is None:
+    require_scored_by(metric, {rest.names[-1]: vocab.unit})
+    found = references_of(data, str(rest.configs[-1].target_vocab), vocab, metric, inputs, source)
+    if found is None:
         raise DataError(f"{data}: has no references for the answers of this chain")
-    wanted = _transcripts(front, data, vocab.language, inputs)
+    said, references, _ = found
+    wanted = _transcripts(front, data, vocab.language, inputs, source)
     reads, writes = consumed(rest.first), produced(front.last)
     assert reads is not None and writes is not None
     texts: dict[str, dict[str, str]] = defaultdict(dict)
@@ -202,24 +212,29 @@ def oracle(
             keep(name, uids, [answer.best.ids for answer in rest.answer(read, options)])
         for n, answers in zip(numbers, cascades(marginals, rest, numbers, options)):
             keep(f"{n}-best cascade", uids, answers)
-    if not texts:
-        raise DataError(f"{data}: none of the inputs has words")
-    said, references, _ = scored
-    return [Reading(name, score_texts(said, references, found, vocab.language)) for name, found in texts.items()]
+    empty = without_words(source, inputs, texts[AS_IT_IS])
+    silent = dict.fromkeys(empty, "")
+    scored_texts = {n: score_texts(said, references, {**own, **silent}, vocab.language) for n, own in texts.items()}
+    return [Reading(name, segments, len(empty)) for name, segments in scored_texts.items()]
 
 
-def _transcripts(front: LegoNN, data: Path, language: str | None, uids: Iterable[str]) -> dict[str, str] | None:
+def _transcripts(
+    front: LegoNN, data: Path, language: str | None, uids: Collection[str], source: Path
+) -> dict[str, str] | None:
     """What the interface should say; None where the data have none in its language (the chain's is ``language``)."""
     vocab = front.require_text()
     file = data / target_table(data, str(front.configs[-1].target_vocab), vocab.unit)
     foreign = file.name == "text" and None not in (vocab.language, language) and vocab.language != language
     if foreign or not file.is_file():
         return None
-    return require_all(file, uids)
+    return read_references([file], source, uids)[0]
 
 
 def render(found: Sequence[Reading]) -> str:
-    """A table: score with its 95 % interval, and the difference to the interface as it is, on the same utterances."""
+    """A table: score with its 95 % interval, and the difference to the interface as it is, on the same utterances.
+
+    Below it, how many they are.
+    """
     first, label = found[0].segments, known(found[0].segments.metric).label
     rows = []
     for reading in found:
@@ -229,7 +244,8 @@ def render(found: Sequence[Reading]) -> str:
         difference = f"{change.difference:+.1f} ({change.ci[0]:+.1f} to {change.ci[1]:+.1f})"
         is_first = reading.name == AS_IT_IS
         rows.append([reading.name, f"{reading.segments.value:.1f}", interval, "" if is_first else difference])
-    return markdown_table(["what is read", label, "95 % CI", "difference (paired 95 % CI)"], rows)
+    table = markdown_table(["what is read", label, "95 % CI", "difference (paired 95 % CI)"], rows)
+    return f"{table}\n{scored(first.count, found[0].empty)}"
 
 
 def as_json(found: Sequence[Reading]) -> list[dict[str, Any]]:

@@ -153,3 +153,8 @@ def test_nothing_to_score_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert legonn_stage.main(words) == 2 and "decode it (stage 12)" in capsys.readouterr().err
     (exp / "decode/data/text").write_text("u1 t1\n")
     assert legonn_stage.main(words) == 2 and f"{tmp_path / 'data' / 'text'}: no such file" in capsys.readouterr().err
+    (tmp_path / "data/text").write_text("u1 t1\n")
+    assert legonn_stage.main([*words, "--metrics", "wer", "per"]) == 2, "words have no phonemes to score"
+    said = capsys.readouterr().err
+    assert "metric 'per' is of phonemes, and encoder says word, decoder says word; take wer, cer or bleu" in said
+    assert not list(exp.rglob("score_*"))

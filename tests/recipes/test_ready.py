@@ -154,7 +154,7 @@ def test_one_unreadable_file_never_loses_a_set(tmp_path: Path, caplog: pytest.Lo
         assert tables.text.keys() == tables.score.keys() == inputs.keys()
         assert tables.text["u1"] == tables.text["u2"] == tables.text["u3"] == ""
     assert decoded.nbest[0].text["u4"] == decoded.nbest[0].text["u0"]  # a command is run when its turn has come
-    assert "3 inputs cannot be read; their answer is empty: u1 u2 u3" in caplog.text
+    assert "3 inputs cannot be read; their answer is empty: u1, u2, u3" in caplog.text
     assert "utterance u1: cannot decode" in caplog.text and "no such file" in caplog.text
     with pytest.raises(DataError) as caught:
         decode_table(chain, {"u1": inputs["u1"], "u2": inputs["u2"]}, BeamOptions())

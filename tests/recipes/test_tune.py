@@ -14,6 +14,7 @@ import yaml
 
 from espnet2_legonn import LegoNN
 from espnet2_legonn.errors import ConfigError, DataError
+from espnet2_legonn.inference.decode import each_batch, inputs_of
 from espnet2_legonn.model.interface import SearchChoice
 from espnet2_legonn.packs.card import read_card
 from espnet2_legonn.packs.pack import keep_search
@@ -195,3 +196,12 @@ def test_a_choice_made_on_another_set_since_is_not_this_one(tmp_path: Path, data
         stages.tune_search(exp, None, folder, "wer", 3)
         kept = read_card(exp).search
         assert kept is not None and kept.dataset == folder.name
+
+
+def test_sizes_that_make_no_sense_are_refused(data: Path) -> None:
+    """A negative limit left out the last utterances; a batch of none was a ValueError of range()."""
+    chain = build(pair())
+    with pytest.raises(ConfigError, match="limit: -1 is less than 0"):
+        tune.find_candidates(chain, data, "wer", 4, limit=-1)
+    with pytest.raises(ConfigError, match="batch_size: 0 is less than 1"):
+        list(each_batch(chain, inputs_of(chain, data), 0))

@@ -13,6 +13,7 @@ from espnet2_legonn.bin.legonn import main
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.search.options import BeamOptions
 from espnet2_legonn.studies.inspect import controllers, inspect, render, watched
+from tests.says import Says
 from tests.studies.test_swap import write
 from tests.zoo.toys import build, pair
 
@@ -79,7 +80,11 @@ def test_what_is_given_is_escaped(chain: LegoNN) -> None:
     assert not {"script", "b", "i"} & set(Seen(page).tags)
 
 
-def test_the_command(chain: LegoNN, tmp_path: Path) -> None:
+def test_an_unknown_word_is_a_note_without_a_number(chain: LegoNN) -> None:
+    assert inspect(chain, "k zebra").notes == ["not in the vocabulary, read as <unk>: zebra"]
+
+
+def test_the_command(chain: LegoNN, tmp_path: Path, says: Says) -> None:
     data, pack, out = write(tmp_path / "data"), chain.save(tmp_path / "mt"), tmp_path / "page.html"
     assert main(["inspect", str(pack), "u2", "--data", str(data), "-o", str(out)]) == 0
     page = out.read_text(encoding="utf-8")
@@ -87,7 +92,10 @@ def test_the_command(chain: LegoNN, tmp_path: Path) -> None:
     source = dict(line.split(" ", 1) for line in (data / "src_text").read_text().splitlines())["u2"]
     assert text in Seen(page).text and source in Seen(page).text and not re.search(r"https?://", page)
     assert main(["inspect", str(pack), "k l", "-o", str(out)]) == 0
-    assert main(["inspect", str(pack), "u99", "--data", str(data), "-o", str(out)]) == 2
+    for uid, fault in (("u99", "no line for u99"), ("u7", "u7 has no words; choose another utterance")):
+        (data / "src_text").open("a").write("u7\n" if uid == "u7" else "")
+        said = says(main, ["inspect", str(pack), uid, "--data", str(data), "-o", str(out)], 2)
+        assert said == f"DataError:\n{data}/src_text: {fault}\n"
 
 
 def test_a_chain_without_interfaces(tmp_path: Path) -> None:

@@ -185,7 +185,8 @@ def test_scores_are_those_of_the_chain(tmp_path: Path) -> None:
     texts = [answer.text for answer in chain.answer(list(read["src_text"].values()), ALONE)]
     assert scores["as it is"] == pytest.approx(value("wer", [list(read["text"].values())], texts))
     page = render(found).splitlines()
-    assert len(page) == 2 + len(found) and page[2].startswith("|as it is|") and page[2].endswith("||")
+    assert page[-1] == "8 utterances were scored." and len(page) == 4 + len(found)
+    assert page[2].startswith("|as it is|") and page[2].endswith("||")
     change = compare(found[0].segments, found[1].segments)
     assert f"{change.difference:+.1f} ({change.ci[0]:+.1f} to {change.ci[1]:+.1f})" in page[3]
 
@@ -250,6 +251,8 @@ def test_what_has_no_interface(tmp_path: Path) -> None:
             cut(one, at)
     with pytest.raises(DataError, match="metric 'blue'"):
         oracle(chain, data, "blue")
+    with pytest.raises(DataError, match="src_text: a paired difference needs at least 2 utterances, here is 1"):
+        oracle(chain, data, "wer", limit=1)
     (data / "text").write_text("u0 a\n")
     with pytest.raises(DataError, match="no reference for u1, u2"):
         oracle(chain, data, "wer")

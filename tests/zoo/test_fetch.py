@@ -102,6 +102,20 @@ def test_a_mistyped_path_is_no_network_request(
         assert error.value.faults[0].endswith("zip in asr/; for the Hugging Face Hub: hf://asr/encoder")
 
 
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("source", ["asr", "./asr", "asr.zip", "exp/none"])
+def test_modules_where_a_whole_chain_is_needed(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    wanted = f"{source}#a,b: #a,b names modules, a whole chain is needed here; give {source}, or make a chain of"
+    with pytest.raises(CheckpointError) as error:
+        resolve(f"{source}#a,b")
+    assert error.value.faults[0].startswith(wanted) and "legonn compose PACK#MODULE,... -o DIR" in error.value.faults[0]
+    (tmp_path / "a#b").mkdir()
+    assert resolve("a#b") == Path("a#b"), "a folder may be called so"
+
+
 def test_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     kinds = [

@@ -20,7 +20,7 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
     option("donor", metavar="B", help="a pack or an experiment that ends in a decoder")
     option("--data", type=Path, required=True, metavar="DIR", help="a data directory with references; not a test set")
     option("--metric", default="wer", help="wer, cer, bleu, ... (default: wer)")
-    option("--limit", type=int, default=100, metavar="N", help="examples, the first N (default: 100; 0: all)")
+    option("--limit", type=int, default=100, metavar="N", help="examples, the first N (default: 100)")
     option("--beam_size", type=int, default=4, help="of the searches (default: 4)")
     option("--device", default="cpu")
     parser.epilog = EPILOG

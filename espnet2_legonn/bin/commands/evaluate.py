@@ -19,12 +19,12 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
     option("chain", metavar="CHAIN", help="a pack or an experiment")
     option("--data", type=Path, required=True, metavar="DIR", help="a data directory with references")
     option("--metric", default="wer", help="of words: wer, cer, bleu, ... (default: wer). Phonemes are scored by PER")
-    option("--limit", type=int, default=0, metavar="N", help="the first N utterances (default: all)")
+    option("--limit", type=int, metavar="N", help="the first N utterances (default: all)")
     option("--ctc_weight", type=float, help="of the decoder's search (default: tuned for the chain, or 0.4)")
     option("--beam_size", type=int, default=5, help="of the search (default: 5)")
     option("--batch_size", type=int, default=32)
     option("--device", default="cpu")
-    option("-o", "--out", type=Path, metavar="JSON", help="keep the figures")
+    option("-o", "--out", dest="out_file", type=Path, metavar="JSON", help="keep the figures")
     parser.epilog = EPILOG
     parser.set_defaults(run=run)
 
@@ -38,8 +38,8 @@ def run(args: argparse.Namespace) -> int:
 
     chain = LegoNN.from_pretrained(args.chain, device=args.device)
     options = BeamOptions(args.beam_size, ctc_weight=args.ctc_weight)
-    figures = evaluate(chain, args.data, args.metric, options, args.limit, args.batch_size)
+    figures = evaluate(chain, args.data, args.metric, options, args.limit or 0, args.batch_size)
     print(render(figures))
-    if args.out:
-        write_atomic(args.out, json.dumps(as_json(figures), indent=1) + "\n")
+    if args.out_file:
+        write_atomic(args.out_file, json.dumps(as_json(figures), indent=1) + "\n")
     return 0

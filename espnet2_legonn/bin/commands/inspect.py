@@ -28,7 +28,7 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
     option("--ctc_weight", type=float, help="of the search (default: tuned for the chain, or 0.4)")
     option("--length_penalty", type=float, help="of the search (default: tuned for the chain, or 1)")
     option("--device", default="cpu")
-    option("-o", "--out", type=Path, required=True, metavar="HTML", help="the page")
+    option("-o", "--out", dest="out_file", type=Path, required=True, metavar="HTML", help="the page")
     parser.epilog = EPILOG
     parser.set_defaults(run=run)
 
@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
         given, words, reference = utterance(chain, args.data, args.input)
     options = BeamOptions(args.beam_size, args.length_penalty, nbest=args.beam_size, ctc_weight=args.ctc_weight)
     found = inspect(chain, given, options, reference, words)
-    write_atomic(args.out, render(found, " -> ".join(chain.names)))
-    print(f"{found.answer.text}\n{args.out}")
+    write_atomic(args.out_file, render(found, " -> ".join(chain.names)))
+    print(f"{found.answer.text}\n{args.out_file}")
     return 0
 
 
@@ -55,12 +55,16 @@ def utterance(chain: LegoNN, data: Path, uid: str) -> tuple[Any, str, str | None
     """What a chain reads of an utterance of a data directory, how to call it, and its reference.
 
     Raises:
-        DataError: there is no such utterance, or it cannot be read.
+        DataError: there is no such utterance, it has no words, or it cannot be read.
     """
     from espnet2_legonn.data.tables import read_table
-    from espnet2_legonn.inference.decode import column_of, read_inputs
+    from espnet2_legonn.errors import DataError
+    from espnet2_legonn.inference.decode import read_inputs, source_of
 
-    value = read_inputs(data / column_of(chain).table, [uid])[uid]
+    source = source_of(chain, data)
+    value = read_inputs(source, [uid])[uid]
+    if chain.first.input.measure(value) is None:
+        raise DataError(f"{source}: {uid} has no words; choose another utterance")
     text = data / "text"
     reference = read_table(text).get(uid) if text.is_file() else None
     words = value if chain.input_kind == "tokens" else uid

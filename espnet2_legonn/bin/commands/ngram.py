@@ -29,7 +29,7 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
         help="leave out n-grams that occur at most N times, a number for each order from 1, as lmplz (0 0 1)",
     )  # fmt: skip
     option("--plain", action="store_true", help="texts are lines without ids")
-    option("-o", "--out", type=Path, required=True, metavar="ARPA", help="with gzip if it ends in .gz")
+    option("-o", "--out", dest="out_file", type=Path, required=True, metavar="ARPA", help="with gzip if it ends in .gz")
     parser.epilog = EPILOG
     parser.set_defaults(run=run)
 
@@ -41,9 +41,9 @@ def run(args: argparse.Namespace) -> int:
 
     vocab = _vocabulary(args.vocab, args.unit)
     tree = estimate(_sentences(args.texts, args.plain, vocab), len(vocab), args.order, args.prune)
-    write_arpa(args.out, tree, vocab)
+    write_arpa(args.out_file, tree, vocab)
     grams = ", ".join(f"{size} {n}-grams" for n, size in enumerate(tree.sizes, 1))
-    print(f"{args.out}: {grams}, {args.out.stat().st_size / 1e6:.1f} MB")
+    print(f"{args.out_file}: {grams}, {args.out_file.stat().st_size / 1e6:.1f} MB")
     return 0
 
 

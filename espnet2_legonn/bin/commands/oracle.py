@@ -26,10 +26,10 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
     option("--ctc_weight", type=float, help="of the search (default: 0, the decoder alone)")
     option("--length_penalty", type=float, help="of the search (default: 1)")
     option("--beam_size", type=int, default=5, help="of the search (default: 5)")
-    option("--limit", type=int, default=0, metavar="N", help="the first N utterances (default: all)")
+    option("--limit", type=int, metavar="N", help="the first N utterances (default: all)")
     option("--batch_size", type=int, default=32)
     option("--device", default="cpu")
-    option("-o", "--out", type=Path, metavar="JSON", help="keep the figures")
+    option("-o", "--out", dest="out_file", type=Path, metavar="JSON", help="keep the figures")
     parser.epilog = EPILOG
     parser.set_defaults(run=run)
 
@@ -47,9 +47,9 @@ def run(args: argparse.Namespace) -> int:
     chain = LegoNN.from_pretrained(args.chain, device=args.device)
     options = BeamOptions(args.beam_size, args.length_penalty, ctc_weight=args.ctc_weight)
     found = oracle(
-        chain, args.data, args.metric, options, args.at, args.temperature, args.nbest, args.limit, args.batch_size
+        chain, args.data, args.metric, options, args.at, args.temperature, args.nbest, args.limit or 0, args.batch_size
     )
     print(render(found))
-    if args.out:
-        write_atomic(args.out, json.dumps(as_json(found), indent=1) + "\n")
+    if args.out_file:
+        write_atomic(args.out_file, json.dumps(as_json(found), indent=1) + "\n")
     return 0

@@ -122,6 +122,10 @@ class InputPart(nn.Module):
         """
         return 0.0
 
+    def unknown(self, value: str) -> list[str]:
+        """Tokens of a value of its table that are read as <unk>."""
+        return []
+
     def fetch(self, value: str, channel: str | None = None) -> Any:
         """The item that a value of its table stands for; what is wrong with one file alone is found here.
 

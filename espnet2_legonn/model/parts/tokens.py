@@ -14,7 +14,7 @@ from typing_extensions import Self
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.model.dropout import Dropout
-from espnet2_legonn.model.inputs import checked_ids, encode_text, normalized
+from espnet2_legonn.model.inputs import checked_ids, encode_text, normalized, unknown_tokens
 from espnet2_legonn.model.parts.base import INPUTS, Column, InputPart
 from espnet2_legonn.model.position import SinusoidalPositions
 from espnet2_legonn.model.transformer import BodyConfig
@@ -73,6 +73,11 @@ class TokenInput(InputPart):
         """Characters; None where there are no words."""
         assert self.vocab is not None
         return len(value) if normalized(value, self.vocab).strip() else None
+
+    def unknown(self, value: str) -> list[str]:
+        """Those that the vocabulary lacks."""
+        assert self.vocab is not None
+        return unknown_tokens(normalized(value, self.vocab), self.vocab)
 
     def read(self, item: Any, place: str) -> list[int]:
         """Raw text or ids to ids; see ``inputs.encode_text``."""
