@@ -12,10 +12,11 @@ import numpy as np
 from espnet2_legonn.data.tables import read_table, write_table
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import ConfigError, DataError
-from espnet2_legonn.inference.decode import decode_table, inputs_of, read_inputs
+from espnet2_legonn.inference.decode import decode_table, inputs_of, source_of
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.scoring.hierarchy import resampled
-from espnet2_legonn.scoring.metrics import known, reference_files, score, speakers_of
+from espnet2_legonn.scoring.metrics import known, reference_files, require_scored_by, score, speakers_of
+from espnet2_legonn.scoring.tables import read_references
 from espnet2_legonn.search.options import BeamOptions
 from espnet2_legonn.studies.matrix import Matrix
 
@@ -65,10 +66,11 @@ def swap(
     """
     parts = sides(chains, at)
     known(metric)
+    require_scored_by(metric, {name: chain.require_text().unit for name, chain in zip(names, chains)})
     _require_one_input(chains, names)
     inputs = inputs_of(chains[0], data)
     speakers = speakers_of(data)
-    _require_scorable(metric, data, inputs, speakers)
+    _require_scorable(metric, data, source_of(chains[0], data), inputs, speakers)
     for told in ("swap.json", "swap.md"):  # of an earlier run, whose texts are about to be replaced
         (out / told).unlink(missing_ok=True)
     found = []
@@ -107,14 +109,13 @@ def _named(vocab: Vocabulary | None) -> str:
     return "none" if vocab is None else f"{vocab.language or vocab.unit}, {len(vocab)} tokens, {vocab.sha256[:12]}"
 
 
-def _require_scorable(metric: str, data: Path, inputs: Mapping[str, str], speakers: Path | None) -> None:
+def _require_scorable(metric: str, data: Path, source: Path, inputs: Mapping[str, str], speakers: Path | None) -> None:
     """Raise DataError unless there are references of all inputs, and two units or more for intervals."""
     faults = []
-    for path in reference_files(metric, data):
-        try:
-            read_inputs(path, list(inputs))
-        except DataError as error:
-            faults += error.faults
+    try:
+        read_references(reference_files(metric, data), source, inputs)
+    except DataError as error:
+        faults += error.faults
     if len(inputs) < 2:
         faults.append(f"{data}: {len(inputs)} utterance(s): an interval takes two or more")
     elif speakers is not None:

@@ -45,8 +45,6 @@ def run(args: argparse.Namespace) -> int:
     if not args.margin > 0:
         raise ConfigError(f"--margin must be above 0 points, got {args.margin:g}")
     options = BeamOptions(args.beam_size, args.length_penalty, ctc_weight=args.ctc_weight)
-    if args.out.exists() and not args.out.is_dir():
-        raise ConfigError(f"-o {args.out}: is a file; name a folder")
     chains = [LegoNN.from_pretrained(chain, device=args.device) for chain in args.chains]
     found = swap(chains, labels(args.chains), args.data, args.metric, args.out, options, args.at)
     told = found.as_json(args.margin)
