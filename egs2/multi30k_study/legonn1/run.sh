@@ -80,13 +80,10 @@ if active 10; then
         --seeds ${seeds} ${only:+--only ${only}}
 fi
 if active 11 && "${translation}"; then # what the recogniser's errors cost, and cascades of its texts
-    for seed in ${seeds}; do
-        st=${expdir}/seed${seed}/legonn_st
-        [ -f "${st}/done.json" ] || continue
-        for at in recognizer encoder; do
-            python3 -m espnet2_legonn.bin.legonn oracle "${st}" --data dump/raw/test_st --metric bleu --at "${at}" \
-                --beam_size 4 -o "${st}/oracle_${at}.json"
-        done
+    st=${expdir}/seed${seeds%% *}/legonn_st
+    for at in recognizer encoder; do
+        [ ! -f "${st}/done.json" ] || python3 -m espnet2_legonn.bin.legonn oracle "${st}" --data dump/raw/test_st \
+            --metric bleu --at "${at}" --beam_size 4 -o "${results}/${name}/oracle_${at}.json"
     done
 fi
 # The paper's Figure 4: decoders change their encoders, among seeds and among readers, by its search and by the default
