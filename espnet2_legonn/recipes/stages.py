@@ -317,9 +317,10 @@ def score(
 
     config = chain_config(exp / names.CONFIG)
     vocabs = vocabs_said(config)
+    units = {name: config.vocabs[said].unit for name, said in vocabs.items()}
     for metric in metrics:
         metric_of.known(metric)
-        metric_of.require_scored_by(metric, {name: config.vocabs[said].unit for name, said in vocabs.items()})
+        metric_of.require_scored_by(metric, units)
     speakers = metric_of.speakers_of(data)
     made_by = read_origin(decoded)
     found = []

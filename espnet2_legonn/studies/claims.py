@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any
 
 import numpy as np
 
@@ -20,14 +20,15 @@ from espnet2_legonn.scoring.hierarchy import Spread, spread
 from espnet2_legonn.scoring.metrics import METRICS, known
 from espnet2_legonn.studies.scores import Scores, paired
 
-HOLDS: Final = "holds"
-WEAK: Final = "holds, weakly"  # an interval that is as much wider as a bootstrap of few trainings is too narrow holds 0
-REFUTED: Final = "refuted"
-NOT_SHOWN: Final = "not shown"
-WIDER: Final = 1.25  # of three trainings it understates the spread by about a fifth
-UNKNOWN: Final = "not yet known"  # scores are missing
-OPEN: Final = "open, nothing was claimed"
-Verdict = Literal["holds", "holds, weakly", "refuted", "not shown", "not yet known", "open, nothing was claimed"]
+# Verdicts, in words
+HOLDS = "holds"
+WEAK = "holds, weakly"  # the interval would hold 0 if it were WIDER
+REFUTED = "refuted"
+NOT_SHOWN = "not shown"
+UNKNOWN = "not yet known"  # scores are missing
+OPEN = "open, nothing was claimed"
+
+WIDER = 1.25  # a bootstrap of three trainings understates their spread by about a fifth
 
 
 @dataclass
@@ -81,7 +82,7 @@ class ClaimResult:
     """
 
     claim: Claim
-    words: Verdict
+    words: str
     gains: list[Spread | None]
     mean: Spread | None
     seeds: tuple[int, int]
@@ -151,14 +152,14 @@ def judge(claim: Claim, scores: Scores) -> ClaimResult:
         draws = np.mean([draws for _, draws, _ in known_gains], axis=0)
         mean = spread(float(np.mean([v for v, _, _ in known_gains])), draws, min(n for _, _, n in known_gains))
     complete = [gain for gain in gains if gain is not None]
-    verdict: Verdict = OPEN if claim.open else UNKNOWN
+    verdict = OPEN if claim.open else UNKNOWN
     if not claim.open and len(complete) == len(gains) and mean is not None:
         verdict = _verdict(claim, complete, mean, values)
     seeds = min((n for _, _, n in known_gains), default=0), len(scores.seeds)
     return ClaimResult(claim, verdict, gains, mean, seeds)
 
 
-def _verdict(claim: Claim, gains: list[Spread], mean: Spread, values: list[float]) -> Verdict:
+def _verdict(claim: Claim, gains: list[Spread], mean: Spread, values: list[float]) -> str:
     if claim.at_least is not None:
         return verdict_of_mean(claim.at_least, gains, mean)
     if claim.each is not None:
@@ -173,7 +174,7 @@ def _verdict(claim: Claim, gains: list[Spread], mean: Spread, values: list[float
     return HOLDS if fine else REFUTED
 
 
-def verdict_of_mean(least: float, gains: list[Spread], mean: Spread) -> Verdict:
+def verdict_of_mean(least: float, gains: list[Spread], mean: Spread) -> str:
     """See ``at_least`` of Claim."""
     if (least > 0 and mean.value < least) or any(gain.ci[1] < 0 for gain in (mean, *gains)):
         return REFUTED

@@ -126,13 +126,10 @@ def _require_scorable(metric: str, data: Path, source: Path, inputs: Mapping[str
         raise DataError(faults)
 
 
-def _make(chain: LegoNN) -> list[dict[str, Any]]:
+def _make(chain: LegoNN) -> list[list[Any]]:
     """How a chain is made, without names: chains of one make differ in their training alone."""
-    parts = [(c.input, c.body, c.length_control, c.output) for c in chain.configs]
-    return [
-        {f"{n}.{key}": value for n, part in enumerate(module) if part for key, value in _unnamed(asdict(part)).items()}
-        for module in parts
-    ]
+    modules = [(c.input, c.body, c.length_control, c.output) for c in chain.configs]
+    return [[part and _unnamed(asdict(part)) for part in parts] for parts in modules]
 
 
 def _unnamed(part: dict[str, Any]) -> dict[str, Any]:

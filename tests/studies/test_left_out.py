@@ -24,7 +24,7 @@ from espnet2_legonn.studies.evaluate import evaluate
 from espnet2_legonn.studies.evaluate import render as shown
 from espnet2_legonn.studies.oracle import oracle, render
 from tests.says import Says
-from tests.studies.test_swap import write
+from tests.studies.test_swap import changed, write
 from tests.zoo.toys import build, pair, vocab
 
 OPTIONS = BeamOptions(2, 1.0, ctc_weight=0.0)
@@ -33,13 +33,6 @@ OPTIONS = BeamOptions(2, 1.0, ctc_weight=0.0)
 @pytest.fixture
 def chain() -> LegoNN:
     return build(pair())
-
-
-def changed(data: Path, name: str, uid: str, line: str) -> None:
-    """Another line for an utterance in a table; without one it is taken out."""
-    lines = (data / name).read_text().splitlines()
-    kept = [line if old.startswith(f"{uid} ") else old for old in lines]
-    (data / name).write_text("".join(f"{one}\n" for one in kept if one))
 
 
 def test_a_source_without_words_is_scored_as_an_empty_answer(

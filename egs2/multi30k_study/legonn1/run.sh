@@ -79,11 +79,15 @@ if active 10; then
     python3 -m espnet2_legonn.bin.legonn_plan "${plan}" --workers "${nj}" --expdir "${expdir}" --tables study \
         --seeds ${seeds} ${only:+--only ${only}}
 fi
+# What the rest of a chain would make of another interface, with the first seed
+oracle() { # oracle EXPERIMENT NAME OPTIONS...: if it is trained
+    local exp=${expdir}/seed${seeds%% *}/legonn_$1
+    [ ! -f "${exp}/done.json" ] || python3 -m espnet2_legonn.bin.legonn oracle "${exp}" --metric bleu --beam_size 4 \
+        -o "${results}/${name}/oracle_$2.json" "${@:3}"
+}
 if active 11 && "${translation}"; then # what the recogniser's errors cost, and cascades of its texts
-    st=${expdir}/seed${seeds%% *}/legonn_st
     for at in recognizer encoder; do
-        [ ! -f "${st}/done.json" ] || python3 -m espnet2_legonn.bin.legonn oracle "${st}" --data dump/raw/test_st \
-            --metric bleu --at "${at}" --beam_size 4 -o "${results}/${name}/oracle_${at}.json"
+        oracle st "${at}" --data dump/raw/test_st --at "${at}"
     done
 fi
 # The paper's Figure 4: decoders change their encoders, among seeds and among readers, by its search and by the default
@@ -107,9 +111,7 @@ if active 11 && [ "${name}" = multi30k_study ]; then
         swap "readers_ctc_${weight}" "${weight}" "${donors[0]}" "${donors[0]}"{_beam_conv,_collapsed}
     done
     swap attention 0 "${attention[@]}"
-    plug=${expdir}/seed${seeds%% *}/legonn_plug_warm_fr_4500 # what its decoder would make of another interface
-    [ ! -f "${plug}/done.json" ] || python3 -m espnet2_legonn.bin.legonn oracle "${plug}" --data dump/raw/test_fr \
-        --metric bleu --beam_size 4 --limit 300 -o "${results}/${name}/oracle_plug_warm_fr_4500.json"
+    oracle plug_warm_fr_4500 plug_warm_fr_4500 --data dump/raw/test_fr --limit 300
 fi
 if active 12; then
     # shellcheck disable=SC2086
