@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
-from typing import ParamSpec
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ParamSpec
 
 # What moves a terminal's cursor, turns the order of what it shows, or is no text at all; line ends and tabs are none.
 _UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -87,13 +89,32 @@ def complain(error: BaseException, shown: int = SHOWN) -> int:
     return BAD_INPUT
 
 
+@contextlib.contextmanager
+def _warned_once() -> Iterator[None]:
+    """Each warning is shown once; Python's own rule begins anew behind each ``catch_warnings``."""
+    shown, show = set[tuple[str, type[Warning]]](), warnings.showwarning
+
+    def once(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if (text := (str(message), category)) not in shown:
+            shown.add(text)
+            show(message, category, *place, **more)
+
+    with warnings.catch_warnings():  # puts the old way back
+        warnings.showwarning = once
+        yield
+
+
 def command(main: Callable[_P, int | None]) -> Callable[_P, int]:
-    """Decorator of every ``main``: its exit status, ``BAD_INPUT`` with the faults on stderr when there are some."""
+    """Decorator of every ``main``: its exit status, ``BAD_INPUT`` with the faults on stderr when there are some.
+
+    A warning that was printed is not printed again: a command may read the same data several times.
+    """
 
     @functools.wraps(main)
     def run(*args: _P.args, **options: _P.kwargs) -> int:
         try:
-            return int(main(*args, **options) or 0)
+            with _warned_once():
+                return int(main(*args, **options) or 0)
         except BrokenPipeError:  # the reader of a pipe has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -99,3 +100,19 @@ def test_a_command_prints_what_is_harmless_and_ends_quietly(capsys: pytest.Captu
     assert ends(KeyboardInterrupt()) == 130
     with pytest.raises(ZeroDivisionError):
         ends(ZeroDivisionError())  # a fault of ours keeps its traceback
+
+
+def test_a_command_tells_a_warning_once() -> None:
+    def read(tokens: int) -> None:
+        with warnings.catch_warnings():  # forgets what was shown at a place
+            warnings.warn(f"a test of repeated warnings: {tokens} unknown tokens", stacklevel=1)
+
+    @command
+    def main() -> None:
+        for tokens in (3, 3, 4, 3):
+            read(tokens)
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.resetwarnings()  # as for a user, where pytest shows all
+        assert main() == 0
+    assert [str(w.message)[-16:] for w in told] == ["3 unknown tokens", "4 unknown tokens"]
