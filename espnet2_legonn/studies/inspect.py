@@ -16,6 +16,7 @@ import torch
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.inference.plot import Picture, heat_map, picture
 from espnet2_legonn.model.attention import MultiHeadAttention
+from espnet2_legonn.model.inputs import normalized
 from espnet2_legonn.model.interface import Marginals
 from espnet2_legonn.model.timeline import source_attentions
 from espnet2_legonn.search.answers import Answer
@@ -102,17 +103,29 @@ def inspect(
 
 
 def _attention(chain: LegoNN, name: str, weights: np.ndarray, answer: Answer, given: Any) -> Picture:
-    """Slots as rows with their best tokens, steps of the module's input as columns."""
+    """Slots as rows with their best tokens, what the module reads as columns."""
     path = answer.interfaces.get(name)
     rows = [""] * len(weights) if path is None else _tokens(path.marginals)
-    columns = [""] * weights.shape[1]
-    vocab = chain.first.ports[0].vocab
-    if name == chain.names[0] and vocab is not None and isinstance(given, str):
-        ids = vocab.encode(given)
-        if len(ids) == len(columns):
-            columns = [vocab.tokens[i] for i in ids]
+    columns = _steps(chain, chain.names.index(name), answer, given)
+    if len(columns) != weights.shape[1]:  # sounds, hidden states, a body that reads fewer steps
+        columns = [""] * weights.shape[1]
     names = ("slots", "steps of its input")
     return heat_map(weights[: len(rows)], rows, columns, names, f"length controller of {name}: slots over input steps")
+
+
+def _steps(chain: LegoNN, place: int, answer: Answer, given: Any) -> list[str]:
+    """What stands at each step that a module reads: tokens of the text and its end, or of the slots before it."""
+    vocab = chain.first.ports[0].vocab
+    if place == 0:
+        if vocab is None or not isinstance(given, str):
+            return []
+        return [vocab.tokens[i] for i in (*vocab.encode(normalized(given, vocab)), vocab.sos_eos_id)]
+    path = answer.interfaces.get(chain.names[place - 1])
+    if path is None:
+        return []
+    if list(chain)[place].input.collapse_slots:
+        return [path.marginals.interface.vocab.tokens[i] for i in path.ids]
+    return _tokens(path.marginals)
 
 
 def _tokens(marginals: Marginals) -> list[str]:

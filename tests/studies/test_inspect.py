@@ -6,12 +6,15 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from espnet2_legonn.bin.legonn import main
 from espnet2_legonn.inference.legonn import LegoNN
+from espnet2_legonn.inference.plot import Picture
 from espnet2_legonn.search.options import BeamOptions
+from espnet2_legonn.studies import inspect as inspection
 from espnet2_legonn.studies.inspect import controllers, inspect, render, watched
 from tests.says import Says
 from tests.studies.test_swap import write
@@ -116,3 +119,32 @@ def test_on_a_phone_small_pictures_shrink_and_wide_ones_are_scrolled(chain: Lego
         page = render(found, "page")
         assert ('class="small"' in page) == shrinks
         assert '<meta name="viewport" content="width=device-width' in page
+
+
+@pytest.mark.parametrize("collapse", [False, True])
+def test_columns_of_a_length_controller_say_what_it_reads(monkeypatch: pytest.MonkeyPatch, collapse: bool) -> None:
+    """The tokens of a text and its end; slots with their best tokens; tokens alone where slots are collapsed."""
+    data = pair()
+    first, decoder = data["modules"]
+    second = {
+        **first,
+        "name": "second",
+        "input": {"type": "wemb", "vocab": "tgt", "num_blocks": 1, "collapse": collapse},
+    }
+    data["modules"] = [first, second, decoder]
+    drawn = dict[str, list[str]]()
+
+    def draw(values: np.ndarray, rows: list[str], columns: list[str], names: object, words: str) -> Picture:
+        assert values.shape == (len(rows), len(columns))
+        drawn[words] = columns
+        return heat_map(values, rows, columns, ("", ""), words)
+
+    heat_map = inspection.heat_map
+    monkeypatch.setattr(inspection, "heat_map", draw)
+    path = inspect(build(data), "k l m").answer.interfaces["encoder"]
+    of_first, of_second = drawn.values()
+    assert of_first == ["k", "l", "m", "<sos/eos>"]
+    tokens, best = path.marginals.interface.vocab.tokens, path.marginals.log_probs[0].argmax(-1).tolist()
+    assert len(path.ids) not in (0, len(best)), "or the two would be alike"
+    said = [tokens[i] for i in path.ids] if collapse else ["·" if i == 0 else tokens[i] for i in best]
+    assert of_second == said
