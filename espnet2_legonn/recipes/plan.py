@@ -52,12 +52,18 @@ class SearchPlan:
 
 
 _YOUNGER = {"dtype": "float32", "lm_file": None, "lm_weight": None}
+# Searches that differ here from the usual are tuned otherwise since candidates are proposed with several weights of
+# language models, and by the options of the search itself (recipes/tune.py).
+_PROPOSED = {"ngram": None, "lm_file": None, "temperature": 1.0, "maxlenratio": 0.0, "dtype": "float32"}
+PROPOSALS = 2
 
 
 def asked(search: Any) -> dict[str, Any]:
     """What results depend on, of a SearchPlan or BeamOptions; younger options are left out at their default."""
-    told = asdict(search)
-    return {name: value for name, value in told.items() if name not in _YOUNGER or value != _YOUNGER[name]}
+    told = {name: value for name, value in asdict(search).items() if name not in _YOUNGER or value != _YOUNGER[name]}
+    if told.get("tune") and any(told.get(name, usual) != usual for name, usual in _PROPOSED.items()):
+        told["proposals"] = PROPOSALS
+    return told
 
 
 @dataclass
@@ -241,9 +247,16 @@ class Plan:
 
     def taught(self, teacher: Teacher) -> str:
         """Digest of what a teacher's answers depend on."""
-        search = self.searches[teacher.search]
-        ngram = None if search.ngram is None else asdict(self.ngrams[search.ngram])
-        return _digest([self.made(self.by_name[teacher.exp]), asked(search), ngram])
+        return _digest([self.made(self.by_name[teacher.exp]), *self._searched(teacher.search)])
+
+    def scored(self, experiment: Experiment, search: str) -> str:
+        """Digest of what the scores of one of an experiment's searches depend on."""
+        told = [self.made(experiment), experiment.tests, experiment.metrics, *self._searched(search)]
+        return _digest([*told, experiment.valid])
+
+    def _searched(self, name: str) -> list[Any]:
+        search = self.searches[name]
+        return [asked(search), None if search.ngram is None else asdict(self.ngrams[search.ngram])]
 
     def fingerprint(self, experiment: Experiment) -> str:
         """Digest of the weights, and of how they are decoded and scored."""

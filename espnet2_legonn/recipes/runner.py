@@ -27,10 +27,11 @@ from espnet2_legonn.recipes.plan import Experiment, Plan, asked, folder
 
 if TYPE_CHECKING:
     from espnet2_legonn.inference.legonn import LegoNN
+    from espnet2_legonn.model.interface import SearchChoice
     from espnet2_legonn.search.options import BeamOptions
 
-# What tells that an experiment's weights are there, and that it is decoded and scored.
-MADE, DONE = "made.json", "done.json"
+# What tells that an experiment has its weights, that it is decoded and scored, and (in its folder) that a search is.
+MADE, DONE, SCORED = "made.json", "done.json", "scored.json"
 CHOSEN_BY = 100  # validation utterances that choose between windows of checkpoints
 
 
@@ -197,7 +198,7 @@ def _train_set(plan: Plan, experiment: Experiment, raw: Path, exp_dir: Path) -> 
 
         exp, about = folder(exp_dir, teacher.exp), plan.by_name[teacher.exp]
         chain = LegoNN.from_pretrained(exp)
-        search = _search(plan, teacher.search, about, chain, raw, exp, exp_dir, tuned=True)
+        search, _ = _search(plan, teacher.search, about, chain, raw, exp, exp_dir, tuned=True)
         inputs = read_inputs(source / column_of(chain).table)
         with scratch(exp_dir, made.name) as partial:
             decode_table(chain, inputs, search, 64).nbest[0].write(partial / "answers")
@@ -231,29 +232,49 @@ def _stats(
 
 
 def _decode_and_score(plan: Plan, experiment: Experiment, raw: Path, exp: Path, exp_dir: Path) -> list[dict[str, Any]]:
-    from espnet2_legonn.inference.decode import column_of, decode_table, read_inputs
+    """Scores of all searches; those that were scored before as they are asked for are not searched again."""
     from espnet2_legonn.inference.legonn import LegoNN
-    from espnet2_legonn.recipes.origin import keep_origin, origin
-    from espnet2_legonn.recipes.stages import score
+    from espnet2_legonn.model.interface import SearchChoice
+    from espnet2_legonn.packs.pack import keep_search
 
     chain = LegoNN.from_pretrained(exp)
     chain.search = None  # an earlier run may have tuned another of the plan's searches
-    results = []
+    results, choice = [], None
     for search in experiment.searches:
-        about = plan.searches[search]
-        options = _search(plan, search, experiment, chain, raw, exp, exp_dir)
-        for name in experiment.tests:
-            out = exp / search / name
-            table = raw / name / column_of(chain).table
-            inputs = read_inputs(table)
-            decoded = decode_table(chain, inputs, options, 64)
-            decoded.nbest[0].write(out)
-            for module, tables in decoded.interfaces.items():
-                tables.write(out / "interfaces" / module)
-            words = ", ".join(f"{name}={value!r}" for name, value in asked(options).items())
-            keep_origin(out, origin(exp, None, table, [f"BeamOptions({words})", repr(asked(about))]))
-            for module, metric, value in score(exp, raw / name, out, experiment.metrics):
-                results.append({"set": name, "search": search, "module": module, "metric": metric, "value": value})
+        note, digest = exp / search / SCORED, plan.scored(experiment, search)
+        told = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
+        if told.get("digest") != digest:
+            options, tuned = _search(plan, search, experiment, chain, raw, exp, exp_dir)
+            found = _score(plan, experiment, search, chain, options, raw, exp)
+            told = {"digest": digest, "choice": tuned and asdict(tuned), "results": found}
+            with atomic_text(note) as f:
+                json.dump(told, f, indent=1)
+        results += told["results"]
+        choice = told["choice"] or choice
+    if choice is not None:
+        keep_search(exp, SearchChoice(**choice))
+    return results
+
+
+def _score(
+    plan: Plan, experiment: Experiment, search: str, chain: Any, options: BeamOptions, raw: Path, exp: Path
+) -> list[dict[str, Any]]:
+    """Decode and score all test sets with one search."""
+    from espnet2_legonn.inference.decode import column_of, decode_table, read_inputs
+    from espnet2_legonn.recipes.origin import keep_origin, origin
+    from espnet2_legonn.recipes.stages import score
+
+    results, words = [], ", ".join(f"{name}={value!r}" for name, value in asked(options).items())
+    for name in experiment.tests:
+        out = exp / search / name
+        table = raw / name / column_of(chain).table
+        decoded = decode_table(chain, read_inputs(table), options, 64)
+        decoded.nbest[0].write(out)
+        for module, tables in decoded.interfaces.items():
+            tables.write(out / "interfaces" / module)
+        keep_origin(out, origin(exp, None, table, [f"BeamOptions({words})", repr(asked(plan.searches[search]))]))
+        for module, metric, value in score(exp, raw / name, out, experiment.metrics):
+            results.append({"set": name, "search": search, "module": module, "metric": metric, "value": value})
     return results
 
 
@@ -266,14 +287,16 @@ def _search(
     exp: Path,
     exp_dir: Path,
     tuned: bool = False,
-) -> BeamOptions:
+) -> tuple[BeamOptions, SearchChoice | None]:
     """Options of a search by name, tuned on the experiment's validation set if it says so.
 
     Args:
         tuned: it was tuned before; the weights lie beside the curve.
+
+    Returns:
+        the options, and what was chosen now for the chain itself, without language models.
     """
     from espnet2_legonn.inference.fusion import makers
-    from espnet2_legonn.packs.pack import keep_search
     from espnet2_legonn.recipes.tune import tune
     from espnet2_legonn.search.options import BeamOptions
 
@@ -281,20 +304,20 @@ def _search(
     given = {k: v for k, v in asdict(about).items() if k not in ("tune", "ngram")}
     options = BeamOptions(**given, ngram_file=str(ngram_file(exp_dir, about.ngram)) if about.ngram else None)
     if not about.tune:
-        return options
+        return options, None
     out, metric = exp / "tune" / name, experiment.metrics[0]
+    own: SearchChoice | None = None
     if not tuned:
         valid, models = raw / experiment.valid, makers(options.filled(None, True), chain.require_text())
-        choice, _, _ = tune(chain, valid, metric, about.beam_size, models, about.ctc_weight, out=out)
-        if not models:
-            keep_search(exp, choice)
+        choice, _, _ = tune(chain, valid, metric, options, models, out=out)
+        own = None if models else choice
     found = json.loads((out / "result.json").read_text())
     chosen = {"ctc_weight": found["ctc_weight"], "length_penalty": found["length_penalty"]}
     for kind in ("ngram", "lm"):
         if getattr(options, f"{kind}_file"):
             chosen[f"{kind}_weight"] = found["ngram_weight"]
     given = {k: v for k in ("length_penalty", "ngram_weight", "lm_weight") if (v := getattr(about, k)) is not None}
-    return replace(options, **{**chosen, **given})
+    return replace(options, **{**chosen, **given}), own
 
 
 def ngram_file(exp_dir: Path, name: str) -> Path:

@@ -289,7 +289,7 @@ def tune_search(
     references = metric_of.reference_files(metric, data, "text_phn" if vocab.unit == "phn" else "text")
     read = unchanged([*own, data / column_of(chain).table, *references])
     more = makers(BeamOptions(**named).filled(None, True), vocab) if named else []
-    choice, weight, curve = tune(chain, data, metric, beam_size, more, limit=limit, out=out)
+    choice, weight, curve = tune(chain, data, metric, BeamOptions(beam_size), more, limit=limit, out=out)
     weighed: dict[str, Any] = {name.replace("_file", "_weight"): weight for name in named}
     choice = replace(choice, **weighed)
     kept = keep_search(exp, choice, model)

@@ -1,8 +1,9 @@
 """Weights of the search chosen on a validation set: candidates are found once, a grid of weights ranks them anew.
 
-Three searches (decoder alone, both, CTC alone) find candidates, and every scorer judges all of them. The score of a
-candidate is ((1 - w) * decoder + w * CTC + l * n-gram) / length ** penalty, so any weights can be tried without
-decoding again.
+Several searches find candidates: the decoder alone, both, CTC alone, each of them with several weights of the language
+models where there are any. Every scorer judges all candidates. The score of a candidate is
+((1 - w) * decoder + w * CTC + l * n-gram) / length ** penalty, so any weights can be tried without decoding again. What
+no search has found cannot be chosen, so the searches must stand near all places of the grid.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from espnet2_legonn.inference.decode import each_batch, inputs_of, naming, source_of, without_words
@@ -27,12 +29,14 @@ from espnet2_legonn.scoring.results import markdown_table
 from espnet2_legonn.scoring.tables import write_report
 from espnet2_legonn.search.chain_search import ScorerMaker
 from espnet2_legonn.search.options import BeamOptions
+from espnet2_legonn.search.scorers import Scorer
 
 WEIGHTS = tuple(round(0.1 * i, 1) for i in range(11))
 PENALTIES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
 NGRAM_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
-# Searches that propose candidates; a scorer of weight 0 still judges.
+# Searches that propose candidates, by weight of CTC and of language models; a scorer of weight 0 still judges.
 PROPOSERS = (0.0, 0.4, 1.0)
+MODEL_PROPOSERS = (0.2, 0.5, 1.0)
 MODELS = ("lm", "ngram")  # language models share one weight
 IMPOSSIBLE = -1e9
 
@@ -85,7 +89,7 @@ def find_candidates(
     chain: LegoNN,
     data: Path,
     metric: str,
-    beam_size: int,
+    options: BeamOptions,
     more: Sequence[ScorerMaker] = (),
     limit: int = 0,
     batch_size: int = 64,
@@ -94,7 +98,8 @@ def find_candidates(
 
     Args:
         metric: whose references are read.
-        more: other scorers, with weight; limit: the first utterances only (0: all).
+        options: of the searches, but for the weights, the length penalty and ``nbest``.
+        more: language models; limit: the first utterances only (0: all).
 
     Raises:
         DataError: no such metric, a reference is missing, or inputs that cannot be read.
@@ -104,14 +109,18 @@ def find_candidates(
     assert vocab is not None
     references = read_references(metric, data, vocab, inputs, source)
     number = {uid: i for i, uid in enumerate(inputs)}
-    options = [BeamOptions(beam_size, 1.0, nbest=beam_size, ctc_weight=w) for w in _proposers(chain)]
+    options = dataclasses.replace(options, length_penalty=1.0, nbest=options.beam_size)
+    searches = [
+        (dataclasses.replace(options, ctc_weight=w), [weighted(make, n) for make in more])
+        for w, n in itertools.product(_proposers(chain), MODEL_PROPOSERS if more else (0.0,))
+    ]
     rows: list[tuple[int, int, dict[str, float], str]] = []
     done = set[str]()
     batches = each_batch(chain, inputs, batch_size)
     for items in tqdm(batches, desc="tune", total=-(-len(inputs) // batch_size), mininterval=5.0):
         with naming(list(items)):
             encoded = chain.encode(*chain.batch(list(items.values())))
-        found = [chain.decode_encoded(*encoded, o, more, judge_all=True) for o in options]
+        found = [chain.decode_encoded(*encoded, *search, judge_all=True) for search in searches]
         done.update(items)
         for uid, *hypotheses in zip(items, *found):
             once = {tuple(h.ids): h for h in itertools.chain.from_iterable(hypotheses)}
@@ -122,6 +131,17 @@ def find_candidates(
     owner, sizes, parts, texts = zip(*rows)
     table = {k: np.maximum([p[k] for p in parts], IMPOSSIBLE) for k in parts[0] if all(k in p for p in parts)}
     return Candidates(np.array(owner), np.array(sizes), table, texts, references)
+
+
+def weighted(make: ScorerMaker, weight: float) -> ScorerMaker:
+    """A maker of the same scorers, with another weight."""
+
+    def made(utterances: int, beam: int, device: torch.device) -> Scorer:
+        scorer = make(utterances, beam, device)
+        scorer.weight = weight
+        return scorer
+
+    return made
 
 
 def _proposers(chain: LegoNN) -> Sequence[float]:
@@ -192,28 +212,27 @@ def tune(
     chain: LegoNN,
     data: Path,
     metric: str,
-    beam_size: int,
+    options: BeamOptions,
     more: Sequence[ScorerMaker] = (),
-    ctc_weight: float | None = None,
     limit: int = 0,
     out: Path | None = None,
 ) -> tuple[SearchChoice, float, str]:
     """Choose weights for a chain on a validation set.
 
     Args:
-        data: a data directory; metric: what is made best; beam_size: of the searches.
-        ctc_weight: if given, only the other weights are chosen.
+        data: a data directory; metric: what is made best.
+        options: of the search that is tuned. If it has a weight of CTC, only the others are chosen.
         out: folder for result.txt (the curve) and result.json (the grid).
 
     Returns:
         the choice, the weight of the n-gram model (0 without one), and the curve as a table.
     """
-    candidates = find_candidates(chain, data, metric, beam_size, more, limit)
+    candidates = find_candidates(chain, data, metric, options, more, limit)
     vocab = chain.last.ports[1].vocab
-    tuned = search_grid(candidates, metric, vocab.language if vocab else None, ctc_weight)
+    tuned = search_grid(candidates, metric, vocab.language if vocab else None, options.ctc_weight)
     w, n, penalty = tuned.best
-    choice = SearchChoice(w, penalty, data.name, metric, round(tuned.scores[tuned.best], 2), beam_size)
-    facts = f"{tuned.utterances} utterances of {data.name}, {tuned.candidates} candidates, beam {beam_size}"
+    choice = SearchChoice(w, penalty, data.name, metric, round(tuned.scores[tuned.best], 2), options.beam_size)
+    facts = f"{tuned.utterances} utterances of {data.name}, {tuned.candidates} candidates, beam {options.beam_size}"
     curve = f"{facts}\n\n{tuned.curve()}"
     if out is not None:
         grid = [[*place, value] for place, value in tuned.scores.items()]

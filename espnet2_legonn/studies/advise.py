@@ -21,6 +21,7 @@ from espnet2_legonn.recipes.tune import PENALTIES, Candidates, find_candidates
 from espnet2_legonn.scoring.bootstrap import Segments, confidence_interval
 from espnet2_legonn.scoring.metrics import known, statistics
 from espnet2_legonn.scoring.significance import Comparison, compare
+from espnet2_legonn.search.options import BeamOptions
 from espnet2_legonn.studies.evaluate import Figures, evaluate
 
 LEAST = 20  # utterances: fewer say nothing
@@ -109,8 +110,8 @@ def advise(encoder: LegoNN, donor: LegoNN, data: Path, metric: str, limit: int =
     if interface.utterances < LEAST:
         raise DataError(f"{data}: {interface.utterances} examples say nothing; at least {LEAST} are needed")
     vocab = plugged.require_text()
-    own = find_candidates(alone, data, metric, beam_size, limit=limit)
-    both = find_candidates(plugged, data, metric, beam_size, limit=limit)
+    own = find_candidates(alone, data, metric, BeamOptions(beam_size), limit=limit)
+    both = find_candidates(plugged, data, metric, BeamOptions(beam_size), limit=limit)
     trials = [
         judged("the encoder alone", own, metric, vocab.language),
         judged("plugged, the decoder alone (as in the paper)", both, metric, vocab.language, 0.0),

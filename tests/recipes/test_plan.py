@@ -15,7 +15,7 @@ from espnet2_legonn.bin.legonn_plan import main
 from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.model.description import parse
 from espnet2_legonn.recipes import runner, study
-from espnet2_legonn.recipes.plan import Plan, load_plan
+from espnet2_legonn.recipes.plan import Experiment, Plan, SearchPlan, asked, load_plan
 from espnet2_legonn.recipes.report import draw_interface, learned, render_table, write_report
 from espnet2_legonn.recipes.study import half_width, render_pairs, render_study, write_study
 from tests.train.toys import DECODER, ENCODER, VOCABS, control
@@ -410,6 +410,52 @@ def test_a_search_is_not_tuned_by_another(tmp_path: Path, monkeypatch: pytest.Mo
     assert seen == [None]
 
 
+def test_a_search_is_decoded_again_only_if_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another search, or one that is new, leaves the scores of the others; the choice of the last one is kept."""
+    from tests.zoo.toys import build, pair
+
+    exp = build(pair()).save(tmp_path / "exp" / "legonn_plug")
+    for name, text in (("src_text", "u1 k l\nu2 m\n"), ("text", "u1 a b\nu2 c\n")):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        (tmp_path / "x" / name).write_text(text)
+    decoded = list[str]()
+    whole = runner._score
+
+    def score(plan: Plan, experiment: Experiment, search: str, *more: Any) -> list[dict[str, Any]]:
+        decoded.append(search)
+        return whole(plan, experiment, search, *more)
+
+    monkeypatch.setattr(runner, "_score", score)
+
+    def run(**searches: dict[str, Any]) -> list[dict[str, Any]]:
+        decoded.clear()
+        data = changed("experiments.2.searches", [*searches]) | {"searches": {"decode": {}, **searches}, "tables": []}
+        data["experiments"][2] |= {"valid": "x", "tests": ["x"], "metrics": ["wer"]}
+        found = load(tmp_path, data)
+        return runner._decode_and_score(found, found.by_name["plug"], tmp_path, exp, tmp_path / "exp")
+
+    plain, tuned = {"beam_size": 2, "length_penalty": 1.0}, {"beam_size": 2, "tune": True}
+    first = run(plain=plain, tuned=tuned)
+    assert decoded == ["plain", "tuned"] and [r["search"] for r in first if not r["module"]] == ["plain", "tuned"]
+    choice = (exp / "card.yaml").read_text()
+    assert run(plain=plain, tuned=tuned) == first and decoded == []
+    again = run(plain={**plain, "beam_size": 3}, other=plain, tuned=tuned)
+    assert decoded == ["plain", "other"], "the tuned one is as it was"
+    assert [r for r in again if r["search"] == "tuned"] == [r for r in first if r["search"] == "tuned"]
+    run(tuned=tuned, second={**tuned, "ctc_weight": 0.0})
+    assert (exp / "card.yaml").read_text() != choice
+    run(second={**tuned, "ctc_weight": 0.0}, tuned=tuned)
+    assert decoded == [] and (exp / "card.yaml").read_text() == choice, "nothing was decoded, the last choice is kept"
+
+
+def test_only_searches_that_are_tuned_otherwise_now_are_decoded_again() -> None:
+    """Their digests changed with the proposals; those of the others stay, so old scores stay."""
+    usual = asked(SearchPlan(tune=True, ctc_weight=0.0))
+    assert "proposals" not in usual and "proposals" not in asked(SearchPlan(ngram="en")), "or nothing is tuned"
+    for other in ({"ngram": "en"}, {"temperature": 0.02}, {"lm_file": "lm.pth"}, {"maxlenratio": 0.5}):
+        assert asked(SearchPlan(tune=True, **other))["proposals"] == 2
+
+
 def test_a_plug_that_was_killed_is_put_together_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of its files were moved already: the rest is no pack, and was in the way for ever."""
     from espnet2_legonn.inference import compose
@@ -471,7 +517,8 @@ def test_a_search_with_an_ngram(tmp_path: Path, about: dict[str, Any]) -> None:
     found, exp = load(tmp_path, data), chain.save(tmp_path / "exp" / "legonn_plug")
     runner.make_ngrams(found, tmp_path, tmp_path / "exp")
     plug = found.by_name["plug"]
-    options = runner._search(found, "lm", plug, chain, tmp_path, exp, tmp_path / "exp")
+    options, own = runner._search(found, "lm", plug, chain, tmp_path, exp, tmp_path / "exp")
+    assert own is None, "with a language model it is no choice for the chain itself"
     assert options.ngram_file == str(tmp_path / "exp/ngram_en.arpa.gz") and options.lm_weight is None
     if about.get("tune"):
         tuned = json.loads((exp / "tune/lm/result.json").read_text())
@@ -479,7 +526,7 @@ def test_a_search_with_an_ngram(tmp_path: Path, about: dict[str, Any]) -> None:
         assert (options.ctc_weight, options.length_penalty) == (tuned["ctc_weight"], tuned["length_penalty"])
         assert {row[1] for row in tuned["grid"]} > {0.0, 1.0} and not (exp / "search.yaml").exists()
         again = runner._search(found, "lm", plug, chain, tmp_path, exp, tmp_path / "exp", tuned=True)
-        assert again == options
+        assert again == (options, None)
     else:
         assert options.ngram_weight is None and options.ctc_weight == 0.3
     best = chain.answer("k l m", options)[0].nbest[0]

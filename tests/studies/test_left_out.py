@@ -53,7 +53,7 @@ def test_a_source_without_words_is_scored_as_an_empty_answer(
     assert found[0].segments.value == pytest.approx(wanted) and {r.segments.count for r in found} == {7}
     assert render(found).endswith(f"|\n\n{told}")
     caplog.clear()
-    assert find_candidates(chain, data, "wer", 2).utterances == 7
+    assert find_candidates(chain, data, "wer", BeamOptions(2)).utterances == 7
     assert "1 inputs have no words; their answer is empty: u3" in caplog.text
 
 
@@ -68,7 +68,7 @@ def test_what_only_the_references_have_is_named(chain: LegoNN, tmp_path: Path) -
         with pytest.raises(DataError, match=wanted):
             oracle(chain, data, "wer", limit=limit)
     with pytest.raises(DataError, match=wanted):
-        find_candidates(chain, data, "wer", 2)
+        find_candidates(chain, data, "wer", BeamOptions(2))
     changed(data, "text", "u0", "")
     with pytest.raises(DataError, match=rf"{data}/text: no reference for u0 of {data}/src_text; .*\n.*no line for u2"):
         evaluate(chain, data, "wer")
@@ -89,7 +89,7 @@ def test_nothing_to_decode_or_to_score_names_the_file(chain: LegoNN, tmp_path: P
                 work(chain, data, "wer")
             assert len(caught.value.faults) == 1
         with pytest.raises(DataError, match=f"^{data}/{wanted}"):
-            find_candidates(chain, data, "wer", 2)
+            find_candidates(chain, data, "wer", BeamOptions(2))
         (data / name).write_text(full[name])
 
 
@@ -106,7 +106,7 @@ def test_texts_of_another_language_are_told_of_together(
         "oracle": lambda: oracle(chain, data, "wer", OPTIONS, numbers=[1], batch_size=3),
         "advise": lambda: advise(chain, chain, data, "wer"),
         "decode": lambda: decode_table(chain, inputs_of(chain, data), OPTIONS, 3),
-        "tune": lambda: find_candidates(chain, data, "wer", 2, batch_size=3),
+        "tune": lambda: find_candidates(chain, data, "wer", BeamOptions(2), batch_size=3),
         "vote": lambda: judge(Vote(chain, [chain[:1]]), [data, data], "wer", 2, slice(0, 20), batch_size=3),
     }
     with warnings.catch_warnings():
@@ -128,7 +128,7 @@ def test_words_are_not_scored_as_phonemes(chain: LegoNN, tmp_path: Path, says: S
     said = says(main, ["oracle", str(pack), "--data", str(data), "--metric", "per"], 2)
     assert "metric 'per' is of phonemes, and decoder says word; take" in said
     with pytest.raises(DataError, match="'per' is of phonemes, and the last module says word"):
-        find_candidates(chain, data, "per", 2)
+        find_candidates(chain, data, "per", BeamOptions(2))
 
 
 def test_phonemes_are_scored_as_phonemes_and_words_beside_them_are_left_out(tmp_path: Path) -> None:
