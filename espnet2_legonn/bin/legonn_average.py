@@ -27,7 +27,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     add("--window", type=int, default=10, help="checkpoints in a window")
     add("--candidates", type=int, default=3, help="windows tried, the newest first (0: all)")
     add("--stride", type=int, default=1, help="epochs between windows")
-    add("--limit", type=int, default=0, help="decode the first N utterances only (0: all)")
+    add("--limit", type=int, default=0, help="decode N utterances spread over the set (0: all)")
     add("--beam_size", type=int, help="of the decodings that compare windows (default: 1)")
     add("--config", type=Path, metavar="YAML", help="take beam_size and length_penalty from this search instead")
     add("--ngpu", type=int, default=0, help="1: decode on a GPU, where there is one")

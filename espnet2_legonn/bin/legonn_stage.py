@@ -136,7 +136,7 @@ def get_parser() -> argparse.ArgumentParser:
     tuning.add_argument("--lm_file", help="a language model of ESPnet's that searches, too, its config.yaml beside it")
     tuning.add_argument("--ngram_file", help="an ARPA file that searches, too")
     tuning.add_argument("--beam_size", type=int, default=5)
-    tuning.add_argument("--limit", type=int, default=0, help="the first N utterances only (0: all)")
+    tuning.add_argument("--limit", type=int, default=0, help="N utterances spread over the set (0: all)")
     voting = add("vote", _vote, "out")
     voting.add_argument("--encoders", nargs="+", required=True, help="PACK#MODULE of each; the first feeds the decoder")
     voting.add_argument("--decoder", required=True, help="PACK#MODULE")

@@ -141,7 +141,11 @@ def read_inputs(path: Path, keys: Sequence[str] | None = None) -> dict[str, str]
 
 
 def inputs_of(chain: LegoNN, data: Path, limit: int = 0) -> dict[str, str]:
-    """Utterance ids and what a chain reads of a data directory; the first ``limit`` alone (0: all).
+    """Utterance ids and what a chain reads of a data directory, in its order.
+
+    Args:
+        limit: so many utterances, spread evenly over the set (0: all). The first ones of sorted speech are of one or
+            two speakers.
 
     Raises:
         ConfigError: limit is less than 0. DataError: there are none; or see ``source_of`` and ``read_inputs``.
@@ -149,10 +153,12 @@ def inputs_of(chain: LegoNN, data: Path, limit: int = 0) -> dict[str, str]:
     if limit < 0:
         raise ConfigError(f"limit: {limit} is less than 0")
     source = source_of(chain, data)
-    found = dict(list(read_inputs(source).items())[: limit or None])
-    if not found:
+    rows = list(read_inputs(source).items())
+    if not rows:
         raise DataError(f"{source}: the file is empty; nothing to decode")
-    return found
+    if 0 < limit < len(rows):
+        rows = [rows[i * len(rows) // limit] for i in range(limit)]
+    return dict(rows)
 
 
 def source_of(chain: LegoNN, data: Path) -> Path:

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from espnet2_legonn.data.tables import atomic_text
 from espnet2_legonn.files.scratch import alone, scratch
 from espnet2_legonn.recipes.plan import Experiment, Plan, asked, folder
+from espnet2_legonn.scoring.results import environment
 
 if TYPE_CHECKING:
     from espnet2_legonn.inference.legonn import LegoNN
@@ -140,7 +141,8 @@ def _make(plan: Plan, experiment: Experiment, raw: Path, exp: Path, exp_dir: Pat
         else:
             _train(plan, experiment, raw, exp, exp_dir)
     with atomic_text(exp / MADE) as f:
-        json.dump({"made": digest, "seconds": round(time.perf_counter() - start, 1), "notes": notes}, f)
+        seconds = round(time.perf_counter() - start, 1)
+        json.dump({"made": digest, "seconds": seconds, "notes": notes, "environment": environment()}, f)
     if plan.average_window:  # not before: who is killed here averages the same epochs again
         for path in exp.glob("*epoch.pth"):
             path.unlink()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,23 +11,13 @@ from espnet2_legonn.errors import DataError
 from espnet2_legonn.recipes.plan import Cell, Plan, ResultColumn, ResultTable, folder
 from espnet2_legonn.recipes.report import read_score
 from espnet2_legonn.recipes.runner import DONE
+from espnet2_legonn.scoring.hierarchy import student
 from espnet2_legonn.scoring.results import environment, markdown_table
-
-# Student's t, two-sided 95 %, for 1 ... 15 degrees of freedom; above that the normal's is close enough.
-_T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13)
 
 
 def seed_folder(exp_dir: Path, seed: int) -> Path:
     """Where the experiments of one seed lie."""
     return exp_dir / f"seed{seed}"
-
-
-def half_width(values: Sequence[float]) -> float:
-    """Half of the 95 % interval of the mean over seeds (Student's t); NaN for one value."""
-    if len(values) < 2:
-        return math.nan
-    t = _T[len(values) - 2] if len(values) - 2 < len(_T) else 1.96
-    return t * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def seed_scores(exp_dir: Path, seeds: Sequence[int], column: ResultColumn, cell: Cell) -> dict[int, float]:
@@ -47,14 +36,14 @@ def _text(values: Sequence[float]) -> str:
     mean = statistics.fmean(values)
     if len(values) < 2:
         return f"{mean:.1f} (1 seed)"
-    wide = half_width(values)
-    return f"{mean:.1f} ± {statistics.stdev(values):.1f} ({mean - wide:.1f} to {mean + wide:.1f})"
+    low, high = student(values)
+    return f"{mean:.1f} ± {statistics.stdev(values):.1f} ({low:.1f} to {high:.1f})"
 
 
 def render_study(table: ResultTable, exp_dir: Path, seeds: Sequence[int]) -> str:
     """A table: mean ± standard deviation over seeds (95 % interval of the mean), and the difference to the first row.
 
-    Differences are paired by seed. A first row that was not run is passed over.
+    Intervals are Student's t. Differences are paired by seed. A first row that was not run is passed over.
     """
     first: dict[str, dict[int, float]] = {}
     rows = []
@@ -76,8 +65,8 @@ def render_study(table: ResultTable, exp_dir: Path, seeds: Sequence[int]) -> str
 def _difference(values: Sequence[float]) -> str:
     if len(values) < 2:
         return "" if not values else f"{values[0]:+.1f}"
-    mean, wide = statistics.fmean(values), half_width(values)
-    return f"{mean:+.1f} ({mean - wide:+.1f} to {mean + wide:+.1f})"
+    low, high = student(values)
+    return f"{statistics.fmean(values):+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def render_pairs(table: ResultTable, exp_dir: Path, seeds: Sequence[int]) -> str:

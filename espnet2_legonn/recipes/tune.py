@@ -99,7 +99,7 @@ def find_candidates(
     Args:
         metric: whose references are read.
         options: of the searches, but for the weights, the length penalty and ``nbest``.
-        more: language models; limit: the first utterances only (0: all).
+        more: language models; limit: so many utterances, see ``inputs_of`` (0: all).
 
     Raises:
         DataError: no such metric, a reference is missing, or inputs that cannot be read.

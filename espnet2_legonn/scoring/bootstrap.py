@@ -91,10 +91,17 @@ class Segments:
     speakers: str
 
     @classmethod
-    def of(cls, metric: str, reference: str, stats: np.ndarray, score: Callable[[np.ndarray], np.ndarray]) -> Segments:
-        """From statistics (n, k) of utterances, which are drawn one by one."""
+    def of(
+        cls,
+        metric: str,
+        reference: str,
+        stats: np.ndarray,
+        score: Callable[[np.ndarray], np.ndarray],
+        speakers: Sequence[str] = (),
+    ) -> Segments:
+        """From statistics (n, k) of utterances, which are drawn one by one, or by speaker where these are given."""
         units = Units(stats.shape[1])
-        units.add(stats, [])
+        units.add(stats, speakers)
         return units.segments(metric, reference, score)
 
     @property

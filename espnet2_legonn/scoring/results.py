@@ -10,6 +10,7 @@ A variant (`score_wer_swb`, `score_bleu_lc`) is shown behind the set's name.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -268,6 +269,14 @@ def _version(package: str) -> str:
         return "not installed"
 
 
+def _cpu() -> str:
+    """``, `` and the name of the CPU, where Linux tells: results of one seed differ from CPU to CPU."""
+    with contextlib.suppress(OSError):
+        if found := re.search(r"^model name\s*:\s*(.+?)\s*$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.M):
+            return f" ({found[1]})"
+    return ""
+
+
 def environment() -> dict[str, str]:
     """Where the tables were generated, in ESPnet's order. Names no host, no user and no path."""
     return {
@@ -277,7 +286,7 @@ def environment() -> dict[str, str]:
         "pytorch version": _version("torch"),
         "Git hash": _run("git", "rev-parse", "HEAD") or "not a git checkout",
         "Commit date": _run("git", "log", "-1", "--format=%cd") or "unknown",
-        "Machine": f"{os.cpu_count()} CPUs, GPU: "
+        "Machine": f"{os.cpu_count()} CPUs{_cpu()}, GPU: "
         + (_run("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") or "none"),
     }
 

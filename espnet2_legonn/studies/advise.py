@@ -1,4 +1,4 @@
-"""Should these modules be plugged? A hundred examples, three searches, and what the modules were trained with.
+"""Should these modules be plugged? A hundred examples, a few searches, and what the modules were trained with.
 
 The weights of the search are chosen on one half of the examples and judged on the other, and the other way round: a
 score with weights that were chosen by it would be too good.
@@ -7,33 +7,45 @@ score with weights that were chosen by it would be too good.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from espnet2_legonn.errors import ConfigError, DataError
+from espnet2_legonn.inference.decode import decode_table, inputs_of
+from espnet2_legonn.inference.fusion import makers
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.model.interface import RATIO_TOLERANCE
 from espnet2_legonn.model.module import DecoderModule, EncoderModule, consumed, produced
-from espnet2_legonn.recipes.tune import PENALTIES, Candidates, find_candidates
+from espnet2_legonn.recipes.tune import MODELS, NGRAM_WEIGHTS, PENALTIES, Candidates, find_candidates
 from espnet2_legonn.scoring.bootstrap import Segments, confidence_interval
 from espnet2_legonn.scoring.metrics import known, statistics
 from espnet2_legonn.scoring.significance import Comparison, compare
-from espnet2_legonn.search.options import BeamOptions
-from espnet2_legonn.studies.evaluate import Figures, evaluate
+from espnet2_legonn.search.chain_search import ScorerMaker
+from espnet2_legonn.search.options import DEFAULT_LENGTH_PENALTY, BeamOptions
+from espnet2_legonn.studies.evaluate import Figures, Speakers, drawn, evaluate
 
 LEAST = 20  # utterances: fewer say nothing
 UNSURE = 0.8  # share of an interface's tokens that are right, below which a warm start is worth a thought
+CONTROL = (
+    "a control: an n-gram model of the donor's texts may give the encoder as much as the plug does; make one over the "
+    "encoder's tokens (legonn ngram TEXT --vocab A -o ARPA) and give it as --ngram_file ARPA"
+)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One way to decode: its score with weights that were chosen on other examples."""
+    """One way to decode, and its score; weights that were chosen were chosen on other examples.
+
+    Args:
+        ngram: whether an n-gram model searches, too.
+    """
 
     name: str
     segments: Segments
+    ngram: bool = False
 
     def as_text(self) -> str:
         """One phrase: name, score, 95 % interval over the examples."""
@@ -48,54 +60,129 @@ class Advice:
 
     Args:
         verdict: plug, leave the encoder alone, or undecided.
-        gain: of the joint search over the encoder alone, turned so that more is better.
-        trials: the encoder alone, the plug by the decoder alone, the plug searched jointly.
+        gain: of ``plug`` over ``control``.
+        control: the encoder alone, or the encoder with the n-gram model where that is better.
+        plug: the plug searched jointly, or with the n-gram model, too, where that is better.
+        trials: all that were made. One that nothing is compared with is the plug by the decoder alone.
         interface: figures of the encoder's last interface; hints: what else could be done.
+        speakers: that the data name, see ``Speakers``.
     """
 
     verdict: str
     gain: Comparison
+    control: Trial
+    plug: Trial
     trials: list[Trial]
     interface: Figures
     hints: list[str] = field(default_factory=list)
+    speakers: int | None = None
 
     def as_text(self) -> str:
         """A few lines."""
         better = 1 if known(self.gain.metric).higher else -1
         low, high = sorted(better * x for x in self.gain.ci)
         between = f"{better * self.gain.difference:+.1f} ({low:+.1f} to {high:+.1f})"
-        gain = f"gain of the plug over the encoder alone: {between}"
+        plug = "the plug with the n-gram" if self.plug.ngram else "the plug"
+        gain = f"gain of {plug} over {self.control.name}: {between}"
         lines = [self.verdict, *(trial.as_text() for trial in self.trials), gain, *(f"- {hint}" for hint in self.hints)]
-        lines.append(f"on {self.gain.units} examples, 95 % intervals by bootstrap over them")
+        over = drawn(self.gain.unit, self.gain.units, self.speakers)
+        lines.append(f"on {self.plug.segments.count} examples; {over}")
         return "\n".join(lines)
 
 
-def judged(name: str, candidates: Candidates, metric: str, language: str | None, weight: float | None = None) -> Trial:
-    """Score of candidates, each half ranked by the weights that are best on the other half."""
+def judged(name: str, candidates: Candidates, metric: str, language: str | None, speakers: Sequence[str] = ()) -> Trial:
+    """Score of candidates, each half ranked by the weights that are best on the other half.
+
+    Args:
+        speakers: of the utterances, whom intervals draw; none: they draw utterances.
+    """
     references = [[texts[i] for i in candidates.owner] for texts in candidates.references]
     stats, score = statistics(metric, references, candidates.texts, language)
     better, n = 1 if known(metric).higher else -1, candidates.utterances
-    places = itertools.product(candidates.weights(weight), PENALTIES)
-    chosen = [stats[candidates.best((w, 0.0, penalty))] for w, penalty in places]
+    modelled = any(model in candidates.parts for model in MODELS)
+    places = itertools.product(candidates.weights(), NGRAM_WEIGHTS if modelled else (0.0,), PENALTIES)
+    chosen = [stats[candidates.best(place)] for place in places]
     halves = np.arange(n) % 2 == 0
     out = np.zeros_like(chosen[0])
     for half in (halves, ~halves):
         best = max(chosen, key=lambda rows: better * float(score(rows[~half].sum(0, keepdims=True))[0]))
         out[half] = best[half]
-    return Trial(name, Segments.of(metric, "the same examples", out, score))
+    return Trial(name, Segments.of(metric, "the same examples", out, score, speakers), modelled)
 
 
-def advise(encoder: LegoNN, donor: LegoNN, data: Path, metric: str, limit: int = 100, beam_size: int = 4) -> Advice:
+def by_decoder(
+    chain: LegoNN,
+    inputs: Mapping[str, str],
+    references: Sequence[Sequence[str]],
+    metric: str,
+    beam_size: int = 4,
+    speakers: Sequence[str] = (),
+) -> Trial:
+    """The paper's search: the decoder proposes and judges, and no weight is chosen.
+
+    The candidates of ``find_candidates`` would not do: CTC has proposed some of them.
+
+    Args:
+        references: of the inputs, one list for each table; speakers: see ``judged``.
+    """
+    options = BeamOptions(beam_size, DEFAULT_LENGTH_PENALTY, ctc_weight=0.0)
+    said = decode_table(chain, dict(inputs), options, 64).nbest[0].text
+    stats, score = statistics(metric, references, [said[uid] for uid in inputs], chain.require_text().language)
+    segments = Segments.of(metric, "the same examples", stats, score, speakers)
+    return Trial("plugged, the decoder alone (the paper's search, no weights chosen)", segments)
+
+
+def advise(
+    encoder: LegoNN,
+    donor: LegoNN,
+    data: Path,
+    metric: str,
+    limit: int = 100,
+    beam_size: int = 4,
+    ngram_file: Path | None = None,
+) -> Advice:
     """Try a plug of a donor's decoder behind an encoder.
 
     Args:
         encoder: a chain; a decoder at its end is left out. donor: a chain that ends in a decoder.
-        data: a data directory of the encoder's task, with references; limit: examples, the first of it.
+        data: a data directory of the encoder's task, with references; limit: examples, spread over the set.
+        ngram_file: ARPA over the tokens of the encoder's interface: two more trials, and what the plug must beat is
+            the better of the encoder alone and the encoder with this model.
 
     Raises:
         ConfigError: the donor has no decoder, the encoder is none, or one of them says phonemes and the other words.
-        InterfaceMismatch: they do not fit. DataError: bad data, or fewer than 20 examples.
+        InterfaceMismatch: they do not fit. DataError: bad data or n-gram model, or fewer than 20 examples.
     """
+    alone, plugged = _sides(encoder, donor)
+    more = _models(alone, beam_size, ngram_file)
+    inputs = inputs_of(alone, data, limit)
+    if len(inputs) < LEAST:
+        raise DataError(f"{data}: {len(inputs)} examples say nothing; at least {LEAST} are needed")
+    speakers = Speakers.read(data, inputs)
+    whom, language = speakers.drawn(list(inputs)), plugged.require_text().language
+
+    def tried(name: str, chain: LegoNN, models: Sequence[ScorerMaker]) -> tuple[Trial, Candidates]:
+        found = find_candidates(chain, data, metric, BeamOptions(beam_size), models, limit)
+        return judged(name, found, metric, language, whom), found
+
+    interface = evaluate(alone, data, metric, limit=limit)[-1]
+    own, found = tried("the encoder alone", alone, ())
+    decoder = by_decoder(plugged, inputs, found.references, metric, beam_size, whom)
+    controls, plugs = [own], [tried("plugged, joint search", plugged, ())[0]]
+    if more:
+        controls.append(tried("the encoder alone, with the n-gram", alone, more)[0])
+        if plugged.require_text().sha256 == alone.require_text().sha256:
+            plugs.append(tried("plugged, joint search, with the n-gram", plugged, more)[0])
+    better = 1 if known(metric).higher else -1
+    control, plug = (max(some, key=lambda t: better * t.segments.value) for some in (controls, plugs))
+    gain = compare(control.segments, plug.segments)
+    found_hints = hints(alone, donor, interface) + ([] if more else [CONTROL])
+    trials = [own, decoder, plugs[0], *controls[1:], *plugs[1:]]
+    return Advice(_verdict(gain, control, plug), gain, control, plug, trials, interface, found_hints, speakers.number)
+
+
+def _sides(encoder: LegoNN, donor: LegoNN) -> tuple[LegoNN, LegoNN]:
+    """The encoder alone, and with the donor's decoder; errors as ``advise`` says."""
     alone = encoder[:-1] if isinstance(encoder.last, DecoderModule) and len(encoder) > 1 else encoder
     if not isinstance(donor.last, DecoderModule):
         raise ConfigError(f"{donor.names[-1]}, the last module of the second chain, is no decoder")
@@ -106,25 +193,30 @@ def advise(encoder: LegoNN, donor: LegoNN, data: Path, metric: str, limit: int =
     if said and answered and (said.unit == "phn") != (answered.unit == "phn"):
         pair = f"{alone.names[-1]} says {said.unit}, the plug {answered.unit}"
         raise ConfigError(f"{pair}: phonemes and words have no score in common, so there is no advice")
-    interface = evaluate(alone, data, metric, limit=limit)[-1]
-    if interface.utterances < LEAST:
-        raise DataError(f"{data}: {interface.utterances} examples say nothing; at least {LEAST} are needed")
-    vocab = plugged.require_text()
-    own = find_candidates(alone, data, metric, BeamOptions(beam_size), limit=limit)
-    both = find_candidates(plugged, data, metric, BeamOptions(beam_size), limit=limit)
-    trials = [
-        judged("the encoder alone", own, metric, vocab.language),
-        judged("plugged, the decoder alone (as in the paper)", both, metric, vocab.language, 0.0),
-        judged("plugged, joint search", both, metric, vocab.language),
-    ]
-    gain = compare(trials[0].segments, trials[2].segments)
-    low, high = sorted(x if known(metric).higher else -x for x in gain.ci)
-    verdict = (
-        "plug, with joint search" if low > 0
-        else "leave the encoder alone: the plug makes it worse" if high < 0
-        else "undecided: no clear difference on so few examples (--limit)"
-    )  # fmt: skip
-    return Advice(verdict, gain, trials, interface, hints(alone, donor, interface))
+    return alone, plugged
+
+
+def _models(alone: LegoNN, beam_size: int, ngram_file: Path | None) -> list[ScorerMaker]:
+    """Makers of the n-gram model's scorers, read at once: a bad file is found before anything is decoded."""
+    if ngram_file is None:
+        return []
+    options = BeamOptions(beam_size, ngram_file=str(ngram_file)).filled(None, True)
+    found = makers(options, alone.require_text())
+    for make in found:
+        make(1, beam_size, alone.device)
+    return found
+
+
+def _verdict(gain: Comparison, control: Trial, plug: Trial) -> str:
+    """What to do, in words."""
+    low, high = sorted(x if known(gain.metric).higher else -x for x in gain.ci)
+    if low > 0:
+        return f"plug, with joint search{' and the n-gram' if plug.ngram else ''}"
+    if high < 0 and control.ngram:
+        return "leave the encoder alone, with the n-gram: the plug is worse"
+    if high < 0:
+        return "leave the encoder alone: the plug makes it worse"
+    return "undecided: no clear difference on so few examples (--limit)"
 
 
 def hints(alone: LegoNN, donor: LegoNN, interface: Figures) -> list[str]:

@@ -1,11 +1,13 @@
 """What a study expected before it was run, as data, and what its scores say of it.
 
 ``conf/claims.yaml`` names pairs of systems and the difference that is expected between them. It is written before the
-first training. The verdict is a command's.
+first training. The verdict is a command's. A gain over two or more trainings has two intervals, the bootstrap's and
+Student's t over trainings (``scoring/hierarchy.py``), and is shown only if both say so.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,19 +18,17 @@ from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.files.configs import read_config
 from espnet2_legonn.files.schema import Reader, nearest
 from espnet2_legonn.recipes.plan import Cell, Plan, ResultColumn, cell_fault
-from espnet2_legonn.scoring.hierarchy import Spread, spread
+from espnet2_legonn.scoring.hierarchy import Spread, inside, mean_spread, with_student
 from espnet2_legonn.scoring.metrics import METRICS, known
-from espnet2_legonn.studies.scores import Scores, paired
+from espnet2_legonn.studies.records import Run
+from espnet2_legonn.studies.scores import Scores
 
 # Verdicts, in words
 HOLDS = "holds"
-WEAK = "holds, weakly"  # the interval would hold 0 if it were WIDER
 REFUTED = "refuted"
 NOT_SHOWN = "not shown"
 UNKNOWN = "not yet known"  # scores are missing
 OPEN = "open, nothing was claimed"
-
-WIDER = 1.25  # a bootstrap of three trainings understates their spread by about a fifth
 
 
 @dataclass
@@ -48,13 +48,17 @@ class Claim:
     Args:
         name: such as H1; text: in words.
         pairs: where it is tested.
-        at_least: the mean gain that is expected, over all pairs, with an interval above 0. Less than that refutes it,
-            and so does a pair whose interval lies below 0. A mean that is as large, and an interval that holds 0,
-            shows nothing. 0 expects a gain of any size: only an interval below 0 refutes it.
-        each: the gain that every pair must reach, with an interval above 0.
-        within: no pair may differ by more: its 90 % interval lies inside (two one-sided tests).
+        at_least: the mean gain that is expected, over all pairs, with both intervals above 0. Less than that refutes
+            it, and so does a pair whose both intervals lie below 0. A mean that is as large shows nothing while one of
+            its intervals holds 0, or a pair's bootstrap lies below 0. 0 expects a gain of any size: only intervals
+            below 0 refute it.
+        each: the gain that every pair must reach, with both intervals above 0. Less than that refutes it; as much, with
+            an interval that holds 0, shows nothing.
+        within: no pair may differ by more: its 90 % intervals lie inside (two one-sided tests). A bootstrap that does
+            not refutes it; if Student's t alone does not, nothing is shown.
         at_most: score that ``of`` of every pair may reach; ``over`` is what it is compared with.
         open: nothing is expected, the gains are told.
+        seeds: trainings that it is planned for; default: all that are asked for.
     """
 
     name: str
@@ -65,6 +69,7 @@ class Claim:
     within: float | None = None
     at_most: float | None = None
     open: bool | None = None
+    seeds: int | None = None
 
 
 @dataclass
@@ -78,7 +83,7 @@ class Claims:
 class ClaimResult:
     """``words``: the verdict. ``gains``: of each pair that is scored.
 
-    ``seeds``: trainings that every scored pair has, and those that are asked for.
+    ``seeds``: trainings that every scored pair has, and those that are asked for. One has intervals over sentences.
     """
 
     claim: Claim
@@ -91,9 +96,12 @@ class ClaimResult:
     def told(self) -> str:
         """The words, and how much of what is asked for they rest on."""
         done, asked = self.seeds
-        if self.words in (UNKNOWN, OPEN) or done >= asked:
+        if self.words in (UNKNOWN, OPEN):
             return self.words
-        return f"{self.words} so far ({done} of {asked} seeds)"
+        alone = "intervals over sentences"
+        if done >= asked:
+            return f"{self.words} (one seed, {alone})" if done == 1 else self.words
+        return f"{self.words} so far ({done} of {asked} seeds{f', {alone}' if done == 1 else ''})"
 
     def as_json(self) -> dict[str, Any]:
         """What a results file has of it."""
@@ -124,6 +132,8 @@ def _faults(claim: Claim, plan: Plan) -> list[str]:
     kinds = [k for k in ("at_least", "each", "within", "at_most", "open") if getattr(claim, k) is not None]
     if len(kinds) != 1:
         faults.append(f"{claim.name}: give one of at_least, each, within, at_most, open")
+    if claim.seeds is not None and claim.seeds < 1:
+        faults.append(f"{claim.name}: seeds: must be 1 or more, got {claim.seeds}")
     if not claim.pairs:
         faults.append(f"{claim.name}: pairs: at least one is needed, or nothing is ever known of it")
     for pair in claim.pairs:
@@ -137,52 +147,76 @@ def _faults(claim: Claim, plan: Plan) -> list[str]:
 
 def judge(claim: Claim, scores: Scores) -> ClaimResult:
     """What the scores say of a claim."""
-    found, values = [], []
+    found: list[dict[int, Run]] = []
+    values = []
     for pair in claim.pairs:
         column = ResultColumn("", pair.metric, pair.set)
         of, over = scores.of(column, pair.of), scores.of(column, pair.over)
-        sign = 1 if known(pair.metric).higher else -1
-        gain = paired(of, over)
-        found.append(None if gain is None else (sign * gain[0], sign * gain[1], gain[2]))
+        found.append(gains_by_seed(of, over, higher=known(pair.metric).higher))
         values += [run.value for run in of.values()]
-    gains = [None if gain is None else spread(*gain) for gain in found]
-    known_gains = [gain for gain in found if gain is not None]
-    mean = None
-    if known_gains:
-        draws = np.mean([draws for _, draws, _ in known_gains], axis=0)
-        mean = spread(float(np.mean([v for v, _, _ in known_gains])), draws, min(n for _, _, n in known_gains))
+    gains = [_spread(list(by_seed.values())) if by_seed else None for by_seed in found]
+    means = mean_by_seed([by_seed for by_seed in found if by_seed])
+    mean = _spread(means) if means else None
     complete = [gain for gain in gains if gain is not None]
     verdict = OPEN if claim.open else UNKNOWN
     if not claim.open and len(complete) == len(gains) and mean is not None:
         verdict = _verdict(claim, complete, mean, values)
-    seeds = min((n for _, _, n in known_gains), default=0), len(scores.seeds)
-    return ClaimResult(claim, verdict, gains, mean, seeds)
+    asked = len(scores.seeds) if claim.seeds is None else min(claim.seeds, len(scores.seeds))
+    return ClaimResult(claim, verdict, gains, mean, (len(means), asked))
+
+
+def gains_by_seed(of: Mapping[int, Run], over: Mapping[int, Run], higher: bool) -> dict[int, Run]:
+    """Gain of one system over another in each training that both have: its value and draws (resamples,).
+
+    Args:
+        higher: is more better? Gains are turned so that it is.
+    """
+    sign = 1 if higher else -1
+    both = sorted(of.keys() & over.keys())
+    return {s: Run(sign * (of[s].value - over[s].value), sign * (of[s].draws - over[s].draws)) for s in both}
+
+
+def mean_by_seed(found: Sequence[Mapping[int, Run]]) -> list[Run]:
+    """Mean over pairs in each training that all pairs have, in order of seeds."""
+    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in found))) if found else []
+    rows = [[by_seed[seed] for by_seed in found] for seed in seeds]
+    return [Run(float(np.mean([r.value for r in row])), np.mean([r.draws for r in row], axis=0)) for row in rows]
+
+
+def _spread(runs: Sequence[Run]) -> Spread:
+    """Mean over trainings, with the bootstrap's intervals and, of two or more, Student's."""
+    values = [run.value for run in runs]
+    return with_student(mean_spread(values, np.stack([run.draws for run in runs])), values)
 
 
 def _verdict(claim: Claim, gains: list[Spread], mean: Spread, values: list[float]) -> str:
     if claim.at_least is not None:
         return verdict_of_mean(claim.at_least, gains, mean)
     if claim.each is not None:
-        if not all(gain.value >= claim.each and gain.ci[0] > 0 for gain in gains):
-            return REFUTED
-        return HOLDS if all(map(_clear, gains)) else WEAK
+        return verdict_of_each(claim.each, gains)
     if claim.within is not None:
-        fine = all(gain.within(claim.within) for gain in gains)
-    else:
-        assert claim.at_most is not None
-        fine = max(values) <= claim.at_most
-    return HOLDS if fine else REFUTED
+        return verdict_of_within(claim.within, gains)
+    assert claim.at_most is not None
+    return HOLDS if max(values) <= claim.at_most else REFUTED
 
 
 def verdict_of_mean(least: float, gains: list[Spread], mean: Spread) -> str:
     """See ``at_least`` of Claim."""
-    if (least > 0 and mean.value < least) or any(gain.ci[1] < 0 for gain in (mean, *gains)):
+    if (least > 0 and mean.value < least) or any(gain.below for gain in (mean, *gains)):
         return REFUTED
-    if mean.value < least or mean.ci[0] <= 0:
-        return NOT_SHOWN
-    return HOLDS if _clear(mean) else WEAK
+    against = any(gain.ci[1] < 0 for gain in gains)
+    return HOLDS if mean.value >= least and mean.above and not against else NOT_SHOWN
 
 
-def _clear(gain: Spread) -> bool:
-    """Is a gain above 0 by an interval that is wide enough for few trainings, too?"""
-    return gain.trainings == 1 or gain.value > WIDER * (gain.value - gain.ci[0])
+def verdict_of_each(least: float, gains: list[Spread]) -> str:
+    """See ``each`` of Claim."""
+    if any(gain.value < least or gain.below for gain in gains):
+        return REFUTED
+    return HOLDS if all(gain.above for gain in gains) else NOT_SHOWN
+
+
+def verdict_of_within(margin: float, gains: list[Spread]) -> str:
+    """See ``within`` of Claim."""
+    if not all(inside(gain.tost, margin) for gain in gains):
+        return REFUTED
+    return HOLDS if all(gain.within(margin) for gain in gains) else NOT_SHOWN

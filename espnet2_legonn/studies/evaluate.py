@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from espnet2_legonn.data.tables import target_table
+from espnet2_legonn.data.tables import few, read_table, split_fields, target_table
 from espnet2_legonn.data.vocabulary import Vocabulary
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.inference.decode import each_batch, inputs_of, naming, source_of, without_words
@@ -20,7 +20,14 @@ from espnet2_legonn.model.interface import Marginals
 from espnet2_legonn.model.losses import Labels, ctc_loss
 from espnet2_legonn.model.module import DecoderModule, produced
 from espnet2_legonn.scoring.bootstrap import Segments, confidence_interval
-from espnet2_legonn.scoring.metrics import known, reference_files, require_scored_by, scored_by, statistics
+from espnet2_legonn.scoring.metrics import (
+    known,
+    reference_files,
+    require_scored_by,
+    scored_by,
+    speakers_of,
+    statistics,
+)
 from espnet2_legonn.scoring.results import markdown_table
 from espnet2_legonn.scoring.tables import read_references
 from espnet2_legonn.search.options import BeamOptions
@@ -35,6 +42,8 @@ class Figures:
         module, metric: e.g. ``encoder``, ``bleu``.
         utterances: that were scored; empty: those of them without words, whose text is empty.
         score, low, high: of its own text (interfaces: the best path; decoder: the search), and its 95 % interval.
+        unit, units: what the interval draws, ``utterance`` or ``speaker``, and how many there are.
+        speakers: that the data name, None: they name none; see ``Speakers``.
         loss: nats for a target token: CTC of an interface, cross-entropy of a decoder (as trained, with its smoothing).
         infeasible: share of utterances with more labels than CTC can place in the slots.
         slots_per_token: mean over the set; seen: in training.
@@ -60,6 +69,44 @@ class Figures:
     sure: float | None = None
     right: float | None = None
     empty: int = 0
+    unit: str = "utterance"
+    units: int = 0
+    speakers: int | None = None
+
+
+@dataclass(frozen=True)
+class Speakers:
+    """Who said utterances, for intervals: they draw speakers where these said several things, as all scores do.
+
+    Args:
+        by_utterance: empty where the data name none.
+    """
+
+    by_utterance: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, data: Path, uids: Collection[str]) -> Speakers:
+        """Of utterances of a data directory.
+
+        Raises:
+            DataError: utterances without a speaker, or with several.
+        """
+        file = speakers_of(data)
+        if file is None:
+            return cls()
+        table = read_table(file)
+        if odd := [uid for uid in uids if len(split_fields(table.get(uid, ""))) != 1]:
+            raise DataError(f"{file}: {few(odd)} need exactly one speaker each; a line is `<utterance> <speaker>`")
+        return cls({uid: table[uid] for uid in uids})
+
+    @property
+    def number(self) -> int | None:
+        return len(set(self.by_utterance.values())) or None
+
+    def drawn(self, uids: Sequence[str]) -> list[str]:
+        """Speakers parallel to ids; nothing, and utterances are drawn, with one speaker, or one for each utterance."""
+        several = self.number is not None and 1 < self.number < len(self.by_utterance)
+        return [self.by_utterance[uid] for uid in uids] if several else []
 
 
 @dataclass
@@ -135,13 +182,17 @@ def labels_of(texts: Sequence[str], vocab: Vocabulary, device: torch.device) -> 
 
 
 def score_texts(
-    metric: str, references: Sequence[Mapping[str, str]], texts: Mapping[str, str], language: str | None
+    metric: str,
+    references: Sequence[Mapping[str, str]],
+    texts: Mapping[str, str],
+    language: str | None,
+    speakers: Speakers,
 ) -> Segments:
-    """Statistics of texts by utterance, for a score and its intervals."""
+    """Statistics of texts by what intervals draw."""
     ids = sorted(texts)
     refs = [[table[uid] for uid in ids] for table in references]
     stats, score = statistics(metric, refs, [texts[uid] for uid in ids], language)
-    return Segments.of(metric, "", stats, score)
+    return Segments.of(metric, "", stats, score, speakers.drawn(ids))
 
 
 def evaluate(
@@ -151,13 +202,14 @@ def evaluate(
 
     Args:
         metric: of words; phonemes are scored by PER.
-        options: of the decoder's search; limit: the first utterances only (0: all).
+        options: of the decoder's search; limit: so many utterances, spread over the set (0: all).
 
     Raises:
-        DataError: bad inputs, no such metric, or no module has references.
+        DataError: bad inputs or speakers, no such metric, or no module has references.
     """
     known(metric)
     inputs, source = inputs_of(chain, data, limit), source_of(chain, data)
+    speakers = Speakers.read(data, inputs)
     wanted, units = {}, dict[str, str]()
     for config, module in zip(chain.configs, chain):
         vocab = module.ports[1].vocab
@@ -178,7 +230,7 @@ def evaluate(
             batch = chain.batch(list(items.values()))
         _add(chain, uids, batch, wanted, sums, options or BeamOptions())
     empty = without_words(source, inputs, done)
-    return [_figures(name, *wanted[name][:-1], sums[name], empty) for name in wanted]
+    return [_figures(name, *wanted[name][:-1], sums[name], empty, speakers) for name in wanted]
 
 
 @torch.inference_mode()
@@ -206,11 +258,13 @@ def _figures(
     references: Sequence[Mapping[str, str]],
     sums: _Sums,
     empty: Sequence[str],
+    speakers: Speakers,
 ) -> Figures:
     texts = {**sums.texts, **dict.fromkeys(empty, "")}
-    segments = score_texts(metric, references, texts, vocab.language)
+    segments = score_texts(metric, references, texts, vocab.language, speakers)
     interval = confidence_interval(segments)
     about = Figures(name, metric, len(texts), segments.value, interval.low, interval.high, empty=len(empty))
+    about.unit, about.units, about.speakers = interval.unit, interval.units, speakers.number
     about.loss = sums.loss / sums.feasible if sums.feasible else math.nan
     interface = produced(module)
     if interface is not None and sums.slots:
@@ -235,8 +289,20 @@ def scored(utterances: int, empty: int) -> str:
     return f"{utterances} utterances were scored{nothing}."
 
 
+def drawn(unit: str, units: int, speakers: int | None) -> str:
+    """What intervals draw, in words.
+
+    Args:
+        unit, units: as in ``Figures``; speakers: that the data name.
+    """
+    if units < 2:
+        return f"No intervals: they take at least 2 {unit}s"
+    why = ", since all are of one speaker" if speakers == 1 else ""
+    return f"95 % intervals by bootstrap over {units} {unit}s{why}"
+
+
 def render(figures: Sequence[Figures]) -> str:
-    """A table, a row for each module, and how many utterances were scored."""
+    """A table, a row for each module, how many utterances were scored, and what intervals draw."""
     header = ["module", "score", "95 % CI", "loss a token", "slots a token (in training)", "blank slots", "entropy",
               "entropy of tokens", "calibration error", "sure", "right", "no CTC path"]  # fmt: skip
     rows = []
@@ -248,7 +314,9 @@ def render(figures: Sequence[Figures]) -> str:
             f.module, f"{known(f.metric).label} {f.score:.1f}", interval, _cell(f.loss, 3), slots, _cell(f.blank),
             _cell(f.entropy), _cell(f.entropy_said), *share,
         ])  # fmt: skip
-    return markdown_table(header, rows) + f"\n{scored(figures[0].utterances, figures[0].empty)}"
+    first = figures[0]
+    below = f"{scored(first.utterances, first.empty)} {drawn(first.unit, first.units, first.speakers)}."
+    return f"{markdown_table(header, rows)}\n{below}"
 
 
 def as_json(figures: Sequence[Figures]) -> list[dict[str, Any]]:

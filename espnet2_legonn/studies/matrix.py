@@ -12,7 +12,7 @@ import numpy as np
 
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.scoring.bootstrap import SEED
-from espnet2_legonn.scoring.hierarchy import Spread, draw_trainings, spread
+from espnet2_legonn.scoring.hierarchy import Spread, draw_trainings, inside, spread, student
 from espnet2_legonn.scoring.metrics import known
 from espnet2_legonn.scoring.results import markdown_table
 from espnet2_legonn.scoring.tables import write_atomic
@@ -69,7 +69,8 @@ class Matrix:
         """Swapped minus own pairs, with intervals over draws of utterances, and of chains if they are ``drawn``.
 
         A draw has chains with replacement: its own pairs are those on the diagonal, its swapped ones all pairs of two
-        different chains. A draw of one chain n times has no swapped pair and is left out.
+        different chains. A draw of one chain n times has no swapped pair and is left out, so of few chains the interval
+        is too narrow: see ``jackknife``.
         """
         n, resamples = len(self.names), self.draws.shape[-1]
         picks = draw_trainings(n, resamples, seed) if self.drawn else np.tile(np.arange(n), (resamples, 1))
@@ -83,9 +84,11 @@ class Matrix:
     def as_json(self, margin: float) -> dict[str, object]:
         """Content of swap.json. margin: points within which scores count as equal.
 
-        ``equivalent`` is None where no chains are drawn: utterances alone say nothing of another pair of chains.
+        ``equivalent``: the 90 % intervals of bootstrap and jackknife both lie within the margin. It and the jackknife
+        are None where no chains are drawn: utterances alone say nothing of another pair of chains.
         """
         difference = self.difference()
+        told = jackknife(self.values) if self.drawn else None
         return {
             "metric": self.metric,
             "chains": list(self.names),
@@ -95,44 +98,88 @@ class Matrix:
             "swapped": self.swapped,
             "interaction": self.interaction,
             "difference": difference.as_json(),
+            "jackknife": told,
             "margin": margin,
-            "equivalent": difference.within(margin) if self.drawn else None,
+            "equivalent": None if told is None else difference.within(margin) and inside(told["tost"], margin),
         }
 
 
+def pseudo_values(values: np.ndarray) -> list[float]:
+    """What each chain says of swapped minus own pairs: n times that of all chains, less n - 1 times that without it.
+
+    Their mean is the difference itself, and they are treated as n independent values of it (Tukey's jackknife; Efron
+    and Tibshirani, 1993, ch. 11). The utterances are taken as they are.
+
+    Args:
+        values: (n, n), n at least 3: with two chains nothing is swapped once one is left out.
+    """
+    n = len(values)
+
+    def difference(kept: np.ndarray) -> float:
+        square = values[np.ix_(kept, kept)]
+        return float(square[~np.eye(len(kept), dtype=bool)].mean() - square.diagonal().mean())
+
+    whole = difference(np.arange(n))
+    return [n * whole - (n - 1) * difference(np.delete(np.arange(n), k)) for k in range(n)]
+
+
+def jackknife(values: np.ndarray) -> dict[str, list[float]]:
+    """Intervals of swapped minus own pairs over chains, 95 % and 90 %: Student's t of ``pseudo_values``."""
+    found = pseudo_values(values)
+    return {"ci": list(student(found)), "tost": list(student(found, 90))}
+
+
+def completed(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a swap.json; of one that was written before there was a jackknife, with that and its verdict."""
+    if "jackknife" in found:
+        return dict(found)
+    known_before = found["equivalent"]
+    told = None if known_before is None else jackknife(np.array(found["values"], dtype=float))
+    equivalent = None if told is None else known_before and inside(told["tost"], found["margin"])
+    return {**found, "jackknife": told, "equivalent": equivalent}
+
+
 def swap_text(found: Mapping[str, Any]) -> str:
-    """The content of a swap.json in Markdown: the matrix, the difference with its interval, the test."""
+    """The content of a swap.json in Markdown: the matrix, the difference with its intervals, the test.
+
+    An older file needs to be ``completed`` before.
+    """
     names, difference = found["chains"], found["difference"]
     rows = [
         [name, *(f"{value:.1f} ({share:.0f} %)" for value, share in zip(values, shares))]
         for name, values, shares in zip(names, found["values"], found["shares"])
     ]
-    (low, high), (tost_low, tost_high) = difference["ci"], difference["tost"]
     if found["equivalent"] is None:
-        drawn = "the utterances alone"
+        intervals = f"95 % interval {_ends(difference['ci'])} (bootstrap over the utterances alone)"
         test = "no test of equivalence: it takes three chains or more that differ in their seeds alone"
     else:
-        drawn = f"{len(names)} chains and the utterances"
+        over, told = f"{len(names)} chains", found["jackknife"]
+        intervals = f"95 % intervals {_ends(difference['ci'])} (bootstrap over {over} and the utterances), "
+        intervals += f"{_ends(told['ci'])} (jackknife over {over})"
         verdict = "equivalent" if found["equivalent"] else "NOT shown to be equivalent"
         test = (
-            f"{verdict} within +-{found['margin']:g}: 90 % interval [{tost_low:+.2f}, {tost_high:+.2f}] "
-            "(two one-sided tests at 5 %)"
+            f"{verdict} within +-{found['margin']:g}: 90 % intervals {_ends(difference['tost'])} (bootstrap), "
+            f"{_ends(told['tost'])} (jackknife); both must lie within (two one-sided tests at 5 %)"
         )
     return "\n".join(
         [
             markdown_table([f"{known(found['metric']).label}: encoder \\ decoder", *names], rows),
             f"- own pairs {found['own']:.2f}, swapped pairs {found['swapped']:.2f}; "
             "in brackets the share of own pairs' mean",
-            f"- swapped - own: {difference['value']:+.2f}, 95 % interval [{low:+.2f}, {high:+.2f}] "
-            f"(bootstrap over {drawn})",
+            f"- swapped - own: {difference['value']:+.2f}, {intervals}",
             f"- {test}",
             f"- interaction of encoder and decoder: standard deviation {found['interaction']:.2f}",
         ]
     )
 
 
+def _ends(interval: Sequence[float]) -> str:
+    low, high = interval
+    return f"[{low:+.2f}, {high:+.2f}]"
+
+
 def read_swaps(places: Sequence[str], records: Path) -> dict[str, dict[str, Any]]:
-    """Swaps by title, in the order of ``places``, those that were made.
+    """Swaps by title, in the order of ``places``, those that were made; older ones are ``completed``.
 
     Args:
         places: ``TITLE=DIR``, where a swap.json lies or will lie.
@@ -152,8 +199,7 @@ def read_swaps(places: Sequence[str], records: Path) -> dict[str, dict[str, Any]
         if here is None:
             continue
         try:
-            found[title] = told = json.loads(here.read_text(encoding="utf-8"))
-            _check(told)
+            found[title] = told = _checked(json.loads(here.read_text(encoding="utf-8")))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             faults.append(f"{here}: is not a file of `legonn swap` ({error!r}); make it again")
             continue
@@ -166,20 +212,22 @@ def read_swaps(places: Sequence[str], records: Path) -> dict[str, dict[str, Any]
     return found
 
 
-def _check(found: Mapping[str, Any]) -> None:
-    """Raise ValueError, KeyError or TypeError unless it is the content of a swap.json."""
+def _checked(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a swap.json, ``completed``; raises ValueError, KeyError or TypeError if it is none."""
     n = len(found["chains"])
     for key in ("values", "shares"):
         table = np.array(found[key], dtype=float)
         if table.shape != (n, n) or not np.isfinite(table).all():
             raise ValueError(f"{key}: not {n} times {n} numbers")
-    swap_text(found)
+    whole = completed(found)
+    swap_text(whole)
+    return whole
 
 
 def shares_table(swaps: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """What swapped pairs reach of their own pairs, per cent, as a table that ``figures.draw`` draws.
 
-    Intervals are those of the difference; the mean of own pairs is taken as it is.
+    Intervals are those of the difference by bootstrap; the mean of own pairs is taken as it is.
     """
     rows = [{"label": title, "baseline": False, "cells": [_share(found)]} for title, found in swaps.items()]
     title = "Pairs that never met, in per cent of pairs that were trained together"

@@ -30,7 +30,7 @@ from espnet2_legonn.scoring.tables import read_references
 from espnet2_legonn.search.chain_search import search_ctc
 from espnet2_legonn.search.options import DEFAULT_LENGTH_PENALTY, BeamOptions, Hypothesis
 from espnet2_legonn.search.words import alignment
-from espnet2_legonn.studies.evaluate import references_of, score_texts, scored
+from espnet2_legonn.studies.evaluate import Speakers, drawn, references_of, score_texts, scored
 
 AS_IT_IS = "as it is"
 TEMPERATURES, NBEST = (0.5, 2.0), (1, 8)
@@ -42,11 +42,13 @@ class Reading:
 
     Args:
         empty: utterances without words, whose answer is empty; they are scored, too.
+        speakers: that the data name, None: they name none; see ``evaluate.Speakers``.
     """
 
     name: str
     segments: Segments
     empty: int = 0
+    speakers: int | None = None
 
 
 def laid_out(ids: Sequence[int], ratio: float, blank: int) -> list[int]:
@@ -176,10 +178,11 @@ def oracle(
     Args:
         options: of the search; ``ctc_weight`` None: the decoder alone, since CTC of a given interface writes that out.
         at: the module behind which it stands, by default the last but one; numbers: of texts in a cascade.
-        limit: the first utterances only (0: all).
+        limit: so many utterances, spread over the set (0: all).
 
     Raises:
-        ConfigError: see ``cut``. DataError: fewer than two inputs, bad ones, no such metric, or references are missing.
+        ConfigError: see ``cut``. DataError: fewer than two inputs, bad ones or bad speakers, no such metric, or
+            references are missing.
     """
     known(metric)
     front, rest = cut(chain, at)
@@ -187,6 +190,7 @@ def oracle(
     inputs, source = inputs_of(chain, data, limit), source_of(chain, data)
     if len(inputs) < 2:
         raise DataError(f"{source}: a paired difference needs at least 2 utterances, here is {len(inputs)}")
+    speakers = Speakers.read(data, inputs)
     if options.ctc_weight is None:
         options = replace(options, ctc_weight=0.0 if isinstance(rest.last, DecoderModule) else 1.0)
     require_scored_by(metric, {rest.names[-1]: vocab.unit})
@@ -213,9 +217,11 @@ def oracle(
         for n, answers in zip(numbers, cascades(marginals, rest, numbers, options)):
             keep(f"{n}-best cascade", uids, answers)
     empty = without_words(source, inputs, texts[AS_IT_IS])
-    silent = dict.fromkeys(empty, "")
-    scored_texts = {n: score_texts(said, references, {**own, **silent}, vocab.language) for n, own in texts.items()}
-    return [Reading(name, segments, len(empty)) for name, segments in scored_texts.items()]
+    found_texts = {name: {**own, **dict.fromkeys(empty, "")} for name, own in texts.items()}
+    return [
+        Reading(name, score_texts(said, references, own, vocab.language, speakers), len(empty), speakers.number)
+        for name, own in found_texts.items()
+    ]
 
 
 def _transcripts(
@@ -233,7 +239,7 @@ def _transcripts(
 def render(found: Sequence[Reading]) -> str:
     """A table: score with its 95 % interval, and the difference to the interface as it is, on the same utterances.
 
-    Below it, how many they are.
+    Below it, how many they are, and what intervals draw.
     """
     first, label = found[0].segments, known(found[0].segments.metric).label
     rows = []
@@ -245,7 +251,8 @@ def render(found: Sequence[Reading]) -> str:
         is_first = reading.name == AS_IT_IS
         rows.append([reading.name, f"{reading.segments.value:.1f}", interval, "" if is_first else difference])
     table = markdown_table(["what is read", label, "95 % CI", "difference (paired 95 % CI)"], rows)
-    return f"{table}\n{scored(first.count, found[0].empty)}"
+    below = f"{scored(first.count, found[0].empty)} {drawn(first.unit, len(first.sums), found[0].speakers)}."
+    return f"{table}\n{below}"
 
 
 def as_json(found: Sequence[Reading]) -> list[dict[str, Any]]:

@@ -30,6 +30,8 @@ class Run:
         value: on the whole set; draws: on resamples of it (resamples,).
         updates, hours: of the system's last training, 0 of a plug; None: not known.
         parameters: weights of all modules; None: not known.
+        trained: where it was trained or put together (``scoring.results.environment``); None: not known.
+        here: it lies in the plan's folder, and is not from a record.
     """
 
     value: float
@@ -37,6 +39,8 @@ class Run:
     updates: int | None = None
     hours: float = 0.0
     parameters: int | None = None
+    trained: Mapping[str, str] | None = None
+    here: bool = True
 
 
 @dataclass
@@ -60,7 +64,8 @@ class Records:
         about, draws = self._of(seed).get(_key(column, cell), ({}, np.empty(0)))
         if about.get("made") != self._made(cell):
             return None
-        return Run(about["value"], draws, about["updates"], about["hours"], about["parameters"])
+        told = about["value"], draws, about["updates"], about["hours"], about["parameters"], about.get("trained")
+        return Run(*told, here=False)
 
     def keep(self, seed: int, column: ResultColumn, cell: Cell, run: Run) -> None:
         """Take a run for what ``write`` writes, in place of an older one."""
@@ -72,6 +77,7 @@ class Records:
                 "updates": run.updates,
                 "hours": run.hours,
                 "parameters": run.parameters,
+                **({"trained": dict(run.trained)} if run.trained else {}),
             }
             self._of(seed)[_key(column, cell)] = about, run.draws.astype(np.float32)
             self._new.add(seed)

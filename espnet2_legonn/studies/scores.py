@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +35,14 @@ class Scores:
     Args:
         exp_dir: of a plan with seeds; raw: data directories; seeds: those that are asked for.
         records: of seeds that were trained elsewhere. What is found here is kept in them.
+        seen: a run of each seed and experiment that a cell was asked of.
     """
 
     exp_dir: Path
     raw: Path
     seeds: Sequence[int]
     records: Records | None = None
+    seen: dict[tuple[int, str], Run] = field(default_factory=dict)
 
     def of(self, column: ResultColumn, cell: Cell) -> dict[int, Run]:
         """A cell's scores by seed, of the seeds that are done, here or on record."""
@@ -54,7 +57,7 @@ class Scores:
             elif self.records is not None:
                 run = self.records.find(seed, column, cell)
             if run is not None:
-                found[seed] = run
+                found[seed] = self.seen[seed, cell.exp] = run
         return found
 
     def _run(self, exp: Path, column: ResultColumn, cell: Cell) -> Run:
@@ -71,7 +74,8 @@ class Scores:
                 raise DataError(f"{answers}/text: scores {report.value}, result.json says {value}; run the plan again")
             with atomic_path(kept) as new, open(new, "wb") as file:
                 np.save(file, resampled(report.segments))
-        return Run(value, np.load(kept), *_spent(exp), parameters=_parameters(exp))
+        told = json.loads((exp / DONE).read_text(encoding="utf-8")).get("environment")
+        return Run(value, np.load(kept), *_spent(exp), parameters=_parameters(exp), trained=told)
 
 
 @functools.cache  # many cells ask for one training, and its checkpoint is large
@@ -99,6 +103,18 @@ def _reference(exp: Path, cell: Cell, data: Path) -> tuple[str, str | None]:
     *_, last = said = vocabs_said(config)
     name = said[cell.interface or last]
     return target_table(data, name, config.vocabs[name].unit), config.vocabs[name].language
+
+
+def origins(scores: Scores) -> list[str]:
+    """Where what was asked for was trained or put together, a line for each commit and machine."""
+    counts = Counter[tuple[bool, str]]()
+    for run in scores.seen.values():
+        told = run.trained or {}
+        known = f"commit {told['Git hash'][:7]}, {told['Machine']}" if told else "commit and machine are not on record"
+        counts[run.here, known] += 1
+    whose = {True: "here", False: "from the scores on record beside this page"}
+    ordered = sorted(counts.items(), key=lambda item: (not item[0][0], item[0][1]))
+    return [f"{number} chains {whose[here]}: {known}" for (here, known), number in ordered]
 
 
 def mean_of(runs: Mapping[int, Run]) -> Spread:

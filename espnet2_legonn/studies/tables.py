@@ -15,8 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from espnet2_legonn.data.tables import read_table
 from espnet2_legonn.errors import DataError, command
 from espnet2_legonn.recipes.plan import Cell, ResultColumn, ResultTable, load_plan
+from espnet2_legonn.scoring.metrics import speakers_of
 from espnet2_legonn.scoring.results import environment, markdown_table
 from espnet2_legonn.scoring.tables import write_atomic
 from espnet2_legonn.studies.claims import ClaimResult, judge, load_claims
@@ -24,7 +26,7 @@ from espnet2_legonn.studies.digest import PAIRED
 from espnet2_legonn.studies.figures import draw
 from espnet2_legonn.studies.matrix import read_swaps, shares_table, swap_text
 from espnet2_legonn.studies.records import Records, Run
-from espnet2_legonn.studies.scores import Scores, difference_of, mean_of
+from espnet2_legonn.studies.scores import Scores, difference_of, mean_of, origins
 
 
 def cell_of(column: ResultColumn, cell: Cell, runs: dict[int, Run], first: dict[int, Run]) -> dict[str, Any]:
@@ -89,7 +91,7 @@ def _texts(cell: dict[str, Any] | None) -> list[str]:
 
 
 def render_claims(verdicts: Sequence[ClaimResult]) -> str:
-    """What was expected, and what came of it."""
+    """What was expected, and what came of it. Gains over two or more trainings have two intervals."""
     rows = []
     for verdict in verdicts:
         gains = "; ".join(
@@ -98,7 +100,43 @@ def render_claims(verdicts: Sequence[ClaimResult]) -> str:
         )
         mean = "" if verdict.mean is None else verdict.mean.as_text("+")
         rows.append([verdict.claim.name, verdict.claim.text, verdict.told, mean, gains])
-    return markdown_table(["", "Expectation", "Verdict", "Mean gain", "Gain of each"], rows)
+    said = (
+        "Gains have 95 % intervals: first a bootstrap over trainings and sentences, then, behind t, Student's t over "
+        "trainings. Of one training there is a bootstrap over sentences alone. A gain counts as shown if all its "
+        "intervals lie above 0."
+    )
+    header = ["", "Expectation", "Verdict", "Mean gain (bootstrap; t)", "Gain of each (bootstrap; t)"]
+    return f"{said}\n\n{markdown_table(header, rows)}"
+
+
+def notes(seeds: Sequence[int], speakers: Mapping[str, int]) -> str:
+    """How a page is to be read, in Markdown.
+
+    Args:
+        seeds: that are asked for; speakers: number of speakers by test set, of those that have any.
+    """
+    counts = "".join(f"; {name} has {number}" for name, number in sorted(speakers.items()))
+    lines = [
+        "Means are over the seeds that are done, ± is the standard deviation over seeds (asked for: "
+        f"{' '.join(map(str, seeds))}).",
+        "Intervals in the tables are 95 % intervals by a bootstrap over trainings and sentences. Of few trainings they "
+        "are too narrow. Each stands for itself: nothing is corrected for the number of comparisons.",
+        f"Where a test set has speakers, speakers are drawn in place of sentences{counts}.",
+        "A row's difference is of the seeds that both rows have.",
+        "Weights: of all modules.",
+        "Updates: of a system's last training. A plug has none; those of its encoder and its donor stand in their own "
+        "rows.",
+        "Hours: wall-clock time of a training from its last start on, on a shared machine. Of one that was resumed "
+        "they are no measure of its cost.",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def speakers_drawn(raw: Path, tables: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Number of speakers of each test set of the tables that lies in ``raw`` and has speakers."""
+    cells = [cell for table in tables for row in table["rows"] for cell in row["cells"] if cell]
+    files = {name: speakers_of(raw / name) for name in {cell["set"] for cell in cells}}
+    return {name: len(set(read_table(file).values())) for name, file in files.items() if file is not None}
 
 
 def _plain(value: object) -> object:
@@ -109,18 +147,21 @@ def write(
     tables: list[dict[str, Any]],
     verdicts: Sequence[ClaimResult],
     swaps: Mapping[str, Mapping[str, Any]],
-    seeds: Sequence[int],
+    note: str,
     out: Path,
+    trained: Sequence[str] = (),
 ) -> str:
-    """Write ``<out>.md``, ``<out>.json`` and pictures in ``<out>/``; the text is returned."""
+    """Write ``<out>.md``, ``<out>.json`` and pictures in ``<out>/``; the text is returned.
+
+    Args:
+        note: how the page is to be read, above its tables.
+        trained: where that was which stands in them, see ``scores.origins``.
+    """
     facts = [f"- {name}: `{value}`" for name, value in environment().items()]
-    note = (
-        "Means over the seeds that are done, 95 % intervals by a bootstrap over trainings and sentences, ± standard "
-        f"deviation over seeds (asked for: {' '.join(map(str, seeds))}). Weights: of all modules. "
-        "Updates and hours: of the system's own training, from its last start on, 0 of a plug."
-    )
     head = ["<!-- Generated by python -m espnet2_legonn.studies.tables -->", f"# Results: {out.name}"]
-    parts = [*head, note, "\n".join(facts)]
+    parts = [*head, note, "## Environments", "This page was written with:", "\n".join(facts)]
+    if trained:
+        parts += ["What stands on it was trained, or put together:", "\n".join(f"- {line}" for line in trained)]
     if verdicts:
         parts += ["## What was expected", render_claims(verdicts)]
     parts += ["## Tables"]
@@ -171,7 +212,9 @@ def main(cmd: Sequence[str] | None = None) -> None:
     if not any(cell for table in tables for row in table["rows"] for cell in row["cells"]):
         raise DataError(f"{args.expdir}: nothing is done yet")
     swaps = read_swaps(args.swaps, args.out)
-    print(write(tables, [judge(claim, scores) for claim in claims], swaps, args.seeds, args.out))
+    note = notes(args.seeds, speakers_drawn(args.raw, tables))
+    verdicts = [judge(claim, scores) for claim in claims]
+    print(write(tables, verdicts, swaps, note, args.out, origins(scores)))
     records.write()
 
 

@@ -11,12 +11,14 @@ import torch
 
 from espnet2_legonn.bin.legonn import main
 from espnet2_legonn.errors import DataError
+from espnet2_legonn.inference.decode import decode_table, inputs_of
 from espnet2_legonn.inference.legonn import LegoNN
+from espnet2_legonn.scoring.metrics import score
 from espnet2_legonn.search.options import BeamOptions
 from espnet2_legonn.studies import evaluate as module
 from espnet2_legonn.studies.calibration import calibration_error, right_or_wrong, said_tokens
-from espnet2_legonn.studies.evaluate import evaluate, render
-from tests.studies.test_swap import write
+from espnet2_legonn.studies.evaluate import as_json, evaluate, render
+from tests.studies.test_swap import changed, write
 from tests.zoo.toys import build, pair
 
 
@@ -106,8 +108,49 @@ def test_the_command(chain: LegoNN, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(words) == 0
     told = json.loads((tmp_path / "e.json").read_text())
     assert [t["module"] for t in told] == ["encoder", "decoder"] and told[0]["utterances"] == 4
+    assert (told[0]["unit"], told[0]["units"], told[0]["speakers"]) == ("utterance", 4, None)
     assert "|encoder|% WER" in capsys.readouterr().out
     assert all(value is None or value == value for t in told for value in t.values()), "no NaN in JSON"
+
+
+def test_intervals_draw_speakers_as_scores_do(chain: LegoNN, tmp_path: Path) -> None:
+    data, options = write(tmp_path / "data", 9), BeamOptions(2, 1.0, ctc_weight=0.0)
+    alone = evaluate(chain, data, "wer", options)
+    assert render(alone).endswith("9 utterances were scored. 95 % intervals by bootstrap over 9 utterances.")
+    (data / "utt2spk").write_text("".join(f"u{i} s{i % 2}\n" for i in range(9)))
+    encoder, decoder = evaluate(chain, data, "wer", options)
+    decode_table(chain, inputs_of(chain, data), options).nbest[0].write(tmp_path)
+    for metric in ("wer", "bleu"):
+        found = evaluate(chain, data, metric, options)[1]
+        wanted = score(metric, data, tmp_path / "text", utt2spk=data / "utt2spk").interval
+        assert (found.low, found.high, found.unit, found.units) == (wanted.low, wanted.high, "speaker", 2)
+    assert (decoder.low, decoder.high) != (alone[1].low, alone[1].high)
+    assert render([encoder, decoder]).endswith("95 % intervals by bootstrap over 2 speakers.")
+    assert {(one["unit"], one["units"], one["speakers"]) for one in as_json([encoder, decoder])} == {("speaker", 2, 2)}
+    (data / "utt2spk").write_text("".join(f"u{i} s\n" for i in range(9)))
+    found = evaluate(chain, data, "wer", options)
+    assert (found[1].low, found[1].high) == (alone[1].low, alone[1].high), "an interval over one speaker is none"
+    assert render(found).endswith("by bootstrap over 9 utterances, since all are of one speaker.")
+    (data / "utt2spk").write_text("".join(f"u{i} u{i}\n" for i in range(9)))
+    assert render(evaluate(chain, data, "wer", options)) == render(alone), "a speaker each is none that is known"
+    one = render(evaluate(chain, data, "wer", options, limit=1))
+    assert one.endswith("No intervals: they take at least 2 utterances.")
+    changed(data, "utt2spk", "u3", "")
+    changed(data, "utt2spk", "u5", "u5 s t")
+    with pytest.raises(DataError, match="utt2spk: u3, u5 need exactly one speaker each; a line is"):
+        evaluate(chain, data, "wer", options)
+
+
+def test_some_utterances_are_spread_over_the_set(chain: LegoNN, tmp_path: Path) -> None:
+    """Data of speech are sorted by speaker: the first hundred were of one or two of them."""
+    data = write(tmp_path / "data", 10)
+    for limit, wanted in ((0, range(10)), (1, [0]), (3, [0, 3, 6]), (4, [0, 2, 5, 7]), (7, [0, 1, 2, 4, 5, 7, 8])):
+        assert list(inputs_of(chain, data, limit)) == [f"u{i}" for i in wanted]
+    assert list(inputs_of(chain, data, 12)) == list(inputs_of(chain, data, 10)) == list(inputs_of(chain, data))
+    for name in ("src_text", "text"):
+        kept = [(data / name).read_text().splitlines()[i] for i in (0, 3, 6)]
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in kept))
+    assert as_json(evaluate(chain, data, "wer", limit=3)) == as_json(evaluate(chain, tmp_path, "wer"))
 
 
 def test_what_cannot_be_judged(chain: LegoNN, tmp_path: Path) -> None:

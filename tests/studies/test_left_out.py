@@ -47,7 +47,10 @@ def test_a_source_without_words_is_scored_as_an_empty_answer(
     assert decoder.score == pytest.approx(wanted) and (decoder.utterances, decoder.empty) == (7, 1)
     assert (encoder.utterances, encoder.empty, encoder.infeasible) == (7, 1, 0)
     assert caplog.record_tuples == [("root", logging.WARNING, "1 inputs have no words; their answer is empty: u3")]
-    told = "7 utterances were scored, 1 of them without words: their answer is empty."
+    told = (
+        "7 utterances were scored, 1 of them without words: their answer is empty. "
+        "95 % intervals by bootstrap over 7 utterances."
+    )
     assert shown([encoder, decoder]).endswith(f"|\n\n{told}")
     found = oracle(chain, data, "wer", OPTIONS, numbers=[1], batch_size=3)
     assert found[0].segments.value == pytest.approx(wanted) and {r.segments.count for r in found} == {7}
@@ -117,7 +120,7 @@ def test_texts_of_another_language_are_told_of_together(
         "(tokens: zebra quagga); is this the language and the writing that it reads?"
     )
     assert {record.getMessage() for record in caplog.records} == {wanted}
-    assert len(caplog.records) == {"advise": 3, "vote": 2}.get(work, 1), "once for each reading of the set"
+    assert len(caplog.records) == {"advise": 4, "vote": 2}.get(work, 1), "once for each reading of the set"
 
 
 def test_words_are_not_scored_as_phonemes(chain: LegoNN, tmp_path: Path, says: Says) -> None:

@@ -13,12 +13,15 @@ import torch
 
 from espnet2_legonn.bin.legonn import main
 from espnet2_legonn.errors import ConfigError, DataError
+from espnet2_legonn.inference.decode import decode_table, inputs_of
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.model.interface import Interface, Marginals
-from espnet2_legonn.scoring.metrics import value
+from espnet2_legonn.scoring.bootstrap import confidence_interval
+from espnet2_legonn.scoring.metrics import score, value
 from espnet2_legonn.scoring.significance import compare
 from espnet2_legonn.search.options import BeamOptions
 from espnet2_legonn.studies.oracle import (
+    as_json,
     best_slots,
     cascades,
     cut,
@@ -185,10 +188,27 @@ def test_scores_are_those_of_the_chain(tmp_path: Path) -> None:
     texts = [answer.text for answer in chain.answer(list(read["src_text"].values()), ALONE)]
     assert scores["as it is"] == pytest.approx(value("wer", [list(read["text"].values())], texts))
     page = render(found).splitlines()
-    assert page[-1] == "8 utterances were scored." and len(page) == 4 + len(found)
+    assert page[-1] == "8 utterances were scored. 95 % intervals by bootstrap over 8 utterances."
+    assert len(page) == 4 + len(found)
     assert page[2].startswith("|as it is|") and page[2].endswith("||")
     change = compare(found[0].segments, found[1].segments)
     assert f"{change.difference:+.1f} ({change.ci[0]:+.1f} to {change.ci[1]:+.1f})" in page[3]
+
+
+def test_speakers_are_drawn_where_the_data_have_several(tmp_path: Path) -> None:
+    """As ``legonn score`` of the same texts does."""
+    chain, data = build(pair()), write(tmp_path / "data", 8)
+    (data / "utt2spk").write_text("".join(f"u{i} s{i % 3}\n" for i in range(8)))
+    found = oracle(chain, data, "wer", ALONE, numbers=[1])
+    decode_table(chain, inputs_of(chain, data), ALONE).nbest[0].write(tmp_path)
+    wanted = score("wer", data, tmp_path / "text", utt2spk=data / "utt2spk").segments
+    assert np.array_equal(found[0].segments.sums, wanted.sums) and len(wanted.sums) == 3
+    assert confidence_interval(found[0].segments) == confidence_interval(wanted)
+    assert render(found).endswith("8 utterances were scored. 95 % intervals by bootstrap over 3 speakers.")
+    assert {(one["unit"], one["units"]) for one in as_json(found)} == {("speaker", 3)}
+    (data / "utt2spk").write_text("".join(f"u{i} s\n" for i in range(8)))
+    found = oracle(chain, data, "wer", ALONE, numbers=[1])
+    assert render(found).endswith("by bootstrap over 8 utterances, since all are of one speaker.")
 
 
 def three(inner_language: str | None = None) -> LegoNN:

@@ -14,9 +14,9 @@ import pytest
 from espnet2_legonn.bin.legonn import main
 from espnet2_legonn.errors import ConfigError, DataError
 from espnet2_legonn.inference.legonn import LegoNN
-from espnet2_legonn.scoring.hierarchy import draw_trainings
+from espnet2_legonn.scoring.hierarchy import draw_trainings, student
 from espnet2_legonn.search.options import BeamOptions
-from espnet2_legonn.studies.matrix import Matrix, read_swaps, shares_table, swap_text
+from espnet2_legonn.studies.matrix import Matrix, jackknife, pseudo_values, read_swaps, shares_table, swap_text
 from espnet2_legonn.studies.swap import labels, sides, swap
 from tests.zoo.toys import build, pair
 
@@ -68,6 +68,62 @@ def test_equivalence(lost: float, share: int, words: str) -> None:
     assert f"{40 - lost:.1f} ({share} %)" in swap_text(told)
 
 
+SEEDS = [[28.97, 28.71, 27.53], [29.32, 28.76, 27.34], [28.02, 28.30, 27.62]]  # of the study, the decoder alone
+
+
+def test_jackknife_against_loops() -> None:
+    """Each chain is left out of rows and columns; Student's t of the pseudo-values, two degrees of freedom."""
+    values = np.array(SEEDS)
+    whole = np.mean([values[i, j] for i in range(3) for j in range(3) if i != j]) - np.mean(np.diag(values))
+    by_hand = []
+    for i, j in ((1, 2), (0, 2), (0, 1)):
+        left = (values[i, j] + values[j, i]) / 2 - (values[i, i] + values[j, j]) / 2
+        by_hand.append(3 * whole - 2 * left)
+    assert pseudo_values(values) == pytest.approx(by_hand) and np.mean(by_hand) == pytest.approx(whole)
+    told = jackknife(values)
+    half = np.std(by_hand, ddof=1) / 3**0.5
+    assert told["ci"] == pytest.approx([whole - 4.303 * half, whole + 4.303 * half])
+    assert told["tost"] == pytest.approx([whole - 2.920 * half, whole + 2.920 * half])
+    assert told["tost"] == pytest.approx([-1.43, 0.94], abs=0.02)
+
+
+def test_jackknife_of_more_chains() -> None:
+    values = np.random.default_rng(2).normal(30, 1, (5, 5))
+    found = pseudo_values(values)
+    assert len(found) == 5 and jackknife(values)["ci"] == list(student(found))
+    assert np.mean(found) == pytest.approx(values[~np.eye(5, dtype=bool)].mean() - values.diagonal().mean())
+
+
+@pytest.mark.parametrize(("margin", "equivalent"), [(1.5, True), (1.3, False), (0.5, False)])
+def test_equivalence_takes_both_intervals(margin: float, equivalent: bool) -> None:
+    """The bootstrap lies within 1.3, the jackknife does not, since one chain differs from the other two."""
+    found = matrix(SEEDS, spread=0.1)
+    assert found.difference().within(1.3) and not found.difference().within(0.5)
+    told = found.as_json(margin)
+    assert told["equivalent"] is equivalent
+    text = swap_text(told)
+    low, high = jackknife(found.values)["tost"]
+    assert f"[{low:+.2f}, {high:+.2f}] (jackknife); both must lie within" in text
+    assert ("NOT shown to be equivalent" in text) is not equivalent
+    assert "(bootstrap over 3 chains and the utterances)" in text and "(jackknife over 3 chains)" in text
+
+
+@pytest.mark.parametrize(("margin", "equivalent"), [(1.5, True), (1.3, False)])
+def test_an_older_file_gets_its_jackknife_and_verdict(tmp_path: Path, margin: float, equivalent: bool) -> None:
+    """Before there was a jackknife, the bootstrap alone decided."""
+    new = json.loads(json.dumps(matrix(SEEDS, spread=0.1).as_json(margin)))
+    old = {key: value for key, value in new.items() if key != "jackknife"} | {"equivalent": True}
+    (tmp_path / "swap_old.json").write_text(json.dumps(old))
+    read = read_swaps([f"Old={tmp_path / 'gone/swap_old'}"], tmp_path)["Old"]
+    assert read["equivalent"] is equivalent and read["jackknife"] == new["jackknife"] and read == new
+    refuted = {**old, "equivalent": False}
+    (tmp_path / "swap_old.json").write_text(json.dumps(refuted))
+    assert read_swaps([f"Old={tmp_path / 'gone/swap_old'}"], tmp_path)["Old"]["equivalent"] is False
+    untested = json.loads(json.dumps(matrix([[40.0, 36.0], [38.0, 40.0]]).as_json(margin)))
+    (tmp_path / "swap_old.json").write_text(json.dumps({k: v for k, v in untested.items() if k != "jackknife"}))
+    assert read_swaps([f"Old={tmp_path / 'gone/swap_old'}"], tmp_path)["Old"] == untested
+
+
 @pytest.mark.parametrize("alike", [True, False])
 def test_two_chains_and_other_makes_are_no_population(alike: bool) -> None:
     """All draws of two chains that have a swapped pair are the same, so they say nothing of other chains."""
@@ -79,7 +135,7 @@ def test_two_chains_and_other_makes_are_no_population(alike: bool) -> None:
     difference, told = found.difference(), found.as_json(10.0)
     np.testing.assert_allclose(difference.ci, np.percentile(by_hand, [2.5, 97.5]))
     assert difference.trainings == 1 and difference.ci[0] < difference.ci[1]
-    assert told["equivalent"] is None
+    assert told["equivalent"] is None and told["jackknife"] is None
     assert "bootstrap over the utterances alone" in swap_text(told) and "no test of equivalence" in swap_text(told)
 
 
@@ -232,6 +288,7 @@ def test_all_faults_of_swaps(tmp_path: Path) -> None:
         "empty": {},
         "list": [1],
         "short": {**good, "shares": [[100.0]]},
+        "jackknife": {**good, "equivalent": True, "jackknife": {"ci": [0.0]}},
         "nan": {**good, "values": [[40.0, float("nan")], [38.0, 40.0]]},
         "good": good,
     }
@@ -243,7 +300,8 @@ def test_all_faults_of_swaps(tmp_path: Path) -> None:
         read_swaps([*places, str(tmp_path / "bare"), f"good={tmp_path / 'other'}", f"x={tmp_path / 'b/good'}"], kept)
     told = str(caught.value)
     assert all(
-        f"{name}/swap.json: is not a file of `legonn swap`" in told for name in ("empty", "list", "short", "nan")
+        f"{name}/swap.json: is not a file of `legonn swap`" in told
+        for name in ("empty", "list", "short", "jackknife", "nan")
     )
     assert "shares: not 2 times 2 numbers" in told and "good/swap.json" not in told
     assert f"--swaps {tmp_path / 'bare'}: must be TITLE=DIR" in told

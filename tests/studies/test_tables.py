@@ -1,4 +1,4 @@
-"""Tables over seeds and claims, from made-up answers."""
+"""Tables over seeds, from made-up answers."""
 
 from __future__ import annotations
 
@@ -13,71 +13,25 @@ import numpy as np
 import pytest
 import yaml
 
-from espnet2_legonn.errors import ConfigError, DataError
+from espnet2_legonn.errors import DataError
 from espnet2_legonn.packs.card import CARD
 from espnet2_legonn.recipes.plan import Cell, Plan, ResultColumn, load_plan
-from espnet2_legonn.scoring.hierarchy import Spread
 from espnet2_legonn.scoring.metrics import score
-from espnet2_legonn.studies.claims import judge, load_claims, verdict_of_mean
+from espnet2_legonn.studies.claims import load_claims
 from espnet2_legonn.studies.matrix import Matrix, swap_text
 from espnet2_legonn.studies.records import Records
 from espnet2_legonn.studies.scores import DRAWS, Scores, difference_of, mean_of
-from espnet2_legonn.studies.tables import main
+from espnet2_legonn.studies.tables import main, notes
 from tests.recipes.test_plan import PLAN
+from tests.studies.toy_study import COLUMN, claim, make_study, plan_data, write_plan
 from tests.zoo.toys import build, pair
 
 STUDY = Path(__file__).resolve().parents[2] / "egs2/multi30k_study/legonn1/conf"
-COLUMN = ResultColumn("WER", "wer", "x")
-
-
-def corrupt(text: str, share: float, rng: np.random.Generator) -> str:
-    return " ".join(word if rng.random() > share else "wrong" for word in text.split())
 
 
 @pytest.fixture
 def study(tmp_path: Path) -> Scores:
-    """Three seeds of ``poor`` (40 % wrong) and of ``plug``, decoded as ``decode`` (30 %) and ``joint`` (10 %)."""
-    rng = np.random.default_rng(0)
-    data = tmp_path / "raw" / "x"
-    data.mkdir(parents=True)
-    refs = {f"u{i:03d}": " ".join(rng.choice(list("abcdefgh"), 8)) for i in range(80)}
-    (data / "text").write_text("".join(f"{u} {t}\n" for u, t in refs.items()))
-    for seed in (1, 2, 3):
-        for exp, search, share in (("poor", "decode", 0.4), ("plug", "decode", 0.3), ("plug", "joint", 0.1)):
-            place = tmp_path / "exp" / f"seed{seed}" / f"legonn_{exp}"
-            answers = place / search / "x"
-            answers.mkdir(parents=True)
-            texts = {u: corrupt(t, share + 0.01 * seed, rng) for u, t in refs.items()}
-            (answers / "text").write_text("".join(f"{u} {t}\n" for u, t in texts.items()))
-            score("wer", data, answers / "text").write(answers / "score_wer")
-            (place / "done.json").write_text(json.dumps({"seconds": 1800.0, "results": [], "notes": []}))
-            about = {"vocabs": PLAN["vocabs"], "modules": [PLAN["modules"]["enc"]]}
-            (place / "config.yaml").write_text(yaml.safe_dump(about))
-        poor = tmp_path / "exp" / f"seed{seed}" / "legonn_poor"
-        (poor / "train.yaml").touch()
-        with (poor / "config.yaml").open("a") as file:
-            file.write("num_parameters: 123000\n")
-        lines = [f"{e}epoch results: [train] loss=1, total_count={e * 50}, [valid] total_count=8" for e in (1, 2)]
-        (poor / "train.log").write_text("\n".join(lines))
-    return Scores(tmp_path / "exp", tmp_path / "raw", [1, 2, 3, 4])
-
-
-def plan_data() -> dict[str, Any]:
-    data = json.loads(json.dumps(PLAN))
-    for experiment in data["experiments"]:
-        experiment["metrics"] = ["wer"]
-    for table in data["tables"]:
-        table["study"] = True
-        table.update({"columns": [{"title": "WER", "metric": "wer", "set": "x"}]})
-    data["tables"][0]["rows"] += [{"label": "never", "cells": [{"exp": "donor"}]}, {"label": "empty", "cells": [None]}]
-    data["tables"][1]["rows"] = [{"label": "d", "cells": [{"exp": "donor"}]}]
-    del data["tables"][1]["metric"], data["tables"][1]["set"]
-    return data
-
-
-def write_plan(folder: Path) -> Plan:
-    (folder / "plan.yaml").write_text(yaml.safe_dump(plan_data(), sort_keys=False))
-    return load_plan(folder / "plan.yaml", tables="all")
+    return make_study(tmp_path)
 
 
 def test_scores_are_those_of_the_result_files(study: Scores) -> None:
@@ -110,98 +64,6 @@ def test_resamples_are_kept_until_the_score_is_another(study: Scores) -> None:
         study.of(COLUMN, Cell("poor"))
 
 
-def claim(**about: Any) -> dict[str, Any]:
-    pair = {"of": {"exp": "plug", "search": "joint"}, "over": {"exp": "poor"}, "set": "x", "metric": "wer"}
-    return {"name": "H", "text": "more is better", "pairs": [pair], **about}
-
-
-@pytest.mark.parametrize(
-    ("about", "words"),
-    [
-        ({"at_least": 20.0}, "holds"),
-        ({"at_least": 60.0}, "refuted"),
-        ({"each": 20.0}, "holds"),
-        ({"each": 60.0}, "refuted"),
-        ({"within": 60.0}, "holds"),
-        ({"within": 20.0}, "refuted"),
-        ({"at_most": 20.0}, "holds"),
-        ({"at_most": 5.0}, "refuted"),
-        ({"open": True}, "open, nothing was claimed"),
-    ],
-)
-def test_verdicts(study: Scores, tmp_path: Path, about: dict[str, float], words: str) -> None:
-    """The plug has about 30 points less WER than the poor encoder, so its gain is +30."""
-    plan = write_plan(tmp_path)
-    (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"claims": [claim(**about)]}))
-    verdict = judge(load_claims(tmp_path / "claims.yaml", plan)[0], study)
-    assert verdict.words == words and verdict.told == (words if "open" in about else f"{words} so far (3 of 4 seeds)")
-    assert verdict.mean is not None and 25 < verdict.mean.value < 35
-    assert verdict.as_json()["pairs"][0]["gain"]["value"] == pytest.approx(verdict.mean.value)
-
-
-def gain(value: float, low: float, high: float) -> Spread:
-    return Spread(value, (low, high), (low, high), 3)
-
-
-@pytest.mark.parametrize(
-    ("least", "mean", "others", "words"),
-    [
-        (1.0, gain(1.1, 0.3, 2.0), [gain(1.1, -0.5, 2.0)], "holds"),
-        (1.0, gain(1.1, -1.0, 3.0), [gain(1.1, -1.0, 3.0)], "not shown"),
-        (1.0, gain(0.9, 0.5, 1.3), [gain(0.9, 0.5, 1.3)], "refuted"),
-        (1.0, gain(1.5, 0.5, 2.5), [gain(4.0, 3.0, 5.0), gain(-1.0, -2.0, -0.1)], "refuted"),
-        (0.0, gain(0.4, 0.1, 0.7), [gain(-0.1, -0.4, 0.2), gain(0.9, 0.5, 1.4)], "holds"),
-        (0.0, gain(0.4, 0.05, 0.7), [gain(-0.1, -0.4, 0.2), gain(0.9, 0.5, 1.4)], "holds, weakly"),
-        (0.0, gain(-0.07, -0.6, 0.5), [gain(-0.07, -0.6, 0.5)], "not shown"),
-        (0.0, gain(0.01, -0.5, 0.5), [gain(0.01, -0.5, 0.5)], "not shown"),
-        (0.0, gain(-0.5, -0.9, -0.1), [gain(-0.5, -1.0, 0.2)], "refuted"),
-    ],
-)
-def test_the_rule_that_was_named_before(least: float, mean: Spread, others: list[Spread], words: str) -> None:
-    """docs/study.md: a gain is claimed if its mean reaches what is asked for and its interval lies above 0.
-
-    An interval that nearly touches 0 is called weak: 0.4 less 5/4 of 0.35 is below 0, less 5/4 of 0.3 is above.
-    """
-    assert verdict_of_mean(least, others, mean) == words
-
-
-def test_a_gain_against_the_expectation_refutes(study: Scores, tmp_path: Path) -> None:
-    """The mean over pairs may be enough while one pair clearly loses: that is no gain."""
-    turned = {"of": {"exp": "plug"}, "over": {"exp": "plug", "search": "joint"}, "set": "x", "metric": "wer"}
-    about = claim(at_least=1.0)
-    about["pairs"].append(turned)
-    (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"claims": [about]}))
-    verdict = judge(load_claims(tmp_path / "claims.yaml", write_plan(tmp_path))[0], study)
-    assert verdict.mean is not None and verdict.mean.value > 1 and verdict.words == "refuted"
-
-
-def test_what_is_missing_is_not_known(study: Scores, tmp_path: Path) -> None:
-    about = claim(at_least=1.0)
-    about["pairs"].append({"of": {"exp": "donor"}, "over": {"exp": "poor"}, "set": "x", "metric": "wer"})
-    (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"claims": [about]}))
-    assert judge(load_claims(tmp_path / "claims.yaml", write_plan(tmp_path))[0], study).words == "not yet known"
-
-
-def test_all_faults_of_claims(tmp_path: Path) -> None:
-    plan = write_plan(tmp_path)
-    bad = claim(at_least=1.0, each=2.0)
-    bad["pairs"][0] |= {"of": {"exp": "plgu"}, "over": {"exp": "poor", "search": "joint"}}
-    (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"claims": [bad]}))
-    with pytest.raises(ConfigError) as caught:
-        load_claims(tmp_path / "claims.yaml", plan)
-    told = str(caught.value)
-    assert "give one of at_least" in told and "did you mean 'plug'" in told and "not decoded by search 'joint'" in told
-
-
-def test_claims_that_nothing_could_ever_answer(tmp_path: Path) -> None:
-    plan = write_plan(tmp_path)
-    blind = claim(at_least=1.0)
-    blind["pairs"][0]["metric"] = "wre"
-    (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"claims": [blind, {**claim(each=1.0), "pairs": []}]}))
-    with pytest.raises(ConfigError, match=r"H: no metric 'wre' \(did you mean 'wer'\?\)\n.*H: pairs: at least one"):
-        load_claims(tmp_path / "claims.yaml", plan)
-
-
 def test_the_command(study: Scores, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_plan(tmp_path)
     (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"claims": [claim(at_least=20.0)]}))
@@ -215,6 +77,10 @@ def test_the_command(study: Scores, tmp_path: Path, capsys: pytest.CaptureFixtur
         and said.endswith("## Not run yet\n\n- Second\n\n")
     )
     told = json.loads((tmp_path / "out" / "real.json").read_text())
+    value, ci, t = (told["claims"][0]["mean"][name] for name in ("value", "ci", "student"))
+    both = f"{value:+.1f} ({ci[0]:+.1f} to {ci[1]:+.1f}; t {t[0]:+.1f} to {t[1]:+.1f})"
+    assert f"|holds|{both}|plug {both}|" in said and "Student's t over trainings" in said
+    assert notes([1, 2, 3], {}) in said
     base, joint, never, empty = (row["cells"][0] for row in told["tables"][0]["rows"])
     assert empty == {} and "|empty||||" in said
     assert (
@@ -232,6 +98,27 @@ def test_the_command(study: Scores, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert all(row["label"].encode() in drawn for row in told["tables"][0]["rows"]) and b"WER" in drawn
     main([*words, "--raw", str(study.raw), "--seeds", "1", "2", "3", "--out", str(tmp_path / "out" / "real")])
     assert (tmp_path / "out/real/1.svg").read_bytes() == drawn, "the same scores, the same bytes"
+
+
+def test_a_page_says_how_it_is_read(study: Scores, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Speakers of a set are counted where it lies here; sets of the plan that no table has are not told."""
+    write_plan(tmp_path)
+    for name in ("x", "y"):
+        (study.raw / name).mkdir(exist_ok=True)
+        (study.raw / name / "utt2spk").write_text("".join(f"u{i:03d} speaker{i % 3}\n" for i in range(80)))
+    words = [str(tmp_path / "plan.yaml"), "--expdir", str(study.exp_dir), "--seeds", "1", "2"]
+    main([*words, "--raw", str(study.raw), "--out", str(tmp_path / "out")])
+    said = capsys.readouterr().out
+    assert "speakers are drawn in place of sentences; x has 3.\n" in said
+    for told in (
+        "asked for: 1 2)",
+        "nothing is corrected for the number of comparisons",
+        "of the seeds that both rows have",
+        "A plug has none; those of its encoder and its donor stand in their own rows",
+        "Of one that was resumed they are no measure of its cost",
+    ):
+        assert told in said
+    assert "sentences; a has 20; b has 4.\n" in notes([1], {"b": 4, "a": 20})
 
 
 def test_swaps_stand_on_the_page_and_beside_it(study: Scores, tmp_path: Path) -> None:
@@ -267,7 +154,9 @@ def test_the_study_of_multi30k() -> None:
     """Its plan can be read, its claims are about rows that it has, and a poor task never sees a donor's data."""
     plan = load_plan(STUDY / "plan.yaml", tables="all")
     assert [t for t in plan.tables if not t.study] == []
-    names = {claim.name for claim in load_claims(STUDY / "claims.yaml", plan)}
+    claims = load_claims(STUDY / "claims.yaml", plan)
+    assert {claim.name for claim in claims if claim.seeds == 1} == {"H4", "H9a", "H9b"}, "all others take three"
+    names = {claim.name for claim in claims}
     assert names == {"H1", "H2", "H3", "H4", "H6", "H7", "H8", "H9a", "H9b"}
     assert {e.train for e in plan.experiments if e.train.startswith("train_de")} == {"train_de", "train_de_29000"}
     speech, translation = (load_plan(STUDY / f"plan_{name}.yaml", tables="all") for name in ("speech", "translation"))
@@ -364,6 +253,25 @@ def test_a_seed_is_judged_by_its_record_when_its_models_are_gone(study: Scores, 
     assert again.records is not None
     again.records.write()
     assert list(records(study, plan).of(COLUMN, cells[1])) == [1, 2, 3]
+
+
+def test_a_page_says_where_its_models_were_trained(
+    study: Scores, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also those that are gone: writing the scores of others again does not change where these were trained."""
+    write_plan(tmp_path)
+    for exp in ("poor", "plug"):
+        done = study.exp_dir / f"seed1/legonn_{exp}/done.json"
+        told = {"Git hash": "0123456789abcdef", "Machine": "7 CPUs (a fast one), GPU: none"}
+        done.write_text(json.dumps({**json.loads(done.read_text()), "environment": told}))
+    words = [str(tmp_path / "plan.yaml"), "--expdir", str(study.exp_dir), "--raw", str(study.raw)]
+    words += ["--seeds", "1", "2", "--out", str(tmp_path / "out")]
+    known, unknown = "commit 0123456, 7 CPUs (a fast one), GPU: none", "commit and machine are not on record"
+    for whose in ("here", "from the scores on record beside this page"):
+        main(words)
+        said = capsys.readouterr().out
+        assert f"\n- 2 chains {whose}: {known}\n" in said and f"\n- 2 chains here: {unknown}\n" in said
+        shutil.rmtree(study.exp_dir / "seed1", ignore_errors=True)
 
 
 def test_what_is_trained_here_wins_over_its_record(study: Scores, tmp_path: Path) -> None:

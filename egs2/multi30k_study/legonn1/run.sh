@@ -16,7 +16,7 @@ speech=false         # conf/plan_speech.yaml instead, after the text rows: capti
 translation=false    # conf/plan_translation.yaml instead, after the text rows: German speech into English, three modules
 lm=false             # conf/plan_lm.yaml instead, after the text rows: a language model as the decoder, and beside the search
 lm_args="--lm_conf att_unit=128 --lm_conf unit=512" # options of ESPnet's one (stage 7): small, as the rest
-results=../../../docs/results   # where stage 12 writes
+results=             # where stages 11 and 12 write (default: the project's pages, of a part of the study exp/study/results)
 help_message="Usage: MULTI30K=DIR $0 [--stage N] [--stop_stage N] [--nj N] [--seeds \"NUMBERS\"] [--only \"NAMES\"]"
 
 SECONDS=0
@@ -35,6 +35,11 @@ swaps=(--swaps "Seeds, the decoder alone (H5)=${expdir}/swap_seeds_ctc_0"
 if [ "${plan}" != conf/plan.yaml ]; then
     name=${name}_$(basename "${plan#*plan_}" .yaml) claims=() swaps=()
 fi
+if [ -z "${results}" ]; then
+    results=${expdir}/results
+    if [ -z "${only}" ] && [ "${seeds}" = "1 2 3" ]; then results=../../../docs/results; fi
+fi
+mkdir -p "${results}/${name}"
 active() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
 if active 1; then local/data.sh; fi
 for step in 3 4 5; do
@@ -88,6 +93,11 @@ oracle() { # oracle EXPERIMENT NAME OPTIONS...: if it is trained
 if active 11 && "${translation}"; then # what the recogniser's errors cost, and cascades of its texts
     for at in recognizer encoder; do
         oracle st "${at}" --data dump/raw/test_st --at "${at}"
+    done
+fi
+if active 11 && [ "${name}" = multi30k_study_repairs ]; then # whether a decoder copies what it reads
+    for donor in plug references wide; do
+        oracle "valid_${donor}_warm_fr" "valid_${donor}_warm_fr" --data dump/raw/valid_fr --limit 300
     done
 fi
 # The paper's Figure 4: decoders change their encoders, among seeds and among readers, by its search and by the default

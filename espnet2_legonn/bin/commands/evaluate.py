@@ -19,7 +19,7 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
     option("chain", metavar="CHAIN", help="a pack or an experiment")
     option("--data", type=Path, required=True, metavar="DIR", help="a data directory with references")
     option("--metric", default="wer", help="of words: wer, cer, bleu, ... (default: wer). Phonemes are scored by PER")
-    option("--limit", type=int, metavar="N", help="the first N utterances (default: all)")
+    option("--limit", type=int, metavar="N", help="N utterances spread over the set (default: all)")
     option("--ctc_weight", type=float, help="of the decoder's search (default: tuned for the chain, or 0.4)")
     option("--beam_size", type=int, default=5, help="of the search (default: 5)")
     option("--batch_size", type=int, default=32)

@@ -26,7 +26,7 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
     option("--ctc_weight", type=float, help="of the search (default: 0, the decoder alone)")
     option("--length_penalty", type=float, help="of the search (default: 1)")
     option("--beam_size", type=int, default=5, help="of the search (default: 5)")
-    option("--limit", type=int, metavar="N", help="the first N utterances (default: all)")
+    option("--limit", type=int, metavar="N", help="N utterances spread over the set (default: all)")
     option("--batch_size", type=int, default=32)
     option("--device", default="cpu")
     option("-o", "--out", dest="out_file", type=Path, metavar="JSON", help="keep the figures")

@@ -8,9 +8,10 @@ from pathlib import Path
 
 EPILOG = """CHAINs were trained alike, with other seeds or other readers. Each is cut before its last module (--at says
 another place), and every first part is searched with every second part. 100 % is the mean of the pairs that were
-trained together. With three chains or more that differ in their seeds alone, the interval of the difference draws
-chains and utterances, and a difference is "no difference" only if its 90 % interval lies within the margin, which is to
-be chosen before. Of two chains, or of readers, it draws utterances, and there is no test.
+trained together. With three chains or more that differ in their seeds alone, the difference has two intervals, a
+bootstrap over chains and utterances and a jackknife over chains, and it is "no difference" only if both 90 % intervals
+lie within the margin, which is to be chosen before. Of two chains, or of readers, utterances are drawn, and there is no
+test.
 
 example: legonn swap exp/seed1/legonn_de_en exp/seed2/legonn_de_en exp/seed3/legonn_de_en --data dump/raw/test_de
          --margin 1.5 -o exp/swap"""
