@@ -8,6 +8,7 @@ table has the seeds that were trained elsewhere, too
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import statistics
 import sys
@@ -47,8 +48,9 @@ def cell_of(column: ResultColumn, cell: Cell, runs: dict[int, Run], first: dict[
 def table_of(table: ResultTable, scores: Scores) -> dict[str, Any]:
     """A table as data; a cell that was not run is None, one that the plan leaves empty is {}.
 
-    The first row that was run is what others are compared with.
+    The first row that was run is what others are compared with. All rows are of the seeds that the table asks for.
     """
+    scores = dataclasses.replace(scores, seeds=scores.seeds[: table.seeds or None])
     first: dict[str, dict[int, Run]] = {}
     rows = []
     for row in table.rows:
@@ -133,10 +135,14 @@ def notes(seeds: Sequence[int], speakers: Mapping[str, int]) -> str:
 
 
 def speakers_drawn(raw: Path, tables: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Number of speakers of each test set of the tables that lies in ``raw`` and has speakers."""
-    cells = [cell for table in tables for row in table["rows"] for cell in row["cells"] if cell]
-    files = {name: speakers_of(raw / name) for name in {cell["set"] for cell in cells}}
-    return {name: len(set(read_table(file).values())) for name, file in files.items() if file is not None}
+    """Number of speakers of each test set of the tables that lies in ``raw``, where some said several utterances."""
+    found = {}
+    for name in {cell["set"] for table in tables for row in table["rows"] for cell in row["cells"] if cell}:
+        if (file := speakers_of(raw / name)) is not None:
+            speakers = read_table(file)
+            if (number := len(set(speakers.values()))) < len(speakers):
+                found[name] = number
+    return found
 
 
 def _plain(value: object) -> object:

@@ -21,7 +21,7 @@ from espnet2_legonn.studies.claims import load_claims
 from espnet2_legonn.studies.matrix import Matrix, swap_text
 from espnet2_legonn.studies.records import Records
 from espnet2_legonn.studies.scores import DRAWS, Scores, difference_of, mean_of
-from espnet2_legonn.studies.tables import main, notes
+from espnet2_legonn.studies.tables import main, notes, table_of
 from tests.recipes.test_plan import PLAN
 from tests.studies.toy_study import COLUMN, claim, make_study, plan_data, write_plan
 from tests.zoo.toys import build, pair
@@ -110,6 +110,9 @@ def test_a_page_says_how_it_is_read(study: Scores, tmp_path: Path, capsys: pytes
     main([*words, "--raw", str(study.raw), "--out", str(tmp_path / "out")])
     said = capsys.readouterr().out
     assert "speakers are drawn in place of sentences; x has 3.\n" in said
+    (study.raw / "x" / "utt2spk").write_text("".join(f"u{i:03d} u{i:03d}\n" for i in range(80)))
+    main([*words, "--raw", str(study.raw), "--out", str(tmp_path / "out")])
+    assert "drawn in place of sentences.\n" in capsys.readouterr().out, "texts have a speaker each: that is nobody"
     for told in (
         "asked for: 1 2)",
         "nothing is corrected for the number of comparisons",
@@ -143,6 +146,15 @@ def test_swaps_stand_on_the_page_and_beside_it(study: Scores, tmp_path: Path) ->
     main([*words, *swaps, *out])
     again = (tmp_path / "out/real.md").read_text()
     assert again[again.index("## Swaps") :] == page[page.index("## Swaps") :]
+
+
+def test_a_table_of_one_seed_compares_rows_of_this_seed(study: Scores, tmp_path: Path) -> None:
+    """A row that has three seeds elsewhere stood with its mean beside rows of one."""
+    table = dataclasses.replace(write_plan(tmp_path).tables[0], seeds=1)
+    cells = [row["cells"][0] for row in table_of(table, study)["rows"]]
+    assert [list(cell["seeds"]) for cell in cells if cell] == [["1"], ["1"]]
+    whole = [row["cells"][0] for row in table_of(dataclasses.replace(table, seeds=0), study)["rows"]]
+    assert [list(cell["seeds"]) for cell in whole if cell] == [["1", "2", "3"]] * 2
 
 
 def test_nothing_is_done(tmp_path: Path) -> None:
