@@ -55,7 +55,7 @@ _YOUNGER = {"dtype": "float32", "lm_file": None, "lm_weight": None}
 # Searches that differ here from the usual are tuned otherwise since candidates are proposed with several weights of
 # language models, and by the options of the search itself (recipes/tune.py).
 _PROPOSED = {"ngram": None, "lm_file": None, "temperature": 1.0, "maxlenratio": 0.0, "dtype": "float32"}
-PROPOSALS = 2
+PROPOSALS = 2  # one more whenever recipes/tune.py proposes otherwise
 
 
 def asked(search: Any) -> dict[str, Any]:
@@ -251,8 +251,7 @@ class Plan:
 
     def scored(self, experiment: Experiment, search: str) -> str:
         """Digest of what the scores of one of an experiment's searches depend on."""
-        told = [self.made(experiment), experiment.tests, experiment.metrics, *self._searched(search)]
-        return _digest([*told, experiment.valid])
+        return _digest([self.made(experiment), experiment.tests, experiment.metrics, *self._searched(search)])
 
     def _searched(self, name: str) -> list[Any]:
         search = self.searches[name]

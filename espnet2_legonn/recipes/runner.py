@@ -22,6 +22,7 @@ import yaml
 from tqdm import tqdm
 
 from espnet2_legonn.data.tables import atomic_text
+from espnet2_legonn.files.archive import sha256_of
 from espnet2_legonn.files.scratch import alone, scratch
 from espnet2_legonn.recipes.plan import Experiment, Plan, asked, folder
 from espnet2_legonn.scoring.results import environment
@@ -83,6 +84,15 @@ def is_done(plan: Plan, experiment: Experiment, exp_dir: Path) -> bool:
     return path.is_file() and json.loads(path.read_text())["fingerprint"] == plan.fingerprint(experiment)
 
 
+def is_scored(plan: Plan, experiment: Experiment, search: str, exp: Path) -> bool:
+    """Was it decoded and scored by this search, as the plan describes both now?"""
+    note, done = exp / search / SCORED, exp / DONE
+    if note.is_file():
+        return bool(json.loads(note.read_text(encoding="utf-8"))["digest"] == plan.scored(experiment, search))
+    # before searches had a note of their own
+    return done.is_file() and bool(json.loads(done.read_text())["fingerprint"] == plan.fingerprint(experiment))
+
+
 @contextlib.contextmanager
 def log_to(path: Path) -> Iterator[None]:
     """Everything that is logged or printed goes to this file."""
@@ -129,7 +139,9 @@ def _run_experiment(plan: Plan, experiment: Experiment, raw: Path, exp: Path, ex
 
 def _make(plan: Plan, experiment: Experiment, raw: Path, exp: Path, exp_dir: Path) -> None:
     """Train or put together; a training that was broken off goes on if its description is still the same."""
-    start, digest, notes = time.perf_counter(), plan.made(experiment), list[str]()
+    start, digest, notes, where = time.perf_counter(), plan.made(experiment), list[str](), environment()
+    for note in exp.glob(f"*/{SCORED}"):  # of other weights
+        note.unlink()
     stamp = exp / "fingerprint"
     if not stamp.is_file() or stamp.read_text() != digest:
         shutil.rmtree(exp, ignore_errors=True)
@@ -142,7 +154,7 @@ def _make(plan: Plan, experiment: Experiment, raw: Path, exp: Path, exp_dir: Pat
             _train(plan, experiment, raw, exp, exp_dir)
     with atomic_text(exp / MADE) as f:
         seconds = round(time.perf_counter() - start, 1)
-        json.dump({"made": digest, "seconds": seconds, "notes": notes, "environment": environment()}, f)
+        json.dump({"made": digest, "seconds": seconds, "notes": notes, "environment": where}, f)
     if plan.average_window:  # not before: who is killed here averages the same epochs again
         for path in exp.glob("*epoch.pth"):
             path.unlink()
@@ -243,12 +255,15 @@ def _decode_and_score(plan: Plan, experiment: Experiment, raw: Path, exp: Path, 
     chain.search = None  # an earlier run may have tuned another of the plan's searches
     results, choice = [], None
     for search in experiment.searches:
-        note, digest = exp / search / SCORED, plan.scored(experiment, search)
+        note = exp / search / SCORED
+        now = {"digest": plan.scored(experiment, search), "data": _data(chain, experiment, raw)}
         told = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
-        if told.get("digest") != digest:
+        whole = all((exp / search / name / "text").is_file() for name in experiment.tests)
+        if not whole or any(told.get(name) != value for name, value in now.items()):
+            note.unlink(missing_ok=True)  # answers are about to be replaced
             options, tuned = _search(plan, search, experiment, chain, raw, exp, exp_dir)
             found = _score(plan, experiment, search, chain, options, raw, exp)
-            told = {"digest": digest, "choice": tuned and asdict(tuned), "results": found}
+            told = {**now, "choice": tuned and asdict(tuned), "results": found}
             with atomic_text(note) as f:
                 json.dump(told, f, indent=1)
         results += told["results"]
@@ -256,6 +271,18 @@ def _decode_and_score(plan: Plan, experiment: Experiment, raw: Path, exp: Path, 
     if choice is not None:
         keep_search(exp, SearchChoice(**choice))
     return results
+
+
+def _data(chain: LegoNN, experiment: Experiment, raw: Path) -> dict[str, str]:
+    """Digests of what is decoded, and of what it is scored by."""
+    from espnet2_legonn.inference.decode import column_of
+    from espnet2_legonn.scoring.metrics import reference_files
+
+    files = []
+    for name in experiment.tests:
+        files += [raw / name / column_of(chain).table]
+        files += [file for metric in experiment.metrics for file in reference_files(metric, raw / name)]
+    return {f"{file.parent.name}/{file.name}": sha256_of(file) for file in files if file.is_file()}
 
 
 def _score(
@@ -318,8 +345,7 @@ def _search(
     for kind in ("ngram", "lm"):
         if getattr(options, f"{kind}_file"):
             chosen[f"{kind}_weight"] = found["ngram_weight"]
-    given = {k: v for k in ("length_penalty", "ngram_weight", "lm_weight") if (v := getattr(about, k)) is not None}
-    return replace(options, **{**chosen, **given}), own
+    return replace(options, **chosen), own
 
 
 def ngram_file(exp_dir: Path, name: str) -> Path:

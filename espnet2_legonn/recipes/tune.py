@@ -94,7 +94,7 @@ def find_candidates(
     limit: int = 0,
     batch_size: int = 64,
 ) -> Candidates:
-    """Decode a data directory with each of PROPOSERS; each text of an utterance once.
+    """Decode a data directory with each of PROPOSERS and MODEL_PROPOSERS; each text of an utterance once.
 
     Args:
         metric: whose references are read.
@@ -104,6 +104,7 @@ def find_candidates(
     Raises:
         DataError: no such metric, a reference is missing, or inputs that cannot be read.
     """
+    chain = chain.converted(options.dtype)
     inputs, source = inputs_of(chain, data, limit), source_of(chain, data)
     vocab = chain.last.ports[1].vocab
     assert vocab is not None
@@ -112,7 +113,7 @@ def find_candidates(
     options = dataclasses.replace(options, length_penalty=1.0, nbest=options.beam_size)
     searches = [
         (dataclasses.replace(options, ctc_weight=w), [weighted(make, n) for make in more])
-        for w, n in itertools.product(_proposers(chain), MODEL_PROPOSERS if more else (0.0,))
+        for w, n in itertools.product(_proposers(chain), _held(options, MODEL_PROPOSERS) if more else (0.0,))
     ]
     rows: list[tuple[int, int, dict[str, float], str]] = []
     done = set[str]()
@@ -131,6 +132,12 @@ def find_candidates(
     owner, sizes, parts, texts = zip(*rows)
     table = {k: np.maximum([p[k] for p in parts], IMPOSSIBLE) for k in parts[0] if all(k in p for p in parts)}
     return Candidates(np.array(owner), np.array(sizes), table, texts, references)
+
+
+def _held(options: BeamOptions, tried: Sequence[float]) -> Sequence[float]:
+    """Weights of language models to try: the one that is given, else these."""
+    given = [weight for weight in (options.ngram_weight, options.lm_weight) if weight is not None]
+    return given[:1] or tried
 
 
 def weighted(make: ScorerMaker, weight: float) -> ScorerMaker:
@@ -188,21 +195,23 @@ class Tuned:
 
 
 def search_grid(
-    candidates: Candidates, metric: str, language: str | None = None, ctc_weight: float | None = None
+    candidates: Candidates, metric: str, language: str | None = None, options: BeamOptions | None = None
 ) -> Tuned:
     """Score every combination of weights.
 
     Args:
         metric: of scoring; language: of the target, for ``bleu_detok``.
-        ctc_weight: if given, the only one tried.
+        options: weights and a length penalty that are given are the only ones tried.
     """
+    options = options or BeamOptions()
     references = [[texts[i] for i in candidates.owner] for texts in candidates.references]
     stats, score = metrics.statistics(metric, references, candidates.texts, language)
     better, utterances = 1 if metrics.known(metric).higher else -1, candidates.utterances
-    weights, modelled = candidates.weights(ctc_weight), any(name in candidates.parts for name in MODELS)
+    weights, modelled = candidates.weights(options.ctc_weight), any(name in candidates.parts for name in MODELS)
+    penalties = PENALTIES if options.length_penalty is None else (options.length_penalty,)
     scores = {}
-    for w, n in itertools.product(weights, NGRAM_WEIGHTS if modelled else (0.0,)):
-        for penalty in PENALTIES:
+    for w, n in itertools.product(weights, _held(options, NGRAM_WEIGHTS) if modelled else (0.0,)):
+        for penalty in penalties:
             chosen = stats[candidates.best((w, n, penalty))]
             scores[w, n, penalty] = float(score(chosen.sum(0, keepdims=True))[0])
     return Tuned(metric, better, scores, utterances, len(candidates.owner))
@@ -221,7 +230,7 @@ def tune(
 
     Args:
         data: a data directory; metric: what is made best.
-        options: of the search that is tuned. If it has a weight of CTC, only the others are chosen.
+        options: of the search that is tuned. What it has of weights and the length penalty is held, the rest is chosen.
         out: folder for result.txt (the curve) and result.json (the grid).
 
     Returns:
@@ -229,7 +238,7 @@ def tune(
     """
     candidates = find_candidates(chain, data, metric, options, more, limit)
     vocab = chain.last.ports[1].vocab
-    tuned = search_grid(candidates, metric, vocab.language if vocab else None, options.ctc_weight)
+    tuned = search_grid(candidates, metric, vocab.language if vocab else None, options)
     w, n, penalty = tuned.best
     choice = SearchChoice(w, penalty, data.name, metric, round(tuned.scores[tuned.best], 2), options.beam_size)
     facts = f"{tuned.utterances} utterances of {data.name}, {tuned.candidates} candidates, beam {options.beam_size}"

@@ -255,10 +255,13 @@ def _told(exp_dir: Path, line: str) -> str:
 
 
 def _run(*command: str) -> str | None:
-    """First line a command prints, None when it fails or prints nothing."""
+    """First line a command prints, None when it fails, prints nothing or takes too long."""
     if shutil.which(command[0]) is None:
         return None
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except subprocess.TimeoutExpired:  # a GPU that hangs
+        return None
     return done.stdout.strip().splitlines()[0] if done.returncode == 0 and done.stdout.strip() else None
 
 

@@ -159,7 +159,7 @@ def judge(claim: Claim, scores: Scores) -> ClaimResult:
     mean = _spread(means) if means else None
     complete = [gain for gain in gains if gain is not None]
     verdict = OPEN if claim.open else UNKNOWN
-    if not claim.open and len(complete) == len(gains) and mean is not None:
+    if not claim.open and len(complete) == len(gains) and (mean is not None or claim.at_least is None):
         verdict = _verdict(claim, complete, mean, values)
     asked = len(scores.seeds) if claim.seeds is None else min(claim.seeds, len(scores.seeds))
     return ClaimResult(claim, verdict, gains, mean, (len(means), asked))
@@ -189,8 +189,9 @@ def _spread(runs: Sequence[Run]) -> Spread:
     return with_student(mean_spread(values, np.stack([run.draws for run in runs])), values)
 
 
-def _verdict(claim: Claim, gains: list[Spread], mean: Spread, values: list[float]) -> str:
+def _verdict(claim: Claim, gains: list[Spread], mean: Spread | None, values: list[float]) -> str:
     if claim.at_least is not None:
+        assert mean is not None
         return verdict_of_mean(claim.at_least, gains, mean)
     if claim.each is not None:
         return verdict_of_each(claim.each, gains)

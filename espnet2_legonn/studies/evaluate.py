@@ -76,7 +76,9 @@ class Figures:
 
 @dataclass(frozen=True)
 class Speakers:
-    """Who said utterances, for intervals: they draw speakers where these said several things, as all scores do.
+    """Who said utterances, for intervals: they draw speakers where several said several things.
+
+    With one speaker, or one for each utterance, they draw utterances.
 
     Args:
         by_utterance: empty where the data name none.
@@ -297,7 +299,9 @@ def drawn(unit: str, units: int, speakers: int | None) -> str:
     """
     if units < 2:
         return f"No intervals: they take at least 2 {unit}s"
-    why = ", since all are of one speaker" if speakers == 1 else ""
+    why = ""
+    if unit == "utterance" and speakers is not None and speakers < units:
+        why = ", since all are of one speaker" if speakers == 1 else f": {speakers} speakers are too few to draw"
     return f"95 % intervals by bootstrap over {units} {unit}s{why}"
 
 

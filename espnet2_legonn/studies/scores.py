@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +16,9 @@ from espnet2_legonn.data.tables import atomic_path, target_table
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.packs.card import CARD, read_card
 from espnet2_legonn.packs.names import CONFIG
-from espnet2_legonn.recipes.plan import Cell, ResultColumn, folder
+from espnet2_legonn.recipes.plan import Cell, Plan, ResultColumn, folder
 from espnet2_legonn.recipes.report import read_score
-from espnet2_legonn.recipes.runner import DONE
+from espnet2_legonn.recipes.runner import DONE, is_scored
 from espnet2_legonn.recipes.stages import chain_config, vocabs_said
 from espnet2_legonn.recipes.study import seed_folder
 from espnet2_legonn.scoring.hierarchy import Spread, mean_draws, mean_spread, resampled, spread
@@ -34,6 +35,7 @@ class Scores:
 
     Args:
         exp_dir: of a plan with seeds; raw: data directories; seeds: those that are asked for.
+        plans: what is asked for, by seed. What was scored otherwise does not count; without a plan all does.
         records: of seeds that were trained elsewhere. What is found here is kept in them.
         seen: a run of each seed and experiment that a cell was asked of.
     """
@@ -43,6 +45,7 @@ class Scores:
     seeds: Sequence[int]
     records: Records | None = None
     seen: dict[tuple[int, str], Run] = field(default_factory=dict)
+    plans: Mapping[int, Plan] = field(default_factory=dict)
 
     def of(self, column: ResultColumn, cell: Cell) -> dict[int, Run]:
         """A cell's scores by seed, of the seeds that are done, here or on record."""
@@ -50,7 +53,7 @@ class Scores:
         for seed in self.seeds:
             exp = folder(seed_folder(self.exp_dir, seed), cell.exp)
             run = None
-            if (exp / DONE).is_file():
+            if self._as_asked(exp, seed, cell):
                 run = self._run(exp, column, cell)
                 if self.records is not None:
                     self.records.keep(seed, column, cell, run)
@@ -59,6 +62,13 @@ class Scores:
             if run is not None:
                 found[seed] = self.seen[seed, cell.exp] = run
         return found
+
+    def _as_asked(self, exp: Path, seed: int, cell: Cell) -> bool:
+        """Is it done, by the description that the plan has of it now?"""
+        if not (exp / DONE).is_file():
+            return False
+        plan = self.plans.get(seed)
+        return plan is None or (cell.exp in plan.by_name and is_scored(plan, plan.by_name[cell.exp], cell.search, exp))
 
     def _run(self, exp: Path, column: ResultColumn, cell: Cell) -> Run:
         value = float(read_score(exp, column, cell)["value"])
@@ -110,11 +120,15 @@ def origins(scores: Scores) -> list[str]:
     counts = Counter[tuple[bool, str]]()
     for run in scores.seen.values():
         told = run.trained or {}
-        known = f"commit {told['Git hash'][:7]}, {told['Machine']}" if told else "commit and machine are not on record"
+        known = f"{_commit(told['Git hash'])}, {told['Machine']}" if told else "commit and machine are not on record"
         counts[run.here, known] += 1
     whose = {True: "here", False: "from the scores on record beside this page"}
     ordered = sorted(counts.items(), key=lambda item: (not item[0][0], item[0][1]))
     return [f"{number} chains {whose[here]}: {known}" for (here, known), number in ordered]
+
+
+def _commit(told: str) -> str:
+    return f"commit {told[:7]}" if re.fullmatch("[0-9a-f]{40}", told) else told
 
 
 def mean_of(runs: Mapping[int, Run]) -> Spread:

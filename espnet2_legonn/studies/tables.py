@@ -213,7 +213,8 @@ def main(cmd: Sequence[str] | None = None) -> None:
     whole = load_plan(args.plan, tables="all")
     claims = load_claims(args.claims, whole) if args.claims else []
     records = Records(args.out, whole)
-    scores = Scores(args.expdir, args.raw, args.seeds, records)
+    plans = {seed: load_plan(args.plan, tables="all", seed=seed) for seed in args.seeds}
+    scores = Scores(args.expdir, args.raw, args.seeds, records, plans=plans)
     tables = [table_of(table, scores) for table in plan.tables]
     if not any(cell for table in tables for row in table["rows"] for cell in row["cells"]):
         raise DataError(f"{args.expdir}: nothing is done yet")

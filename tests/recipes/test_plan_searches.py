@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from espnet2_legonn.errors import ConfigError
-from espnet2_legonn.recipes import runner
+from espnet2_legonn.recipes import runner, tune
 from espnet2_legonn.recipes.plan import Experiment, Plan, SearchPlan, asked
 from tests.recipes.test_plan import PLAN, changed, load
 
@@ -76,12 +76,40 @@ def test_a_search_is_decoded_again_only_if_it_changed(tmp_path: Path, monkeypatc
     assert (exp / "card.yaml").read_text() != choice
     run(second={**tuned, "ctc_weight": 0.0}, tuned=tuned)
     assert decoded == [] and (exp / "card.yaml").read_text() == choice, "nothing was decoded, the last choice is kept"
+    (tmp_path / "x" / "text").write_text("u1 a b\nu2 d\n")
+    run(plain=plain, tuned=tuned)
+    assert decoded == ["plain", "tuned"], "other references"
+    (exp / "plain" / "x" / "text").unlink()
+    run(plain=plain, tuned=tuned)
+    assert decoded == ["plain"], "answers that are gone"
+    monkeypatch.setattr(runner, "_score", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(plain={**plain, "beam_size": 3}, tuned=tuned)
+    monkeypatch.setattr(runner, "_score", score)
+    run(plain=plain, tuned=tuned)
+    assert decoded == ["plain"], "it was stopped with answers of another search"
+
+
+def stop(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_other_weights_are_decoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "_plug", lambda *_: [])
+    found, exp = load(tmp_path, PLAN), tmp_path / "exp" / "legonn_plug"
+    (exp / "joint").mkdir(parents=True)
+    (exp / "fingerprint").write_text(found.made(found.by_name["plug"]))
+    (exp / "joint" / "scored.json").write_text("{}")
+    runner._make(found, found.by_name["plug"], tmp_path, exp, tmp_path / "exp")
+    assert not (exp / "joint" / "scored.json").exists()
+    assert json.loads((exp / "made.json").read_text())["environment"]["python version"]
 
 
 def test_only_searches_that_are_tuned_otherwise_now_are_decoded_again() -> None:
     """Their digests changed with the proposals; those of the others stay, so old scores stay."""
     usual = asked(SearchPlan(tune=True, ctc_weight=0.0))
     assert "proposals" not in usual and "proposals" not in asked(SearchPlan(ngram="en")), "or nothing is tuned"
+    assert (tune.PROPOSERS, tune.MODEL_PROPOSERS) == ((0.0, 0.4, 1.0), (0.2, 0.5, 1.0)), "another PROPOSALS, please"
     for other in ({"ngram": "en"}, {"temperature": 0.02}, {"lm_file": "lm.pth"}, {"maxlenratio": 0.5}):
         assert asked(SearchPlan(tune=True, **other))["proposals"] == 2
 
@@ -154,7 +182,9 @@ def test_a_search_with_an_ngram(tmp_path: Path, about: dict[str, Any]) -> None:
         tuned = json.loads((exp / "tune/lm/result.json").read_text())
         assert options.ngram_weight == about.get("ngram_weight", tuned["ngram_weight"])
         assert (options.ctc_weight, options.length_penalty) == (tuned["ctc_weight"], tuned["length_penalty"])
-        assert {row[1] for row in tuned["grid"]} > {0.0, 1.0} and not (exp / "search.yaml").exists()
+        weights = {row[1] for row in tuned["grid"]}
+        assert weights == {about["ngram_weight"]} if "ngram_weight" in about else weights > {0.0, 1.0}
+        assert not (exp / "search.yaml").exists()
         again = runner._search(found, "lm", plug, chain, tmp_path, exp, tmp_path / "exp", tuned=True)
         assert again == (options, None)
     else:

@@ -131,6 +131,20 @@ def test_the_options_of_the_search_are_those_of_its_proposals(data: Path) -> Non
         assert found.parts["decoder"][row] == pytest.approx(hypothesis.parts["decoder"], abs=1e-4)
 
 
+def test_what_is_given_is_held_and_the_rest_is_chosen(data: Path) -> None:
+    found = tune.find_candidates(build(pair()), data, "wer", BeamOptions(3), [trigram(0.3)])
+    given = BeamOptions(3, 0.6, ctc_weight=0.3, ngram_weight=0.05)
+    assert list(tune.search_grid(found, "wer", None, given).scores) == [(0.3, 0.05, 0.6)]
+    free = tune.search_grid(found, "wer", None, BeamOptions(3, ngram_weight=0.05)).scores
+    assert {n for _, n, _ in free} == {0.05} and len(free) == len(tune.WEIGHTS) * len(tune.PENALTIES)
+
+
+def test_candidates_are_found_in_the_precision_of_the_search(data: Path) -> None:
+    chain = build(pair())
+    plain, less = (tune.find_candidates(chain, data, "wer", BeamOptions(3, dtype=d)) for d in ("float32", "bfloat16"))
+    assert sorted(plain.parts["ctc"]) != sorted(less.parts["ctc"])
+
+
 def test_detokenised_bleu_is_tuned_against_raw_references(data: Path) -> None:
     """As stage 13 scores it; ``text`` is tokens."""
     raw = {"u1": "a, b b", "u2": "c - d", "u3": "b.", "u4": "d d a c!", "u5": "a"}

@@ -198,6 +198,7 @@ def test_an_ngram_model_of_other_tokens_than_the_decoders_searches_with_the_enco
     chain, data = build(described), write(tmp_path / "data", 20)
     said = advise(chain, chain, data, "wer", ngram_file=model(chain[:1], data))
     assert [trial.name for trial in said.trials if trial.ngram] == ["the encoder alone, with the n-gram"]
+    assert "the plug was not tried with the n-gram: its decoder writes other tokens" in said.as_text()
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -210,6 +211,11 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     words = ["--data", str(tmp_path / "data"), "--ngram_file", str(model(build(pair()), tmp_path / "data"))]
     assert main(["advise", *packs, *words]) == 0
     said = capsys.readouterr().out
-    assert said.endswith("on 24 examples; 95 % intervals by bootstrap over 3 speakers\n")
+    assert said.endswith(
+        "on 24 examples; 95 % intervals by bootstrap over 24 utterances: 3 speakers are too few to draw\n"
+    )
+    (tmp_path / "data" / "utt2spk").write_text("".join(f"u{i} s{i // 2}\n" for i in range(24)))
+    assert main(["advise", *packs, *words[:2]]) == 0
+    assert capsys.readouterr().out.endswith("on 24 examples; 95 % intervals by bootstrap over 12 speakers\n")
     for name in ("the encoder alone, with the n-gram", "plugged, joint search, with the n-gram"):
         assert f"{name}: % WER" in said

@@ -148,6 +148,24 @@ def test_swaps_stand_on_the_page_and_beside_it(study: Scores, tmp_path: Path) ->
     assert again[again.index("## Swaps") :] == page[page.index("## Swaps") :]
 
 
+def test_scores_of_another_search_do_not_count(study: Scores, tmp_path: Path) -> None:
+    """They got the new description's place on record."""
+    plan = write_plan(tmp_path)
+    asked = dataclasses.replace(study, seeds=[1], plans={1: plan})
+    cell, exp = Cell("plug", "joint"), study.exp_dir / "seed1/legonn_plug"
+    done, note = exp / "done.json", exp / "joint" / "scored.json"
+    told = json.loads(done.read_text())
+    done.write_text(json.dumps({**told, "fingerprint": "of another plan"}))
+    assert asked.of(COLUMN, cell) == {} and list(study.of(COLUMN, cell)) == [1, 2, 3]
+    done.write_text(json.dumps({**told, "fingerprint": plan.fingerprint(plan.by_name["plug"])}))
+    assert list(asked.of(COLUMN, cell)) == [1], "done before searches had a note"
+    note.write_text(json.dumps({"digest": "of another search"}))
+    assert asked.of(COLUMN, cell) == {}
+    note.write_text(json.dumps({"digest": plan.scored(plan.by_name["plug"], "joint")}))
+    assert list(asked.of(COLUMN, cell)) == [1]
+    assert asked.of(COLUMN, Cell("nobody")) == {}
+
+
 def test_a_table_of_one_seed_compares_rows_of_this_seed(study: Scores, tmp_path: Path) -> None:
     """A row that has three seeds elsewhere stood with its mean beside rows of one."""
     table = dataclasses.replace(write_plan(tmp_path).tables[0], seeds=1)
@@ -274,7 +292,7 @@ def test_a_page_says_where_its_models_were_trained(
     write_plan(tmp_path)
     for exp in ("poor", "plug"):
         done = study.exp_dir / f"seed1/legonn_{exp}/done.json"
-        told = {"Git hash": "0123456789abcdef", "Machine": "7 CPUs (a fast one), GPU: none"}
+        told = {"Git hash": "01234567" * 5, "Machine": "7 CPUs (a fast one), GPU: none"}
         done.write_text(json.dumps({**json.loads(done.read_text()), "environment": told}))
     words = [str(tmp_path / "plan.yaml"), "--expdir", str(study.exp_dir), "--raw", str(study.raw)]
     words += ["--seeds", "1", "2", "--out", str(tmp_path / "out")]

@@ -28,7 +28,9 @@ def make_study(folder: Path) -> Scores:
     data.mkdir(parents=True)
     refs = {f"u{i:03d}": " ".join(rng.choice(list("abcdefgh"), 8)) for i in range(80)}
     (data / "text").write_text("".join(f"{u} {t}\n" for u, t in refs.items()))
+    write_plan(folder)
     for seed in (1, 2, 3):
+        plan = load_plan(folder / "plan.yaml", tables="all", seed=seed)
         for exp, search, share in (("poor", "decode", 0.4), ("plug", "decode", 0.3), ("plug", "joint", 0.1)):
             place = folder / "exp" / f"seed{seed}" / f"legonn_{exp}"
             answers = place / search / "x"
@@ -36,7 +38,8 @@ def make_study(folder: Path) -> Scores:
             texts = {u: corrupt(t, share + 0.01 * seed, rng) for u, t in refs.items()}
             (answers / "text").write_text("".join(f"{u} {t}\n" for u, t in texts.items()))
             score("wer", data, answers / "text").write(answers / "score_wer")
-            (place / "done.json").write_text(json.dumps({"seconds": 1800.0, "results": [], "notes": []}))
+            told = {"seconds": 1800.0, "results": [], "notes": [], "fingerprint": plan.fingerprint(plan.by_name[exp])}
+            (place / "done.json").write_text(json.dumps(told))
             about = {"vocabs": PLAN["vocabs"], "modules": [PLAN["modules"]["enc"]]}
             (place / "config.yaml").write_text(yaml.safe_dump(about))
         poor = folder / "exp" / f"seed{seed}" / "legonn_poor"
