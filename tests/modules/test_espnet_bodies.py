@@ -242,7 +242,7 @@ def test_every_encoder_of_the_task_is_known() -> None:
     from espnet2_legonn.foreign import load
 
     choices = load("espnet2.tasks.asr").encoder_choices.classes
-    ours = {"legonn", "legonn_wemb", "legonn_beam_conv"}  # registered by other tests
+    ours = {"legonn", "legonn_chain", "legonn_wemb", "legonn_beam_conv"}  # registered by other tests
     assert set(choices) - ours == set(ENCODERS) | set(REFUSED)
     for name, entry in ENCODERS.items():
         assert choices[name].__name__ == entry.name
