@@ -92,7 +92,7 @@ oracle() { # oracle EXPERIMENT NAME OPTIONS...: if it is trained
 }
 if active 11 && "${translation}"; then # what the recogniser's errors cost, and cascades of its texts
     for at in recognizer encoder; do
-        oracle st "${at}" --data dump/raw/test_st --at "${at}"
+        oracle st_40 "${at}" --data dump/raw/test_st --at "${at}"
     done
 fi
 if active 11 && [ "${name}" = multi30k_study_repairs ]; then # whether a decoder copies what it reads
