@@ -18,10 +18,10 @@ from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.files.configs import read_config
 from espnet2_legonn.files.schema import Reader, nearest
 from espnet2_legonn.recipes.plan import Cell, Plan, ResultColumn, cell_fault
-from espnet2_legonn.scoring.hierarchy import Spread, inside, mean_spread, with_student
+from espnet2_legonn.scoring.hierarchy import Spread, inside, with_student
 from espnet2_legonn.scoring.metrics import METRICS, known
 from espnet2_legonn.studies.records import Run
-from espnet2_legonn.studies.scores import Scores
+from espnet2_legonn.studies.scores import Scores, gains_by_seed, mean_of
 
 # Verdicts, in words
 HOLDS = "holds"
@@ -154,7 +154,7 @@ def judge(claim: Claim, scores: Scores) -> ClaimResult:
         of, over = scores.of(column, pair.of), scores.of(column, pair.over)
         found.append(gains_by_seed(of, over, higher=known(pair.metric).higher))
         values += [run.value for run in of.values()]
-    gains = [_spread(list(by_seed.values())) if by_seed else None for by_seed in found]
+    gains = [_spread(by_seed) if by_seed else None for by_seed in found]
     means = mean_by_seed([by_seed for by_seed in found if by_seed])
     mean = _spread(means) if means else None
     complete = [gain for gain in gains if gain is not None]
@@ -165,28 +165,19 @@ def judge(claim: Claim, scores: Scores) -> ClaimResult:
     return ClaimResult(claim, verdict, gains, mean, (len(means), asked))
 
 
-def gains_by_seed(of: Mapping[int, Run], over: Mapping[int, Run], higher: bool) -> dict[int, Run]:
-    """Gain of one system over another in each training that both have: its value and draws (resamples,).
-
-    Args:
-        higher: is more better? Gains are turned so that it is.
-    """
-    sign = 1 if higher else -1
-    both = sorted(of.keys() & over.keys())
-    return {s: Run(sign * (of[s].value - over[s].value), sign * (of[s].draws - over[s].draws)) for s in both}
-
-
-def mean_by_seed(found: Sequence[Mapping[int, Run]]) -> list[Run]:
-    """Mean over pairs in each training that all pairs have, in order of seeds."""
+def mean_by_seed(found: Sequence[Mapping[int, Run]]) -> dict[int, Run]:
+    """Mean over pairs in each training that all pairs have."""
     seeds = sorted(set.intersection(*(set(by_seed) for by_seed in found))) if found else []
-    rows = [[by_seed[seed] for by_seed in found] for seed in seeds]
-    return [Run(float(np.mean([r.value for r in row])), np.mean([r.draws for r in row], axis=0)) for row in rows]
+    rows = {seed: [by_seed[seed] for by_seed in found] for seed in seeds}
+    return {
+        seed: Run(float(np.mean([r.value for r in row])), np.mean([r.draws for r in row], axis=0))
+        for seed, row in rows.items()
+    }
 
 
-def _spread(runs: Sequence[Run]) -> Spread:
+def _spread(by_seed: Mapping[int, Run]) -> Spread:
     """Mean over trainings, with the bootstrap's intervals and, of two or more, Student's."""
-    values = [run.value for run in runs]
-    return with_student(mean_spread(values, np.stack([run.draws for run in runs])), values)
+    return with_student(mean_of(by_seed), [run.value for run in by_seed.values()])
 
 
 def _verdict(claim: Claim, gains: list[Spread], mean: Spread | None, values: list[float]) -> str:

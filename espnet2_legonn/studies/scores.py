@@ -21,7 +21,7 @@ from espnet2_legonn.recipes.report import read_score
 from espnet2_legonn.recipes.runner import DONE, is_scored
 from espnet2_legonn.recipes.stages import chain_config, vocabs_said
 from espnet2_legonn.recipes.study import seed_folder
-from espnet2_legonn.scoring.hierarchy import Spread, mean_draws, mean_spread, resampled, spread
+from espnet2_legonn.scoring.hierarchy import Spread, mean_spread, resampled
 from espnet2_legonn.scoring.metrics import score, speakers_of
 from espnet2_legonn.scoring.results import count_parameters
 from espnet2_legonn.studies.records import Records, Run
@@ -136,19 +136,19 @@ def mean_of(runs: Mapping[int, Run]) -> Spread:
     return mean_spread([run.value for run in runs.values()], np.stack([run.draws for run in runs.values()]))
 
 
-def paired(over: Mapping[int, Run], under: Mapping[int, Run]) -> tuple[float, np.ndarray, int] | None:
-    """Mean difference of two systems over the seeds that both have: its value, draws (resamples,), number of seeds.
+def gains_by_seed(of: Mapping[int, Run], over: Mapping[int, Run], higher: bool = True) -> dict[int, Run]:
+    """Difference of two systems in each training that both have: its value and draws (resamples,).
 
-    Each resample has the same trainings and the same sentences on both sides.
+    Each resample has the same sentences on both sides.
+
+    Args:
+        higher: is more better? Differences are turned so that it is.
     """
-    both = sorted(over.keys() & under.keys())
-    if not both:
-        return None
-    draws = np.stack([over[s].draws - under[s].draws for s in both])
-    return float(np.mean([over[s].value - under[s].value for s in both])), mean_draws(draws), len(both)
+    sign, both = 1 if higher else -1, sorted(of.keys() & over.keys())
+    return {s: Run(sign * (of[s].value - over[s].value), sign * (of[s].draws - over[s].draws)) for s in both}
 
 
 def difference_of(over: Mapping[int, Run], under: Mapping[int, Run]) -> Spread | None:
-    """Interval of ``paired``; None where no seed has both."""
-    found = paired(over, under)
-    return None if found is None else spread(*found)
+    """Mean difference over the seeds that both have, with its interval; None where there are none."""
+    gains = gains_by_seed(over, under)
+    return mean_of(gains) if gains else None

@@ -13,7 +13,6 @@ from espnet2_legonn.errors import ConfigError
 from espnet2_legonn.recipes.plan import Cell
 from espnet2_legonn.scoring.hierarchy import Spread, draw_trainings, student
 from espnet2_legonn.studies.claims import (
-    gains_by_seed,
     judge,
     load_claims,
     mean_by_seed,
@@ -22,7 +21,7 @@ from espnet2_legonn.studies.claims import (
     verdict_of_within,
 )
 from espnet2_legonn.studies.records import Run
-from espnet2_legonn.studies.scores import Scores
+from espnet2_legonn.studies.scores import Scores, gains_by_seed
 from tests.studies.toy_study import COLUMN, claim, make_study, write_plan
 
 
@@ -154,9 +153,9 @@ def test_the_mean_is_of_trainings_that_all_pairs_have() -> None:
     other = gains_by_seed(runs(s2=5.0, s3=6.0), runs(s1=0.0, s3=8.0, s2=6.0), higher=False)
     assert {s: run.value for s, run in one.items()} == {1: 2, 2: 3, 3: 4}
     assert {s: run.value for s, run in other.items()} == {2: 1, 3: 2}
-    assert [run.value for run in mean_by_seed([one, other])] == [2, 3]
-    assert [run.draws.tolist() for run in mean_by_seed([one, other])] == [[2, 2], [3, 3]]
-    assert mean_by_seed([]) == mean_by_seed([{1: one[1]}, {2: one[2]}]) == []
+    assert [run.value for run in mean_by_seed([one, other]).values()] == [2, 3]
+    assert [run.draws.tolist() for run in mean_by_seed([one, other]).values()] == [[2, 2], [3, 3]]
+    assert mean_by_seed([]) == mean_by_seed([{1: one[1]}, {2: one[2]}]) == {}
 
 
 @pytest.mark.parametrize(
