@@ -101,12 +101,14 @@ def log_to(path: Path) -> Iterator[None]:
     handler.setFormatter(logging.Formatter("%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s"))
     root = logging.getLogger()
     old, level = root.handlers[:], root.level
-    root.handlers, root.level = [handler], logging.INFO
+    root.handlers = [handler]
+    root.setLevel(logging.INFO)  # which forgets what the level was answered with before
     try:
         with contextlib.redirect_stdout(io.StringIO()), open(path, "a") as f, contextlib.redirect_stderr(f):
             yield
     finally:
-        root.handlers, root.level = old, level
+        root.handlers = old
+        root.setLevel(level)
         handler.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -191,3 +192,19 @@ def test_a_search_with_an_ngram(tmp_path: Path, about: dict[str, Any]) -> None:
         assert options.ngram_weight is None and options.ctc_weight == 0.3
     best = chain.answer("k l m", options)[0].nbest[0]
     assert set(best.parts) >= {"decoder", "ngram"}
+
+
+def test_a_log_has_what_nobody_heard_before(tmp_path: Path) -> None:
+    """A level that was asked for once is remembered until it is set anew: train.log had no epochs."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.WARNING)
+    try:
+        logging.info("before")
+        with runner.log_to(tmp_path / "train.log"):
+            logging.info("1epoch results")
+        logging.info("after")
+        assert root.level == logging.WARNING
+    finally:
+        root.setLevel(level)
+    assert (tmp_path / "train.log").read_text().endswith("INFO: 1epoch results\n")
