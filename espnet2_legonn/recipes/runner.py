@@ -255,10 +255,10 @@ def _decode_and_score(plan: Plan, experiment: Experiment, raw: Path, exp: Path, 
 
     chain = LegoNN.from_pretrained(exp)
     chain.search = None  # an earlier run may have tuned another of the plan's searches
-    results, choice = [], None
+    results, choice, data = [], None, _data(chain, experiment, raw)
     for search in experiment.searches:
         note = exp / search / SCORED
-        now = {"digest": plan.scored(experiment, search), "data": _data(chain, experiment, raw)}
+        now = {"digest": plan.scored(experiment, search), "data": data}
         told = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
         whole = all((exp / search / name / "text").is_file() for name in experiment.tests)
         if not whole or any(told.get(name) != value for name, value in now.items()):

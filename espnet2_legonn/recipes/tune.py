@@ -63,6 +63,11 @@ class Candidates:
     def utterances(self) -> int:
         return len(self.references[0])
 
+    @property
+    def modelled(self) -> bool:
+        """Whether a language model has judged them."""
+        return any(name in self.parts for name in MODELS)
+
     def weights(self, given: float | None = None) -> Sequence[float]:
         """Weights of CTC to try: all, the given one, or the only one where there is one scorer."""
         if "decoder" not in self.parts or "ctc" not in self.parts:
@@ -207,10 +212,10 @@ def search_grid(
     references = [[texts[i] for i in candidates.owner] for texts in candidates.references]
     stats, score = metrics.statistics(metric, references, candidates.texts, language)
     better, utterances = 1 if metrics.known(metric).higher else -1, candidates.utterances
-    weights, modelled = candidates.weights(options.ctc_weight), any(name in candidates.parts for name in MODELS)
+    weights = candidates.weights(options.ctc_weight)
     penalties = PENALTIES if options.length_penalty is None else (options.length_penalty,)
     scores = {}
-    for w, n in itertools.product(weights, _held(options, NGRAM_WEIGHTS) if modelled else (0.0,)):
+    for w, n in itertools.product(weights, _held(options, NGRAM_WEIGHTS) if candidates.modelled else (0.0,)):
         for penalty in penalties:
             chosen = stats[candidates.best((w, n, penalty))]
             scores[w, n, penalty] = float(score(chosen.sum(0, keepdims=True))[0])

@@ -13,7 +13,7 @@ import numpy as np
 
 from espnet2_legonn.errors import DataError
 from espnet2_legonn.scoring.bootstrap import RESAMPLES, SEED, Segments, resample_sums
-from espnet2_legonn.scoring.hierarchy import spread
+from espnet2_legonn.scoring.hierarchy import inside, spread
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Comparison:
     @property
     def equivalent(self) -> bool | None:
         """Whether `tost` lies strictly inside +-margin; None without a margin."""
-        return None if self.margin is None else -self.margin < self.tost[0] and self.tost[1] < self.margin
+        return None if self.margin is None else inside(self.tost, self.margin)
 
     def as_json(self) -> dict[str, object]:
         """Content of result.json."""

@@ -19,7 +19,7 @@ from espnet2_legonn.inference.fusion import makers
 from espnet2_legonn.inference.legonn import LegoNN
 from espnet2_legonn.model.interface import RATIO_TOLERANCE
 from espnet2_legonn.model.module import DecoderModule, EncoderModule, consumed, produced
-from espnet2_legonn.recipes.tune import MODELS, NGRAM_WEIGHTS, PENALTIES, Candidates, find_candidates
+from espnet2_legonn.recipes.tune import NGRAM_WEIGHTS, PENALTIES, Candidates, find_candidates
 from espnet2_legonn.scoring.bootstrap import Segments, confidence_interval
 from espnet2_legonn.scoring.metrics import known, statistics
 from espnet2_legonn.scoring.significance import Comparison, compare
@@ -102,15 +102,14 @@ def judged(name: str, candidates: Candidates, metric: str, language: str | None,
     references = [[texts[i] for i in candidates.owner] for texts in candidates.references]
     stats, score = statistics(metric, references, candidates.texts, language)
     better, n = 1 if known(metric).higher else -1, candidates.utterances
-    modelled = any(model in candidates.parts for model in MODELS)
-    places = itertools.product(candidates.weights(), NGRAM_WEIGHTS if modelled else (0.0,), PENALTIES)
+    places = itertools.product(candidates.weights(), NGRAM_WEIGHTS if candidates.modelled else (0.0,), PENALTIES)
     chosen = [stats[candidates.best(place)] for place in places]
     halves = np.arange(n) % 2 == 0
     out = np.zeros_like(chosen[0])
     for half in (halves, ~halves):
         best = max(chosen, key=lambda rows: better * float(score(rows[~half].sum(0, keepdims=True))[0]))
         out[half] = best[half]
-    return Trial(name, Segments.of(metric, "the same examples", out, score, speakers), modelled)
+    return Trial(name, Segments.of(metric, "the same examples", out, score, speakers), candidates.modelled)
 
 
 def by_decoder(
