@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import subprocess
@@ -19,9 +20,11 @@ import torch
 import espnet2_legonn
 from espnet2_legonn import ConfigError, DataError, LegoNN
 from espnet2_legonn.bin.legonn_inference import Speech2Text, Text2Text
+from espnet2_legonn.foreign import load
 from espnet2_legonn.inference.espnet import IGNORED, REFUSED, TRANSLATED, Hypothesis
 from espnet2_legonn.model.inputs import encode_text
 from espnet2_legonn.packs.files import zip_pack
+from espnet2_legonn.search.options import BeamOptions
 from tests.zoo.sounds import FS, speech_pair, tone, write
 from tests.zoo.toys import build, change, pair
 
@@ -190,12 +193,12 @@ def run(script: str, capsys: Any, monkeypatch: pytest.MonkeyPatch, **places: str
 @pytest.mark.slow
 def test_names_and_fields_are_those_of_espnet() -> None:
     """The installed ESPnet is asked, so that a new release of it shows here."""
-    asr, mt = (pytest.importorskip(f"espnet2.bin.{m}_inference", exc_type=ImportError) for m in ("asr", "mt"))
-    beam = pytest.importorskip("espnet.nets.beam_search")
+    asr, mt, beam = map(load, ("espnet2.bin.asr_inference", "espnet2.bin.mt_inference", "espnet.nets.beam_search"))
+    search = {field.name for field in dataclasses.fields(BeamOptions)}
     assert Hypothesis._fields == beam.Hypothesis._fields
     for ours, theirs in ((Speech2Text, asr.Speech2Text), (Text2Text, mt.Text2Text)):
         names = set(inspect.signature(theirs.__init__).parameters) - {"self"}
-        own = set(inspect.signature(ours).parameters) | set(IGNORED) | set(REFUSED) | set(TRANSLATED)
+        own = set(inspect.signature(ours).parameters) | search | set(IGNORED) | set(REFUSED) | set(TRANSLATED)
         configs = {f"{task}_{name}" for task in ours.tasks for name in ("train_config", "model_file")}
         assert names <= own | configs, names - own - configs
         call = list(inspect.signature(theirs.__call__).parameters)
