@@ -130,7 +130,7 @@ def corpus_bleu(sums: np.ndarray) -> np.ndarray:
 
 
 def _bleu(sums: np.ndarray) -> BLEUScore:
-    hyp_len, ref_len, *counts = sums.astype(np.int64).tolist()  # plain integers: sacreBLEU formats them with :d
+    hyp_len, ref_len, *counts = map(int, sums)  # plain integers: sacreBLEU formats them with :d
     return BLEU.compute_bleu(counts[:ORDER], counts[ORDER:], hyp_len, ref_len, smooth_method="exp")
 
 

@@ -38,7 +38,7 @@ class Units:
 
     def add(self, stats: np.ndarray, speakers: Sequence[str | None]) -> None:
         """(n, width) non-negative statistics of the next utterances, and their speakers; None draws utterances."""
-        places = np.arange(self.count, self.count + len(stats)) % self.MOST
+        places: np.ndarray = np.arange(self.count, self.count + len(stats)) % self.MOST
         if speakers and speakers[0] is not None:
             names = [speaker or "" for speaker in speakers]
             places = np.fromiter(map(self._place, names), np.int64, len(names))

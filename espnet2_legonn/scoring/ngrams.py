@@ -48,7 +48,8 @@ def _counted(sides: Sequence[Texts], order: int) -> Iterator[tuple[int, list[tup
     owners = [np.repeat(np.arange(len(side.lengths)), side.lengths) for side in sides]
     width = 1 + max((int(side.ids.max()) for side in sides if len(side.ids)), default=0)
     texts, span = max(1, len(sides[0].lengths)), width
-    starts, grams = [np.arange(len(side.ids)) for side in sides], [side.ids for side in sides]
+    starts: list[np.ndarray] = [np.arange(len(side.ids)) for side in sides]
+    grams = [side.ids for side in sides]
     for n in range(1, order + 1):
         yield span, [np.unique(o[s] * span + g, return_counts=True) for o, s, g in zip(owners, starts, grams)]
         if texts * span * width > _MOST:  # n-grams are numbered anew, by those that occur

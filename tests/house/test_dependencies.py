@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import setuptools
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "espnet2_legonn"
@@ -103,6 +104,29 @@ def test_every_pin_has_the_hashes_of_its_files() -> None:
     pins = [line for line in text.splitlines() if line and not line.startswith("#")]
     bare = {line.split("==")[0] for line in pins if not re.search(r"--hash=sha256:[0-9a-f]{64}", line)}
     assert bare == {"torch", "torchaudio"}, "tools/hashes.py writes the others'"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["3.10", "3.11", "3.12"])
+def test_every_pin_is_to_be_had_for_every_python(version: str, tmp_path: Path) -> None:
+    """transformers 5.24 needs Python 3.11, and `make setup` on 3.10 ended with it."""
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8").replace("\\\n", " ")
+    pins = [Requirement(re.sub(r"\s--hash=\S+", "", line)) for line in text.splitlines() if line and line[0] != "#"]
+    wanted = [pin for pin in pins if pin.marker is None or pin.marker.evaluate({"python_version": version})]
+    (tmp_path / "pins.txt").write_text("".join(f"{pin.name}{pin.specifier}\n" for pin in wanted))
+    pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--no-deps"]
+    where = [
+        "--no-build-isolation",
+        "--python-version",
+        version,
+        "--target",
+        str(tmp_path / "none"),
+        "-q",
+        "-r",
+        str(tmp_path / "pins.txt"),
+    ]
+    done = subprocess.run([*pip, *where], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_data_of_the_package_travel() -> None:
