@@ -13,7 +13,9 @@ def sinusoids(positions: torch.Tensor, size: int) -> torch.Tensor:
     """(length,) positions, whole or not, to (length, D) in float64: sine and cosine in turn, D / 2 rates."""
     exponents = torch.arange(0, size, 2, dtype=torch.float64, device=positions.device)
     angles = positions.double().unsqueeze(1) * torch.exp(exponents * (-math.log(10000.0) / size))
-    return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)
+    # In an exported graph: ONNX Runtime 1.23, the last for Python 3.10, has no cosine of float64.
+    cosines = (angles + math.pi / 2).sin() if torch.jit.is_tracing() else angles.cos()
+    return torch.stack([angles.sin(), cosines], -1).flatten(1)
 
 
 @functools.lru_cache(maxsize=64)

@@ -61,6 +61,7 @@ KIN: dict[str, tuple[str, dict[str, Any], bool]] = {
 ALL = {**KINDS, **KIN}
 MAKERS = {"Wav2Vec2Bert": "SeamlessM4T", "ParakeetEncoder": "Parakeet", "LasrEncoder": "Lasr"}
 SAMPLES = [3000, 700, 5111, 5]
+ROUNDING = 1e-4  # of float32, which differs with kernels and versions
 VOCABS = {"bpe": toys.VOCABS["bpe"]}
 
 
@@ -114,7 +115,7 @@ def waves() -> list[torch.Tensor]:
 def test_item_alone_is_item_in_a_batch(name: str, layers: str | int, hub: dict[str, Path]) -> None:
     model = chain(hub[name], layers=layers).eval()
     for fill in (0.0, 0.7, float("nan")):
-        assert toys.gap(model.last, waves(), fill) < 1e-5
+        assert toys.gap(model.last, waves(), fill) < ROUNDING
     assert part(model).steps(torch.tensor(SAMPLES)).tolist()[-1] == 1, "a click is one step"
 
 
@@ -123,7 +124,7 @@ def test_and_so_it_is_for_their_kin(name: str, hub: dict[str, Path]) -> None:
     """SEW pools two steps to one: an odd number of them is among the lengths."""
     model = chain(hub[name]).eval()
     steps = part(model).steps(torch.tensor(SAMPLES)).tolist()
-    assert toys.gap(model.last, waves(), float("nan")) < 1e-5
+    assert toys.gap(model.last, waves(), float("nan")) < ROUNDING
     assert steps[-1] == (2 if "sew" in name else 1) and (steps[2] % 2 or "sew" not in name)
 
 
@@ -153,7 +154,7 @@ def test_an_adapter_makes_fewer_steps(name: str, tmp_path: Path, monkeypatch: py
     kind, sizes, normalize = ALL[name]
     monkeypatch.setitem(ALL, name, (kind, {**sizes, **ADAPTER}, normalize))
     model = chain(write(tmp_path, name), layers="last").eval()
-    assert toys.gap(model.last, waves(), float("nan")) < 1e-5
+    assert toys.gap(model.last, waves(), float("nan")) < ROUNDING
     (state,) = part(model).hears(waves()[0][None], torch.tensor([SAMPLES[0]]))
     assert state.shape[2] == 12 and state.shape[1] == part(model).steps(torch.tensor(SAMPLES))[0]
     assert "input.layers: 1, but an adapter changes the number of steps; give last" in fault(tmp_path, layers=1)
