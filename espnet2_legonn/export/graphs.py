@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import functools
 import logging
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,7 @@ from espnet2_legonn.model.parts.ctc import CTCInterface
 from espnet2_legonn.model.parts.features import FeaturesInput
 from espnet2_legonn.model.parts.frames import FramesInput
 from espnet2_legonn.model.parts.speech import SpeechInput
-from espnet2_legonn.model.position import SinusoidalPositions, sinusoids
+from espnet2_legonn.model.position import SinusoidalPositions, angles
 from espnet2_legonn.model.transformer import CrossBlock, CrossTransformer
 
 OPSET = 18
@@ -61,11 +62,16 @@ class Graph(NamedTuple):
 
 
 class _Positions(SinusoidalPositions):
-    """Sinusoids made in the graph: how many are needed is known when it runs."""
+    """Sinusoids made in the graph: how many are needed is known when it runs.
+
+    Cosines are sines: ONNX Runtime 1.23, the last for Python 3.10, has no cosine of float64.
+    """
 
     def forward(self, x: torch.Tensor, dtype: torch.dtype, start: int = 0) -> torch.Tensor:
         places = (torch.arange(x.shape[-2], dtype=torch.float64) + start) * self.step
-        return (x + sinusoids(places, self.size).to(x.dtype)).to(dtype)
+        turned = angles(places, self.size)
+        table = torch.stack([turned, turned + math.pi / 2], -1).flatten(1).sin()
+        return (x + table.to(x.dtype)).to(dtype)
 
 
 class _LengthController(LengthController):

@@ -9,13 +9,10 @@ import torch
 from torch import nn
 
 
-def sinusoids(positions: torch.Tensor, size: int) -> torch.Tensor:
-    """(length,) positions, whole or not, to (length, D) in float64: sine and cosine in turn, D / 2 rates."""
+def angles(positions: torch.Tensor, size: int) -> torch.Tensor:
+    """(length,) positions, whole or not, to (length, D / 2) angles in float64, one for each rate."""
     exponents = torch.arange(0, size, 2, dtype=torch.float64, device=positions.device)
-    angles = positions.double().unsqueeze(1) * torch.exp(exponents * (-math.log(10000.0) / size))
-    # In an exported graph: ONNX Runtime 1.23, the last for Python 3.10, has no cosine of float64.
-    cosines = (angles + math.pi / 2).sin() if torch.jit.is_tracing() else angles.cos()
-    return torch.stack([angles.sin(), cosines], -1).flatten(1)
+    return positions.double().unsqueeze(1) * torch.exp(exponents * (-math.log(10000.0) / size))
 
 
 @functools.lru_cache(maxsize=64)
@@ -23,7 +20,8 @@ def _table(length: int, size: int, step: float, device: torch.device, dtype: tor
     """(length, D) sinusoids of 0, step, 2 step, ...; shared by all modules, so never change it in place."""
     with torch.inference_mode(False):  # what is first needed in decoding must serve training, too
         places = torch.arange(length, dtype=torch.float64, device="cpu") * step
-        return sinusoids(places, size).to(device, dtype)
+        turned = angles(places, size)
+        return torch.stack([turned.sin(), turned.cos()], -1).flatten(1).to(device, dtype)  # in turn
 
 
 class SinusoidalPositions(nn.Module):

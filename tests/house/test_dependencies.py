@@ -16,6 +16,8 @@ import pytest
 import setuptools
 from packaging.requirements import Requirement
 
+from tools.setup import read_pins
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "espnet2_legonn"
 # Import names that are not the distribution's.
@@ -94,15 +96,12 @@ def test_the_core_starts_every_command(declared: dict[str, set[str]]) -> None:
 
 
 def test_every_declared_package_is_pinned(declared: dict[str, set[str]]) -> None:
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pinned = {line.split("==")[0].lower() for line in lines if "==" in line and not line.startswith("#")}
-    assert set().union(*declared.values()) <= pinned
+    assert set().union(*declared.values()) <= {pin.name.lower() for pin in read_pins()[1]}
 
 
 def test_every_pin_has_the_hashes_of_its_files() -> None:
-    text = (ROOT / "constraints.txt").read_text(encoding="utf-8").replace("\\\n", " ")
-    pins = [line for line in text.splitlines() if line and not line.startswith("#")]
-    bare = {line.split("==")[0] for line in pins if not re.search(r"--hash=sha256:[0-9a-f]{64}", line)}
+    whole = re.compile(r"sha256:[0-9a-f]{64}")
+    bare = {pin.name for pin in read_pins()[1] if not any(map(whole.match, pin.hashes))}
     assert bare == {"torch", "torchaudio"}, "tools/hashes.py writes the others'"
 
 
@@ -110,22 +109,12 @@ def test_every_pin_has_the_hashes_of_its_files() -> None:
 @pytest.mark.parametrize("version", ["3.10", "3.11", "3.12"])
 def test_every_pin_is_to_be_had_for_every_python(version: str, tmp_path: Path) -> None:
     """transformers 5.24 needs Python 3.11, and `make setup` on 3.10 ended with it."""
-    text = (ROOT / "constraints.txt").read_text(encoding="utf-8").replace("\\\n", " ")
-    pins = [Requirement(re.sub(r"\s--hash=\S+", "", line)) for line in text.splitlines() if line and line[0] != "#"]
+    pins = [Requirement(pin.line) for pin in read_pins()[1]]
     wanted = [pin for pin in pins if pin.marker is None or pin.marker.evaluate({"python_version": version})]
     (tmp_path / "pins.txt").write_text("".join(f"{pin.name}{pin.specifier}\n" for pin in wanted))
-    pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--no-deps"]
-    where = [
-        "--no-build-isolation",
-        "--python-version",
-        version,
-        "--target",
-        str(tmp_path / "none"),
-        "-q",
-        "-r",
-        str(tmp_path / "pins.txt"),
-    ]
-    done = subprocess.run([*pip, *where], capture_output=True, text=True)
+    pip = f"-m pip install -q --dry-run --ignore-installed --no-deps --no-build-isolation --python-version {version}"
+    where = ["--target", str(tmp_path / "none"), "--requirement", str(tmp_path / "pins.txt")]
+    done = subprocess.run([sys.executable, *pip.split(), *where], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
